@@ -1,0 +1,88 @@
+"""A Ray session for a verb: the one that is there when it runs inside a job or RAY_ADDRESS is set, else its own, ended with it."""
+
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from guidelens.errors import ConfigError
+
+_QUIET = {
+    "RAY_DATA_USE_DATASOURCE_V2": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_NUM_THREADS": "1",
+    "FEAST_USAGE": "False",
+}
+NUM_LOGICAL_CPUS = 4
+
+
+def refuse_foreign_code() -> None:
+    """Inside a Ray job, the code that runs must be the job's own working_dir, not an install elsewhere on the path.
+
+    Raises:
+        ConfigError: guidelens was imported from somewhere else.
+    """
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+        return
+    import guidelens
+
+    here, origin = Path.cwd().resolve(), Path(guidelens.__file__).resolve()
+    if not origin.is_relative_to(here):
+        raise ConfigError(
+            f"a job must run the code of its working_dir ({here}), got guidelens from {origin.parent}; set PYTHONPATH=platform in the job's runtime environment"
+        )
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Ray is up inside. Nested sessions share the outer one; SIGTERM unwinds like Ctrl-C, so that nothing stays behind."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    refuse_foreign_code()
+    if ray.is_initialized():
+        yield
+        return
+    if os.environ.get("RAY_ADDRESS") or "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        ray.init(log_to_driver=False)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    folder = Path(tempfile.mkdtemp(prefix="gl-", dir="/tmp"))
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32))
+    token.chmod(0o600)
+    os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token))
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        ray.init(
+            address="local",
+            num_cpus=max(NUM_LOGICAL_CPUS, os.cpu_count() or 1),
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=True,
+            logging_level="WARNING",
+            object_store_memory=1_500_000_000,
+            _temp_dir=str(folder / "ray"),
+        )
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,95 @@
+"""What every verb shares: the home, the preset, the last JSON line, exit codes. The only reader of the environment."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from guidelens.config import Config, Home, S3Options
+from guidelens.errors import CallerError, GuideLensError
+from guidelens.schemas.base import Frozen
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def home_option(function: Command) -> Command:
+    """`--home DIR`, else GUIDELENS_HOME, else .guidelens; handed on as an absolute `Home`."""
+    return click.option(
+        "--home",
+        type=click.Path(file_okay=False, path_type=Path),
+        envvar="GUIDELENS_HOME",
+        default=Path(".guidelens"),
+        show_default=True,
+        help="Where all state lives.",
+        callback=lambda _context, _option, value: open_home(value),
+    )(function)
+
+
+def open_home(root: Path) -> Home:
+    """The home at `root`, with the S3 options of the environment. Nothing is created."""
+    return Home(root=root.expanduser().absolute(), s3=s3_options())
+
+
+def s3_options() -> S3Options:
+    return S3Options(
+        endpoint_url=os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
+        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+        access_key=os.environ.get("AWS_ACCESS_KEY_ID"),
+        secret_key=os.environ.get("AWS_SECRET_ACCESS_KEY"),
+    )
+
+
+def config_options(function: Command) -> Command:
+    """`--preset`, `--set a.b=v` (repeatable) and `--seed`, handed on as `config`."""
+
+    from guidelens import presets
+
+    def build(context: click.Context, _option: click.Parameter, value: str) -> Config:
+        settings = context.params.pop("settings", None) or ()
+        seed = context.params.pop("seed", None)
+        return presets.load(value, settings, **({} if seed is None else {"seed": seed}))
+
+    function = click.option(
+        "--preset", "config", type=click.Choice(list(presets.PRESETS)), default="laptop", show_default=True, help="Named configuration.", callback=build
+    )(function)
+    function = click.option(
+        "--set", "settings", multiple=True, metavar="A.B=V", is_eager=True, help="Change one setting of the preset; repeatable.", expose_value=True
+    )(function)
+    return click.option("--seed", type=click.IntRange(min=0), default=None, is_eager=True, help="Seed of everything random.")(function)
+
+
+def progress(message: str) -> None:
+    """A line for people, on stderr."""
+    click.echo(message, err=True)
+
+
+def emit(result: Frozen | dict[str, Any]) -> None:
+    """The last line on stdout: one JSON object saying where the result is."""
+    payload = result.model_dump(mode="json") if isinstance(result, Frozen) else result
+    click.echo(json.dumps(payload, ensure_ascii=False))
+
+
+def run_command(command: click.Command) -> None:
+    """Runs a verb and exits: 0 success, 2 a caller's mistake (message on stderr), 1 anything else."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        command.main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except CallerError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except GuideLensError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)

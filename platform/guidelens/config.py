@@ -1,0 +1,211 @@
+"""One frozen model per stage. Nothing here reads the environment: entry points do, once, and pass the result on."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+
+from guidelens.schemas.base import Frozen
+
+Fusion = Literal["concat", "attention"]
+Sharing = Literal["single_task", "shared_bottom", "mmoe"]
+Sequence = Literal["mean", "gru", "attention"]
+Modality = Literal["x1", "x2", "x3", "frame", "query"]
+TaskName = Literal["recommendation", "interest", "plan"]
+TASKS: tuple[TaskName, ...] = ("recommendation", "interest", "plan")
+
+REGISTERED_MODEL = "guidelens"
+FEATURE_SERVICE = "guide_v1"
+
+
+class S3Options(Frozen):
+    """How to reach an S3 API. Unset fields fall to boto3's and pyarrow's own chain (profile, instance role)."""
+
+    endpoint_url: str | None = None
+    region: str | None = None
+    access_key: SecretStr | None = None
+    secret_key: SecretStr | None = None
+
+
+class Home(Frozen):
+    """Where all state of one installation lives. `root` is absolute: workers of other folders get it as it is."""
+
+    root: Path
+    s3: S3Options = S3Options()
+
+    @model_validator(mode="after")
+    def _absolute(self) -> Self:
+        if not self.root.is_absolute():
+            raise ValueError(f"home must be an absolute path, got {self.root}; use Home(root=path.resolve())")
+        return self
+
+    @property
+    def lake_uri(self) -> str:
+        return str(self.root / "lake")
+
+    @property
+    def mlflow_tracking_uri(self) -> str:
+        return f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        return self.root / "mlartifacts"
+
+    @property
+    def feast(self) -> Path:
+        return self.root / "feast"
+
+    @property
+    def releases(self) -> Path:
+        return self.root / "releases"
+
+    @property
+    def inbox(self) -> Path:
+        return self.root / "inbox"
+
+    @property
+    def keys(self) -> Path:
+        return self.root / "keys"
+
+    @property
+    def work(self) -> Path:
+        """Scratch space of running jobs; whatever lies here may be deleted between runs."""
+        return self.root / "work"
+
+
+class IngestConfig(Frozen):
+    """max_photo_*: caps before decoding. num_workers: parallel Ray Data tasks a stage."""
+
+    max_photo_bytes: Annotated[int, Field(gt=0)] = 20 * 1024 * 1024
+    max_photo_pixels: Annotated[int, Field(gt=0)] = 50_000_000
+    num_workers: Annotated[int, Field(ge=1)] = 2
+    photo_batch_size: Annotated[int, Field(ge=1)] = 32
+    event_chunk_bytes: Annotated[int, Field(gt=0)] = 16 * 1024 * 1024
+
+
+class FeatureConfig(Frozen):
+    online_store: Literal["sqlite", "redis"] = "sqlite"
+    redis_connection: str | None = None
+
+    @model_validator(mode="after")
+    def _redis_needs_an_address(self) -> Self:
+        if self.online_store == "redis" and self.redis_connection is None:
+            raise ValueError("features.redis_connection must be set when features.online_store is redis, got none; use HOST:PORT")
+        return self
+
+
+class RecognizerConfig(Frozen):
+    """false_unknown_share: share of the catalogue's own photos that may be called "not in the catalogue"."""
+
+    epochs: Annotated[int, Field(ge=1)] = 60
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    batch_size: Annotated[int, Field(ge=2)] = 256
+    false_unknown_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+
+
+class ModelConfig(Frozen):
+    """The guide model's shape. width: of the intent and item vectors, and of the experts."""
+
+    fusion: Fusion = "attention"
+    sharing: Sharing = "mmoe"
+    sequence: Sequence = "attention"
+    width: Annotated[int, Field(ge=8)] = 64
+    num_experts: Annotated[int, Field(ge=1)] = 4
+    num_attention_heads: Annotated[int, Field(ge=1)] = 4
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    num_profile_buckets: Annotated[int, Field(ge=2)] = 256
+    without: tuple[Modality, ...] = ()
+    """Modalities the model never sees: the ablations."""
+
+
+class TrainConfig(Frozen):
+    """lambdas: weight of each task's loss; 0 leaves the task out. global_batch_size counts requests over all workers."""
+
+    lambdas: dict[TaskName, Annotated[float, Field(ge=0)]] = {"recommendation": 1.0, "interest": 1.0, "plan": 1.0}
+    model: ModelConfig = ModelConfig()
+    recognizer: RecognizerConfig = RecognizerConfig()
+    epochs: Annotated[int, Field(ge=1)] = 8
+    global_batch_size: Annotated[int, Field(ge=2)] = 256
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    num_workers: Annotated[int, Field(ge=1)] = 1
+    use_gpu: bool = False
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    single_task_controls: bool = True
+    validation_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    test_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
+    interest_weights: tuple[float, float, float, float] = (0.4, 0.3, 0.2, 0.1)
+    purchase_window_h: Annotated[float, Field(gt=0)] = 24.0
+    margin_share: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Of a product's price, what a purchase is taken to earn when plans are weighted by their outcome."""
+    num_threads: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.global_batch_size % self.num_workers:
+            raise ValueError(f"train.global_batch_size must be a multiple of num_workers ({self.num_workers}), got {self.global_batch_size}")
+        if not any(weight > 0 for weight in self.lambdas.values()):
+            raise ValueError(f"train.lambdas must leave at least one task in, got {self.lambdas}; set one above 0")
+        if self.model.width % self.model.num_attention_heads:
+            raise ValueError(f"train.model.width must be a multiple of num_attention_heads ({self.model.num_attention_heads}), got {self.model.width}")
+        return self
+
+
+class EvaluateConfig(Frozen):
+    num_bootstrap: Annotated[int, Field(ge=0)] = 200
+    plan_rollouts: Annotated[int, Field(ge=1)] = 4
+    """Simulated runs of each test session when a plan is valued in the world."""
+
+
+class GateConfig(Frozen):
+    """A challenger passes where it is no worse than the champion by more than these margins."""
+
+    max_ndcg_drop: Annotated[float, Field(ge=0)] = 0.01
+    max_ece: Annotated[float, Field(gt=0)] = 0.10
+    max_slice_ndcg_drop: Annotated[float, Field(ge=0)] = 0.03
+    max_parity_error: Annotated[float, Field(gt=0)] = 1e-4
+
+
+class ServeConfig(Frozen):
+    """Explore: temperature of the Plackett-Luce draw over scores, and the share of uniformly drawn guide steps."""
+
+    num_candidates: Annotated[int, Field(ge=1)] = 100
+    explore_temperature: Annotated[float, Field(ge=0)] = 0.05
+    explore_step_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    max_ongoing_requests: Annotated[int, Field(ge=1)] = 16
+    max_queued_requests: Annotated[int, Field(ge=1)] = 64
+    min_replicas: Annotated[int, Field(ge=1)] = 1
+    max_replicas: Annotated[int, Field(ge=1)] = 2
+
+
+class WorldSize(Frozen):
+    """How much of the simulated shop is drawn; its behaviour lies in world/parameters.py and is not set here."""
+
+    num_products: Annotated[int, Field(ge=12)] = 240
+    num_shoppers: Annotated[int, Field(ge=20)] = 1200
+    num_sessions: Annotated[int, Field(ge=100)] = 24_000
+    num_frames: Annotated[int, Field(ge=20, le=2000)] = 600
+    views_per_product: Annotated[int, Field(ge=2)] = 4
+    num_days: Annotated[int, Field(ge=7)] = 28
+    reference_sessions: Annotated[int, Field(ge=1000)] = 1_000_000
+
+
+class DemoConfig(Frozen):
+    world: WorldSize = WorldSize()
+    num_requests: Annotated[int, Field(ge=20)] = 60
+
+
+class Config(Frozen):
+    """A whole run. It goes to workers as an argument, to MLflow, into checkpoints and into the bundle."""
+
+    preset: str
+    seed: Annotated[int, Field(ge=0)] = 0
+    ingest: IngestConfig = IngestConfig()
+    features: FeatureConfig = FeatureConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    gate: GateConfig = GateConfig()
+    serve: ServeConfig = ServeConfig()
+    demo: DemoConfig = DemoConfig()

@@ -1,0 +1,1 @@
+"""Ingest's parts: the lake, validation, images, pseudonyms, visits, labels and adapters."""

@@ -1,0 +1,1 @@
+"""What travels between the rooms: records, requests, replies, steps and column names. Knows nothing of who sends them."""

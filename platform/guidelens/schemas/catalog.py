@@ -1,0 +1,82 @@
+"""Catalogue, shopper and review records, as a shop brings them (docs/data.md)."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, Field, field_validator
+
+from guidelens.schemas.base import Record
+
+ProductId = Annotated[str, Field(min_length=1, max_length=128)]
+ShopperId = Annotated[str, Field(min_length=1, max_length=128)]
+TryOn = Literal["face", "eyes", "hand", "wrist", "foot", "body", "room", "none"]
+PositiveMetres = Annotated[float, Field(gt=0, le=50, allow_inf_nan=False)]
+
+
+class Product(Record):
+    """One product of the catalogue.
+
+    `category` holds levels joined by `/`; `attributes` are canonical keys (colour, material, size, …); `facts` are shown
+    to people (ingredients, care, …); prices are in minor units of `currency`; dimensions in metres.
+    """
+
+    product_id: ProductId
+    title: Annotated[str, Field(min_length=1, max_length=500)]
+    description: Annotated[str, Field(max_length=20_000)] = ""
+    category: Annotated[str, Field(min_length=1, max_length=500)]
+    title_zh: Annotated[str, Field(max_length=500)] | None = None
+    description_zh: Annotated[str, Field(max_length=20_000)] | None = None
+    brand: Annotated[str, Field(max_length=200)] | None = None
+    price_minor: Annotated[int, Field(ge=0, le=10**10)] | None = None
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = None
+    attributes: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
+    images: tuple[str, ...] = ()
+    stock: Annotated[int, Field(ge=0)] | None = None
+    try_on: TryOn = "none"
+    width_m: PositiveMetres | None = None
+    height_m: PositiveMetres | None = None
+    depth_m: PositiveMetres | None = None
+    model_3d: Annotated[str, Field(max_length=500)] | None = None
+
+    @field_validator("images", mode="before")
+    @classmethod
+    def _split_joined_images(cls, value: object) -> object:
+        if value is None:
+            return ()
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(";") if part.strip())
+        return value
+
+
+class Shopper(Record):
+    """What a shop knows of a shopper; everything but the id may be missing."""
+
+    shopper_id: ShopperId
+    age_band: str | None = None
+    gender: str | None = None
+    region: str | None = None
+    height_cm: Annotated[float, Field(gt=0, lt=300)] | None = None
+    body: str | None = None
+    skin_tone: str | None = None
+    channel: str | None = None
+    created_ts: AwareDatetime | None = None
+    consent: bool | None = None
+
+
+class Review(Record):
+    """A shopper's rating of a product, with or without a text."""
+
+    review_id: Annotated[str, Field(min_length=1, max_length=128)]
+    product_id: ProductId
+    shopper_id: ShopperId | None = None
+    ts: AwareDatetime
+    rating: Annotated[float, Field(ge=1, le=5)]
+    text: Annotated[str, Field(max_length=20_000)] = ""
+    locale: str | None = None
+
+
+class LabelledPhoto(Record):
+    """A line of `photos.csv`: a photo's path relative to its folder, and the product it shows."""
+
+    path: Annotated[str, Field(min_length=1, max_length=1000)]
+    product_id: ProductId

@@ -1,0 +1,125 @@
+"""Request and reply of `POST /v1/guide` and `POST /v1/events` (docs/api.md; limits in docs/adr)."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from guidelens.schemas.base import Frozen, Record
+from guidelens.schemas.catalog import ProductId, ShopperId
+from guidelens.schemas.steps import DeviceCapabilities, GuideStep
+
+MAX_FRAME_BYTES = 8 * 1024 * 1024
+MAX_FRAME_PIXELS = 24_000_000
+MAX_EVENTS_PER_CALL = 500
+MAX_TEXT_CHARS = 2000
+
+
+class Consent(Record):
+    personalization: bool = True
+    frame_retention: bool = False
+
+
+class GuideRequest(Record):
+    """What a shopper's device asks. `deadline_ms` is the whole budget; `image_embedding` is made on the device."""
+
+    request_id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    shopper_id: ShopperId | None = None
+    session_id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    text: Annotated[str, Field(max_length=MAX_TEXT_CHARS)] | None = None
+    image_embedding: Annotated[tuple[float, ...], Field(max_length=4096)] | None = None
+    locale: Annotated[str, Field(max_length=35)] = "en"
+    deadline_ms: Annotated[int, Field(ge=20, le=30_000)] = 300
+    num_recommendations: Annotated[int, Field(ge=1, le=100)] = 10
+    personalized: bool = True
+    device: DeviceCapabilities = DeviceCapabilities()
+    consent: Consent = Consent()
+
+    @property
+    def may_personalize(self) -> bool:
+        """False where no shopper feature may be read and no personal event written."""
+        return self.personalized and self.consent.personalization
+
+
+class Recognized(Frozen):
+    product_id: ProductId
+    title: str
+    confidence: Annotated[float, Field(ge=0, le=1)]
+    facts: dict[str, Any] = {}
+
+
+class SlateItem(Frozen):
+    """One recommendation. `interest` is null where no guide model was trained; `propensity` is of this item at this place."""
+
+    position: Annotated[int, Field(ge=1)]
+    product_id: ProductId
+    title: str
+    score: float
+    interest: Annotated[float, Field(ge=0, le=1)] | None
+    propensity: Annotated[float, Field(gt=0, le=1)]
+    reasons: tuple[str, ...]
+
+
+class PlannedStep(Frozen):
+    step: GuideStep
+    product_id: ProductId | None
+    say: str
+    propensity: Annotated[float, Field(gt=0, le=1)]
+
+
+class Degraded(StrEnum):
+    """The rung of the fallback ladder that answered; null in the reply means the full graph did."""
+
+    NO_GUIDE_MODEL = "no_guide_model"
+    WITHOUT_FRAME = "without_frame"
+    WITHOUT_SHOPPER_FEATURES = "without_shopper_features"
+    POPULARITY = "popularity"
+
+
+class GuideReply(Frozen):
+    """The answer. `in_catalogue` is null where no frame was sent; `missing` names inputs the release lacks (`events`, …)."""
+
+    request_id: str
+    release: str
+    degraded: Degraded | None
+    in_catalogue: bool | None
+    recognized: tuple[Recognized, ...]
+    missing: tuple[str, ...]
+    slate: tuple[SlateItem, ...]
+    plan: tuple[PlannedStep, ...]
+    intent: str
+    timings_ms: dict[str, float]
+
+
+class ErrorBody(Frozen):
+    code: str
+    message: str
+    request_id: str
+
+
+class ErrorReply(Frozen):
+    error: ErrorBody
+
+
+class RejectedEvent(Frozen):
+    index: int
+    code: str
+    message: str
+
+
+class EventsReply(Frozen):
+    accepted: int
+    duplicate: int
+    rejected: tuple[RejectedEvent, ...]
+
+
+class EventsRequest(Record):
+    """`events` stay raw here: each one is checked against `Event` by itself, so that one bad event rejects only itself."""
+
+    events: Annotated[tuple[dict[str, Any], ...], Field(max_length=MAX_EVENTS_PER_CALL)]
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if not self.events:
+            raise ValueError("events must hold at least one event")
+        return self
