@@ -1,0 +1,75 @@
+"""The lake's commits: data first, manifest last, one winner."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from guidelens.data.lake import Lake
+from guidelens.errors import AlreadyExistsError, CommitConflictError, ContractError, NotFoundError
+from guidelens.schemas.tables import SCHEMAS, Table
+from guidelens.storage import LocalStore
+
+
+def events(*rows: tuple[str, int]) -> pa.Table:
+    """Events of (event_id, microseconds)."""
+    schema = SCHEMAS[Table.EVENTS]
+    given = {"event_id": [row[0] for row in rows], "event_ts": [row[1] for row in rows]}
+    return pa.table({name: given.get(name, [None] * len(rows)) for name in schema.names}, schema=schema)
+
+
+DAY = 86_400_000_000
+
+
+def test_events_are_partitioned_by_their_utc_day(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    files = lake.write(Table.EVENTS, events(("a", 0), ("b", DAY - 1), ("c", DAY)))
+    assert [(file.date, file.rows) for file in files] == [("1970-01-01", 2), ("1970-01-02", 1)]
+
+
+def test_what_is_not_committed_is_not_read(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    files = lake.write(Table.EVENTS, events(("a", 0)))
+    assert lake.read(Table.EVENTS).height == 0
+    lake.commit(lake.manifest(), files, {})
+    assert lake.read(Table.EVENTS, ["event_id"])["event_id"].to_list() == ["a"]
+
+
+def test_a_commit_that_changes_nothing_writes_no_version(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    files = lake.write(Table.EVENTS, events(("a", 0)))
+    first = lake.commit(lake.manifest(), files, {})
+    assert lake.commit(first, lake.write(Table.EVENTS, events(("a", 0))), {}) == first
+    assert lake.manifest().version == 1
+
+
+def test_the_second_of_two_writers_is_refused(tmp_path: Path) -> None:
+    lake, base = Lake(str(tmp_path)), Lake(str(tmp_path)).manifest()
+    lake.commit(base, lake.write(Table.EVENTS, events(("a", 0))), {})
+    with pytest.raises(CommitConflictError, match="version 1"):
+        lake.commit(base, lake.write(Table.EVENTS, events(("b", 0))), {})
+    assert lake.read(Table.EVENTS, ["event_id"])["event_id"].to_list() == ["a"]
+
+
+def test_an_older_version_stays_readable(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    first = lake.commit(lake.manifest(), lake.write(Table.EVENTS, events(("a", 0))), {})
+    lake.commit(first, [*first.files, *lake.write(Table.EVENTS, events(("b", DAY)))], {})
+    assert lake.read(Table.EVENTS, manifest=lake.manifest(1)).height == 1
+    assert lake.read(Table.EVENTS).height == 2
+    with pytest.raises(NotFoundError):
+        lake.manifest(9)
+
+
+def test_other_columns_than_the_tables_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match="event_id"):
+        Lake(str(tmp_path)).write(Table.EVENTS, pa.table({"id": ["a"]}))
+
+
+def test_a_local_exclusive_write_has_one_winner(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    store.create_exclusive("x/one", b"first")
+    with pytest.raises(AlreadyExistsError):
+        store.create_exclusive("x/one", b"second")
+    assert store.read_bytes("x/one") == b"first"
+    assert list(store.keys()) == ["x/one"]
