@@ -1,0 +1,143 @@
+"""Decoding: one function from bytes to the encoder's input, with limits before any pixel is decoded."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from guidelens.data.images import decode_image, image_size, thumbnail
+from guidelens.errors import UnreadableImageError
+
+RED, BLUE = (220, 20, 20), (20, 20, 220)
+
+
+def halves(width: int = 400, height: int = 300) -> Image.Image:
+    """Red on the left, blue on the right."""
+    image = Image.new("RGB", (width, height), RED)
+    image.paste(BLUE, (width // 2, 0, width, height))
+    return image
+
+
+def encoded(image: Image.Image, form: str = "JPEG", **options: object) -> bytes:
+    sink = io.BytesIO()
+    image.save(sink, form, **options)
+    return sink.getvalue()
+
+
+def close(pixel: np.ndarray, colour: tuple[int, int, int]) -> bool:
+    return bool(np.abs(pixel.astype(int) - colour).max() < 12)
+
+
+def code_of(data: bytes, **limits: int) -> str:
+    with pytest.raises(UnreadableImageError) as caught:
+        decode_image(data, **limits)
+    return caught.value.code
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_the_three_formats_decode_to_the_same_picture(form: str) -> None:
+    pixels = decode_image(encoded(halves(), form))
+    assert pixels.shape == (224, 224, 3)
+    assert pixels.dtype == np.uint8
+    assert close(pixels[112, 40], RED)
+    assert close(pixels[112, 180], BLUE)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_the_size_is_read_from_the_header(form: str) -> None:
+    assert image_size(encoded(halves(321, 123), form)) == (321, 123)
+    assert image_size(encoded(halves(321, 123), form)[:700]) == (321, 123)
+
+
+def test_webp_sizes_of_its_three_kinds_of_header() -> None:
+    assert image_size(encoded(halves(77, 33), "WEBP", lossless=True)) == (77, 33)
+    assert image_size(encoded(halves(77, 33).convert("RGBA"), "WEBP", exif=b"Exif\0\0")) == (77, 33)
+
+
+def test_the_centre_is_kept_and_the_aspect_too() -> None:
+    wide = Image.new("RGB", (900, 300), BLUE)
+    wide.paste(RED, (300, 0, 600, 300))
+    pixels = decode_image(encoded(wide, "PNG"))
+    assert (pixels == RED).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_each_exif_orientation_is_undone_as_pillow_undoes_it(orientation: int) -> None:
+    from PIL import ImageOps
+
+    image = halves(320, 320)
+    image.paste((20, 220, 20), (0, 0, 320, 80))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(image, "JPEG", exif=exif, quality=95)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).resize((224, 224), Image.Resampling.BOX)).astype(int)
+    assert np.abs(decode_image(data).astype(int) - expected).mean() < 4
+
+
+def test_grayscale_cmyk_palette_and_sixteen_bits_become_rgb() -> None:
+    gray = Image.new("L", (300, 300), 100)
+    assert close(decode_image(encoded(gray))[5, 5], (100, 100, 100))
+    assert close(decode_image(encoded(Image.new("CMYK", (300, 300), (0, 255, 255, 0))))[5, 5], (255, 0, 0))
+    assert close(decode_image(encoded(halves().quantize(4), "PNG"))[112, 40], RED)
+    deep = Image.fromarray(np.full((300, 300), 100 * 256, np.uint16))
+    assert close(decode_image(encoded(deep, "PNG"))[5, 5], (100, 100, 100))
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_transparency_is_laid_on_white(form: str) -> None:
+    clear = Image.new("RGBA", (300, 300), (0, 0, 0, 0))
+    assert close(decode_image(encoded(clear, form))[5, 5], (255, 255, 255))
+
+
+def test_other_formats_are_refused_by_type() -> None:
+    assert code_of(encoded(halves(), "GIF")) == "frame_type"
+    assert code_of(b"") == "frame_type"
+    assert code_of(b"%PDF-1.7 hello") == "frame_type"
+
+
+def test_damaged_and_cut_off_files_are_unreadable() -> None:
+    assert code_of(b"\xff\xd8 this is no photo") == "frame_unreadable"
+    for form in ("JPEG", "PNG", "WEBP"):
+        noisy = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8))
+        assert code_of(encoded(noisy, form)[:-20_000]) == "frame_unreadable"
+
+
+def test_limits_hold_before_decoding() -> None:
+    data = encoded(halves())
+    assert code_of(data, max_bytes=len(data) - 1) == "frame_too_large"
+    assert code_of(data, max_pixels=400 * 300 - 1) == "frame_too_large"
+    bomb = bytearray(encoded(Image.new("RGB", (10, 10)), "PNG"))
+    bomb[16:24] = (60_000).to_bytes(4, "big") * 2
+    assert code_of(bytes(bomb)) == "frame_too_large"
+
+
+def test_a_sliver_decodes_without_growing() -> None:
+    assert decode_image(encoded(Image.new("RGB", (5000, 1), RED), "PNG")).shape == (224, 224, 3)
+
+
+def test_a_thumbnail_keeps_the_aspect_and_is_never_enlarged() -> None:
+    assert image_size(thumbnail(encoded(halves(1600, 800)), 320)) == (320, 160)
+    assert image_size(thumbnail(encoded(halves(100, 50)), 320)) == (100, 50)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=200), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\x00\x00\x00\x00WEBPVP8X", b"RIFF\x00\x00\x00\x00WEBPVP8L"]))
+def test_any_bytes_decode_or_are_refused_with_a_code(tail: bytes, start: bytes) -> None:
+    try:
+        decode_image(start + tail)
+    except UnreadableImageError as error:
+        assert error.code in ("frame_unreadable", "frame_too_large", "frame_type")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2000), st.integers(0, 255), st.sampled_from(["JPEG", "PNG", "WEBP"]))
+def test_a_flipped_byte_decodes_or_is_refused_with_a_code(at: int, value: int, form: str) -> None:
+    data = bytearray(encoded(halves(60, 40), form))
+    data[at % len(data)] = value
+    try:
+        assert decode_image(bytes(data)).shape == (224, 224, 3)
+    except UnreadableImageError as error:
+        assert error.code in ("frame_unreadable", "frame_too_large", "frame_type")
