@@ -104,12 +104,17 @@ class Event(Record):
 
     @model_validator(mode="after")
     def _fields_of_the_type(self) -> Self:
-        missing = [name for name in REQUIRED_BY_TYPE[self.type] if getattr(self, name) is None]
+        missing = missing_fields(self)
         if missing:
             raise ValueError(f"a {self.type} event needs {', '.join(missing)}")
         if self.shopper_id is None and self.anonymous_id is None:
             raise ValueError("an event needs shopper_id or anonymous_id")
         return self
+
+
+def missing_fields(event: Event) -> list[str]:
+    """The fields that the event's type needs and the event lacks."""
+    return [name for name in REQUIRED_BY_TYPE[event.type] if getattr(event, name) is None]
 
 
 def clock_problem(event_ts: datetime, now: datetime) -> str | None:
