@@ -79,11 +79,12 @@ def known_ts() -> pl.Expr:
 
 
 def _sessions(events: pl.DataFrame) -> pl.DataFrame:
-    """shopper_key, session_id, start_ts, known_from of each session."""
-    return events.group_by("shopper_key", "session_id").agg(
+    """shopper_key, session_id, start_ts, known_from of each session, with numbers `session` and `who` (of the shopper)."""
+    found = events.group_by("shopper_key", "session_id").agg(
         pl.col("event_ts").min().alias("start_ts"),
         (known_ts().max() + pl.duration(microseconds=1)).alias("known_from"),
     )
+    return found.with_row_index("session").with_columns(pl.col("shopper_key").rank("dense").alias("who"))
 
 
 def _moments(sessions: pl.DataFrame, shoppers: pl.DataFrame) -> pl.DataFrame:
@@ -94,7 +95,7 @@ def _moments(sessions: pl.DataFrame, shoppers: pl.DataFrame) -> pl.DataFrame:
 
 
 def _marks(events: pl.DataFrame, sessions: pl.DataFrame) -> pl.DataFrame:
-    """Each event's contribution to the sums, in whole counts and microseconds, with its session's known_from."""
+    """Each event's contribution to the sums, in whole counts and microseconds, with its session's number and known_from."""
     kinds = {"impressions": EventType.IMPRESSION, "clicks": EventType.CLICK, "carts": EventType.CART, "purchases": EventType.PURCHASE}
     kinds |= {"ar_opens": EventType.AR_OPEN, "gestures": EventType.AR_GESTURE}
     is_outcome = pl.col("type") == EventType.STEP_OUTCOME
@@ -107,7 +108,8 @@ def _marks(events: pl.DataFrame, sessions: pl.DataFrame) -> pl.DataFrame:
         if name.startswith("outcome_")
     }
     marks = events.select("shopper_key", "session_id", "event_ts", *(contributions[name].alias(name) for name in _SUMMED))
-    return marks.join(sessions, on=["shopper_key", "session_id"], how="left")
+    numbered = sessions.select("shopper_key", "session_id", "who", "session", "known_from")
+    return marks.join(numbered, on=["shopper_key", "session_id"], how="left").drop("shopper_key", "session_id")
 
 
 def _window_sums(rows: pl.DataFrame, events: pl.DataFrame, sessions: pl.DataFrame) -> pl.DataFrame:
@@ -115,15 +117,15 @@ def _window_sums(rows: pl.DataFrame, events: pl.DataFrame, sessions: pl.DataFram
 
     All known by as_of, less those that happened up to as_of - h, but for those of the latter not known by as_of.
     """
+    whose = sessions.select("shopper_key", "who").unique()
+    asked = rows.join(whose, on="shopper_key", how="left").select("row", "who", at="event_timestamp").sort("row")
     marks = _marks(events, sessions)
-    asked = rows.rename({"event_timestamp": "at"})
-    known = _sums_up_to(asked, marks, "known_from", ["shopper_key"])
+    known = _sums_up_to(asked, _running(marks, "known_from", ["who"]), ["who"])
+    happened = _running(marks, "event_ts", ["who"])
     columns: list[pl.Series] = []
     for hours in sorted({*WINDOWS_H, *AR_WINDOWS_H}):
         names = (*(WINDOW_COUNTS if hours in WINDOWS_H else ()), *(AR_COUNTS if hours in AR_WINDOWS_H else ()))
-        window = pl.duration(hours=hours)
-        starts = asked.with_columns(pl.col("at") - window)
-        before = _sums_up_to(starts, marks, "event_ts", ["shopper_key"])
+        before = _sums_up_to(asked.with_columns(pl.col("at") - pl.duration(hours=hours)), happened, ["who"])
         not_yet = _unfinished_sums(asked, marks, sessions, hours)
         for name in names:
             total = known[name] - before[name] + not_yet[name]
@@ -132,10 +134,15 @@ def _window_sums(rows: pl.DataFrame, events: pl.DataFrame, sessions: pl.DataFram
     return pl.DataFrame(columns).select(*WINDOW_FEATURES, *AR_FEATURES)
 
 
-def _sums_up_to(asked: pl.DataFrame, marks: pl.DataFrame, time: str, by: list[str]) -> pl.DataFrame:
-    """For each row of `asked` (in its order), the sums of the marks of its group with `time` <= `at`."""
-    running = marks.group_by(*by, time).agg(pl.col(name).sum() for name in _SUMMED).sort(time).with_columns(pl.col(name).cum_sum().over(by) for name in _SUMMED)
-    found = asked.sort("at").join_asof(running, left_on="at", right_on=time, by=by, strategy="backward", check_sortedness=False)
+def _running(marks: pl.DataFrame, time: str, by: list[str]) -> pl.DataFrame:
+    """Sums of each group's marks up to and with each of its times, in the order of time."""
+    totals = marks.group_by(*by, time).agg(pl.col(name).sum() for name in _SUMMED).sort(time)
+    return totals.select(*by, pl.col(time).alias("time"), *(pl.col(name).cum_sum().over(by) for name in _SUMMED))
+
+
+def _sums_up_to(asked: pl.DataFrame, running: pl.DataFrame, by: list[str]) -> pl.DataFrame:
+    """For each row of `asked` (in its order), the running sums of its group at `at`; 0 before the first."""
+    found = asked.sort("at").join_asof(running, left_on="at", right_on="time", by=by, strategy="backward", check_sortedness=False)
     return found.sort("row").select(pl.col(name).fill_null(0) for name in _SUMMED)
 
 
@@ -143,10 +150,11 @@ def _unfinished_sums(asked: pl.DataFrame, marks: pl.DataFrame, sessions: pl.Data
     """For each row, the sums of marks that happened up to at - h in sessions that at `at` were not finished yet."""
     window = pl.duration(hours=hours)
     long = sessions.filter(pl.col("known_from") - pl.col("start_ts") > window)
-    pairs = asked.join(long, on="shopper_key", how="inner").filter((pl.col("at") - window >= pl.col("start_ts")) & (pl.col("at") < pl.col("known_from")))
-    starts = pairs.select("shopper_key", "session_id", pl.col("at") - window, pl.int_range(pl.len()).alias("row"), pl.col("row").alias("of"))
-    sums = _sums_up_to(starts, marks, "event_ts", ["shopper_key", "session_id"])
-    per_row = pl.concat([starts.select("of"), sums], how="horizontal").group_by("of").agg(pl.col(name).sum() for name in _SUMMED)
+    pairs = asked.join(long, on="who", how="inner").filter((pl.col("at") - window >= pl.col("start_ts")) & (pl.col("at") < pl.col("known_from")))
+    starts = pairs.select("session", pl.col("at") - window, pl.int_range(pl.len()).alias("row"), pl.col("row").alias("of"))
+    running = _running(marks.join(long.select("session"), on="session", how="semi"), "event_ts", ["session"])
+    per_pair = pl.concat([starts.select("of"), _sums_up_to(starts, running, ["session"])], how="horizontal")
+    per_row = per_pair.group_by("of").agg(pl.col(name).sum() for name in _SUMMED)
     found = asked.select("row").join(per_row, left_on="row", right_on="of", how="left").sort("row")
     return found.select(pl.col(name).fill_null(0) for name in _SUMMED)
 
