@@ -1,0 +1,47 @@
+"""The fusion deployment: what is seen, read and known becomes one intent vector and its candidates. Knows nothing of slates."""
+
+import asyncio
+
+import numpy as np
+from guidelens.inference import FusionInput, FusionModel
+
+from guidelens.config import Home
+from serve.messages import FuseCall, FuseReply, ReleaseMismatchError
+from serve.release import open_bundle
+
+
+class Fusion:
+    """One fused request a call, in a thread."""
+
+    def __init__(self, home: Home, release: str) -> None:
+        bundle, _manifest = open_bundle(home, release)
+        self._release = release
+        self._model = FusionModel.load(bundle)
+        none = np.zeros(0, dtype=np.float32)
+        self._answer(FuseCall(release, None, None, "warm up", none.astype(np.int32), none, "ar+front", "web", 0, "en"))
+
+    async def handle(self, call: FuseCall) -> FuseReply:
+        """Intent and candidates.
+
+        Raises:
+            ReleaseMismatchError: this replica holds another release.
+        """
+        if call.release != self._release:
+            raise ReleaseMismatchError(f"fusion holds release {self._release}, asked for {call.release}")
+        return await asyncio.to_thread(self._answer, call)
+
+    def _answer(self, call: FuseCall) -> FuseReply:
+        fused = self._model.fuse(
+            FusionInput(
+                packed=call.packed,
+                frame_embedding=call.frame_embedding,
+                text=call.text,
+                recognized_rows=call.recognized_rows,
+                recognized_confidences=call.recognized_confidences,
+                device=call.device,
+                channel=call.channel,
+                now_us=call.now_us,
+                locale=call.locale,
+            )
+        )
+        return FuseReply(fused.intent, fused.candidate_rows, fused.candidate_scores, fused.source, fused.intent_label)

@@ -1,0 +1,96 @@
+"""The ingress deployment: HTTP in and out. Owns deadlines, fallbacks, sessions and events; holds no model, imports no torch."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI
+from ray import serve
+
+from guidelens.config import FeatureConfig, Home, ServeConfig
+from guidelens.data.inbox import Inbox
+from guidelens.data.pseudonyms import Pseudonymizer
+from guidelens.errors import GuideLensError
+from serve.api import build_api
+from serve.catalogue import Catalogue
+from serve.desk import Desk
+from serve.graph import Graph
+from serve.hops import HopOverloadedError, RayHop
+from serve.messages import FrameProblem, FuseCall, FuseReply, RankCall, RankReply, RecognizeCall, RecognizeReply, SessionSteps
+from serve.metrics import ServeMetrics
+from serve.problems import ApiError
+from serve.release import open_bundle, popularity
+from serve.shoppers import NoShoppers, OnlineShoppers, ShopperReader
+
+log = logging.getLogger(__name__)
+_PROBE_S = 10.0
+
+
+@serve.ingress()
+class Ingress:
+    """Built once a replica; `__serve_build_asgi_app__` is Serve's hook for a class that makes its own app."""
+
+    def __init__(self, home: Home, release: str, config: ServeConfig, features: FeatureConfig, recognizer: Any, fusion: Any, ranker: Any) -> None:
+        shoppers = ShopperReader(_online_store(home, features))
+        bundle, manifest = open_bundle(home, release)
+        catalogue = Catalogue(bundle, release)
+        graph = Graph(
+            release=release,
+            catalogue=catalogue,
+            recognizer=RayHop[RecognizeCall, RecognizeReply | FrameProblem]("recognizer", recognizer),
+            fusion=RayHop[FuseCall, FuseReply]("fusion", fusion),
+            ranker=RayHop[RankCall, RankReply]("ranker", ranker),
+            shoppers=shoppers,
+            popularity=popularity(bundle, len(catalogue.items)),
+            missing=tuple(manifest.missing),
+            metrics=ServeMetrics(release),
+        )
+        self._desk = Desk(
+            graph=graph,
+            inbox=Inbox(home.inbox),
+            pseudonyms=Pseudonymizer.open(home.keys),
+            max_in_flight=config.max_ongoing_requests + config.max_queued_requests,
+            probe=lambda: probe(graph),
+            run_id=manifest.run_id,
+        )
+        # Threads for the files and the inbox; the default of asyncio is sized by cores.
+        self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="ingress")
+        shoppers.wait()
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        asyncio.get_running_loop().set_default_executor(self._threads)
+        return build_api(self._desk)
+
+
+def _online_store(home: Home, config: FeatureConfig) -> Callable[[], OnlineShoppers]:
+    """Opens the online store where it is called: Feast takes seconds to import."""
+
+    def open_store() -> OnlineShoppers:
+        from guidelens.features import Features
+
+        try:
+            return Features(home, config).online()
+        except GuideLensError as error:
+            log.error("no online store: %s; shoppers are answered without their features", error)
+            return NoShoppers(str(error))
+
+    return open_store
+
+
+async def probe(graph: Graph) -> None:
+    """One small request through every hop.
+
+    Raises:
+        ApiError: a hop gave no answer (`not_ready`).
+    """
+    none = SessionSteps(np.zeros(0, np.int8), np.zeros(0, np.int8), np.zeros(0, np.float32), np.zeros(0, np.int16))
+    try:
+        seen = graph.recognizer.ask(RecognizeCall(graph.release, None, np.ones(1280, dtype=np.float32)), _PROBE_S)
+        fuse = FuseCall(graph.release, None, None, "warm", np.zeros(0, np.int32), np.zeros(0, np.float32), "ar+front", "web", 0, "en")
+        _, fused = await asyncio.gather(seen, graph.fusion.ask(fuse, _PROBE_S))
+        await graph.ranker.ask(RankCall(graph.release, fused, None, -1, none, "ar+front", "web", 1, 0, 0, "en"), _PROBE_S)
+    except (GuideLensError, HopOverloadedError) as error:
+        raise ApiError("not_ready", f"release {graph.release} is loaded, but not every part answers yet: {error}", {"Retry-After": "1"}) from error

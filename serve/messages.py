@@ -1,0 +1,122 @@
+"""What travels between the deployments: bytes, small numpy arrays and ids. Knows nothing of Ray, HTTP or torch.
+
+Every call carries the release it is meant for; a replica that holds another one refuses it (`ReleaseMismatchError`).
+Letters: D = width of the intent, C = candidates, K = recognized products, L = guide steps already shown.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from guidelens.errors import GuideLensError
+
+Rows = NDArray[np.int32]
+Floats = NDArray[np.float32]
+
+
+class ReleaseMismatchError(GuideLensError):
+    """A hop was asked for another release than its replica holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecognizeCall:
+    """Exactly one of `frame` (JPEG, PNG or WebP bytes) and `embedding` ((1280,), made on the device) is set."""
+
+    release: str
+    frame: bytes | None
+    embedding: Floats | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecognizeReply:
+    """embedding: (1280,). rows, confidences: (K,), best first; calibrated; empty where not in the catalogue."""
+
+    embedding: Floats
+    in_catalogue: bool
+    rows: Rows
+    confidences: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class FrameProblem:
+    """The frame cannot be used; `code` is the API's (`frame_unreadable`, `frame_too_large`, `frame_type`)."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FuseCall:
+    """packed: the shopper's packed features, None where there are none or none may be read. frame_embedding: (1280,) | None."""
+
+    release: str
+    packed: bytes | None
+    frame_embedding: Floats | None
+    text: str | None
+    recognized_rows: Rows
+    recognized_confidences: Floats
+    device: str
+    channel: str
+    now_us: int
+    locale: str
+
+
+@dataclass(frozen=True, slots=True)
+class FuseReply:
+    """intent: (D,). candidate_rows, candidate_scores, sources (bit mask of where a candidate came from): (C,)."""
+
+    intent: Floats
+    candidate_rows: Rows
+    candidate_scores: Floats
+    sources: NDArray[np.uint8]
+    intent_label: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSteps:
+    """The guide steps a session was shown so far, each (L,): indices of schemas/steps.py, AR view time, gestures."""
+
+    steps: NDArray[np.int8]
+    outcomes: NDArray[np.int8]
+    view_ms: Floats
+    gestures: NDArray[np.int16]
+
+
+@dataclass(frozen=True, slots=True)
+class RankCall:
+    """focus_row: the product in view, -1 for none. num: length of the slate. seed: of the exploration draw."""
+
+    release: str
+    fused: FuseReply
+    packed: bytes | None
+    focus_row: int
+    session: SessionSteps
+    device: str
+    channel: str
+    num: int
+    seed: int
+    now_us: int
+    locale: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepChoice:
+    """One step of the plan; product_row is -1 where the step is about no product."""
+
+    step: str
+    propensity: float
+    product_row: int
+    say: str
+
+
+@dataclass(frozen=True, slots=True)
+class RankReply:
+    """The slate, best first, and the next guide steps; interest is None where no guide model was trained."""
+
+    rows: Rows
+    scores: Floats
+    interest: Floats | None
+    propensities: Floats
+    reasons: tuple[tuple[str, ...], ...]
+    plan: tuple[StepChoice, ...]

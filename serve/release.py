@@ -1,0 +1,55 @@
+"""Which release is served, and its verified local copy. The alias is resolved once, when the graph is built."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from guidelens.bundle import BundleManifest, verify
+from numpy.typing import NDArray
+
+from guidelens.config import Home
+from guidelens.errors import BundleError, NotFoundError
+
+
+def resolve(home: Home, release: str) -> str:
+    """The version behind an alias; a version number stands for itself.
+
+    Raises:
+        NotFoundError: no release bears that alias, or there is no such version in this home.
+    """
+    version: str | None = release
+    if not release.isdigit():
+        from guidelens.registry import Registry
+
+        version = Registry(home).alias(release)
+        if version is None:
+            raise NotFoundError(f"no release bears the alias {release!r} in {home.root}; run `guidelens release` and `guidelens promote`, or name a version")
+    if not (home.releases / str(version)).is_dir():
+        raise NotFoundError(f"release {version} has no local copy in {home.releases}; run `guidelens release` in this home")
+    return str(version)
+
+
+def open_bundle(home: Home, version: str) -> tuple[Path, BundleManifest]:
+    """The local copy of a version, every file of it checked against the manifest's SHA-256.
+
+    Raises:
+        BundleError: a file is missing, altered or of the wrong schema.
+    """
+    path = home.releases / version
+    return path, verify(path)
+
+
+def popularity(bundle: Path, num_products: int) -> NDArray[np.float32]:
+    """(N,) popularity of each product, the last rung of the fallback ladder.
+
+    Raises:
+        BundleError: the bundle holds another number of products.
+    """
+    path = bundle / "popularity.json"
+    try:
+        values = np.array(json.loads(path.read_text())["popularity"], dtype=np.float32)
+    except (OSError, ValueError, KeyError) as error:
+        raise BundleError(f"{path}: cannot be read: {error!r}") from error
+    if values.shape != (num_products,):
+        raise BundleError(f"{path}: must hold {num_products} values, got {values.shape}")
+    return values

@@ -1,0 +1,166 @@
+"""From an HTTP request to a checked GuideRequest: caps before parsing, multipart or JSON, one clear problem for each fault.
+
+Knows nothing of what the answer will be.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from guidelens.schemas.guide import MAX_FRAME_BYTES, EventsRequest, GuideRequest
+from guidelens.schemas.tables import IMAGE_DIM
+from serve.problems import ApiError, field_problem
+
+MAX_JSON_BYTES = 256 * 1024
+MAX_EVENTS_BYTES = 2 * 1024 * 1024
+BODY_SECONDS = 10.0
+_SLACK_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A guide request as it came: the checked fields, and the frame's bytes or the device's embedding, if any."""
+
+    fields: GuideRequest
+    frame: bytes | None
+    embedding: NDArray[np.float32] | None
+
+
+async def read_guide_request(request: Request) -> Asked:
+    """The request of `POST /v1/guide`.
+
+    Raises:
+        ApiError: of a code of STATUS_OF, whatever the caller sent.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        body = await read_body(request, MAX_JSON_BYTES)
+        return _checked(body, None)
+    if kind == "multipart/form-data":
+        body = await read_body(request, MAX_FRAME_BYTES + MAX_JSON_BYTES + _SLACK_BYTES, holds_frame=True)
+        fields, frame = await _parts(request.headers, body)
+        return _checked(fields, frame)
+    raise ApiError("content_type", f"content-type must be application/json or multipart/form-data, got {kind or 'none'!r}")
+
+
+async def read_events_request(request: Request) -> EventsRequest:
+    """The request of `POST /v1/events`; single events are not checked yet.
+
+    Raises:
+        ApiError: of a code of STATUS_OF.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in {"application/json", "text/plain"}:
+        raise ApiError("content_type", f"content-type must be application/json, got {kind or 'none'!r}")
+    body = await read_body(request, MAX_EVENTS_BYTES)
+    tree = _json(body, "the body")
+    try:
+        return EventsRequest.model_validate(tree)
+    except ValidationError as error:
+        raise field_problem([dict(each) for each in error.errors(include_url=False)]) from error
+
+
+async def read_body(request: Request, limit: int, holds_frame: bool = False) -> bytes:
+    """At most `limit` bytes, within BODY_SECONDS; what is larger is refused before it is read, where its length is known."""
+    claimed = request.headers.get("content-length", "")
+    if claimed.isdigit() and int(claimed) > limit:
+        raise _too_large(int(claimed), limit, holds_frame)
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise _too_large(size, limit, holds_frame)
+                chunks.append(chunk)
+    except TimeoutError as error:
+        raise ApiError("slow_body", f"the body must arrive within {BODY_SECONDS:.0f} s, got {size} bytes in that time") from error
+    except ClientDisconnect as error:
+        raise ApiError("invalid_body", f"the connection closed after {size} bytes of the body") from error
+    return b"".join(chunks)
+
+
+def _too_large(size: int, limit: int, holds_frame: bool) -> ApiError:
+    if holds_frame:
+        return _frame_too_large(size)
+    return ApiError("body_too_large", f"the body has {_amount(size)}; the limit is {_amount(limit)}")
+
+
+def _frame_too_large(size: int) -> ApiError:
+    return ApiError("frame_too_large", f"frame has {_amount(size)}; the limit is {_amount(MAX_FRAME_BYTES)}")
+
+
+def _amount(size: int) -> str:
+    mega = size / 2**20
+    return f"{mega:.1f} MB".replace(".0 MB", " MB") if mega >= 1 else f"{size / 2**10:.0f} KB"
+
+
+async def _parts(headers: Headers, body: bytes) -> tuple[bytes, bytes | None]:
+    async def stream() -> AsyncIterator[bytes]:
+        yield body
+
+    parser = MultiPartParser(headers, stream(), max_files=2, max_fields=4, max_part_size=MAX_FRAME_BYTES + _SLACK_BYTES)  # type: ignore[arg-type]
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError) as error:
+        raise ApiError("invalid_body", f"the multipart body cannot be read: {getattr(error, 'message', error)}") from error
+    try:
+        unknown = sorted(set(form) - {"request", "frame"})
+        if unknown:
+            raise ApiError("invalid_field", f"a multipart body may hold the parts request and frame, got also {', '.join(unknown)[:80]}")
+        fields = await _bytes_of(form.get("request"))
+        if isinstance(form.get("frame"), str):
+            raise ApiError("invalid_body", "the part frame must be sent as a file: give it a filename")
+        frame = await _bytes_of(form.get("frame"))
+    finally:
+        await form.close()
+    return fields or b"{}", frame
+
+
+async def _bytes_of(part: UploadFile | str | None) -> bytes | None:
+    if isinstance(part, UploadFile):
+        return await part.read()
+    return None if part is None else part.encode()
+
+
+def _json(body: bytes, what: str) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ApiError("invalid_body", f"{what} must be JSON: {error}") from error
+
+
+def _checked(body: bytes, frame: bytes | None) -> Asked:
+    if len(body) > MAX_JSON_BYTES:
+        raise _too_large(len(body), MAX_JSON_BYTES, holds_frame=False)
+    if frame is not None and len(frame) > MAX_FRAME_BYTES:
+        raise _frame_too_large(len(frame))
+    tree = _json(body, "the request")
+    if not isinstance(tree, dict):
+        raise ApiError("invalid_body", f"the request must be a JSON object, got {type(tree).__name__}")
+    try:
+        fields = GuideRequest.model_validate(tree)
+    except ValidationError as error:
+        raise field_problem([dict(each) for each in error.errors(include_url=False)]) from error
+    embedding = _embedding(fields.image_embedding)
+    if frame is None and embedding is None and not (fields.text or fields.shopper_id or fields.session_id):
+        raise ApiError("empty_request", "at least one of frame, image_embedding, text, shopper_id and session_id must be there, got none of them")
+    return Asked(fields, frame, embedding)
+
+
+def _embedding(values: tuple[float, ...] | None) -> NDArray[np.float32] | None:
+    if values is None:
+        return None
+    embedding = np.array(values, dtype=np.float32)
+    if embedding.shape != (IMAGE_DIM,) or not np.isfinite(embedding).all():
+        raise ApiError("invalid_field", f"image_embedding: must be {IMAGE_DIM} finite numbers, got {len(values)}")
+    return embedding
