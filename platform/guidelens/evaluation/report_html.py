@@ -1,0 +1,129 @@
+"""report.html: headline figures first, then a section a task with its plot, its interval and what it was measured on."""
+
+from collections.abc import Iterator
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from guidelens.evaluation import plots
+from guidelens.evaluation.bootstrap import Interval
+from guidelens.evaluation.plots import HIGH, LOW, OTHER, OURS
+from guidelens.evaluation.report import PlanReport, RankingReport, Report
+from guidelens.schemas.base import Frozen
+
+
+class Headline(Frozen):
+    """One big number, what it is, and what to hold it against."""
+
+    label: str
+    figure: str
+    beside: str
+
+
+_PLOTS = ("losses", "ndcg", "recall", "clicks", "confusion", "confused", "interest", "values", "latency")
+_NAMES = {"popularity": "popularity", "item_knn": "item-kNN (cosine)", "single_task": "single-task model"}
+
+
+def render(report: Report) -> str:
+    """A self-contained page: no script, no font, no picture from elsewhere."""
+    environment = Environment(
+        loader=PackageLoader("guidelens.evaluation", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"share": share, "interval": interval, "signed": signed, "number": number}
+    page = environment.get_template("report.html.j2")
+    return page.render(report=report, headlines=list(_headlines(report)), plots=_plots(report), names=_NAMES, values=_value_rows(report.plan))
+
+
+def share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def interval(found: Interval, digits: int = 3) -> str:
+    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+
+
+def signed(found: Interval, digits: int = 3) -> str:
+    return f"{found.value:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+
+
+def _headlines(report: Report) -> Iterator[Headline]:
+    if found := report.recognition:
+        yield Headline(label="recognized first", figure=share(found.top1), beside=f"top-5 {share(found.top5)}, {found.photos:,} unseen photos")
+    if ranking := report.ranking:
+        best = max(ranking.baselines.items(), key=lambda item: item[1].ndcg_at_10, default=None)
+        beside = "" if best is None else f"best peer {number(best[1].ndcg_at_10)} ({_NAMES.get(best[0], best[0])})"
+        yield Headline(label="NDCG@10", figure=number(ranking.model.ndcg_at_10), beside=beside)
+    if interest := report.interest:
+        ratio = interest.mse / interest.constant_mse if interest.constant_mse else float("nan")
+        yield Headline(label="interest, MSE", figure=number(interest.mse, 4), beside=f"{ratio:.2f} × a constant's; ECE {number(interest.ece)}")
+    if plan := report.plan:
+        yield _plan_headline(plan)
+    if serving := report.serving:
+        yield Headline(
+            label="answered in", figure=f"{serving.p50_ms:.0f} ms", beside=f"p99 {serving.p99_ms:.0f} ms, {serving.failed} of {serving.requests} failed"
+        )
+    if release := report.release:
+        yield Headline(label="release", figure=release.version, beside=release.alias or "no alias: the gate did not pass")
+
+
+def _plan_headline(plan: PlanReport) -> Headline:
+    if plan.gap_closed is not None:
+        return Headline(label="plan: gap closed", figure=share(plan.gap_closed), beside="of what lies between the logging guide and the reference")
+    found = next((one for one in plan.off_policy if one.estimator == "dr"), None)
+    if found is None:
+        return Headline(label="plan: match", figure=number(plan.match), beside=f"{plan.plans:,} logged plans")
+    return Headline(label="plan value, estimated", figure=number(found.value, 1), beside=f"[{found.low:.1f}, {found.high:.1f}] minor units a session")
+
+
+def _plots(report: Report) -> dict[str, Markup]:
+    """The SVG of each plot by name, empty where its data is not there."""
+    found = dict.fromkeys(_PLOTS, "")
+    if report.losses:
+        found["losses"] = plots.losses(report.losses)
+    if report.ranking:
+        found |= _ranking_plots(report.ranking)
+    if seen := report.recognition:
+        if seen.labels:
+            found["confusion"] = plots.matrix(seen.labels, seen.matrix)
+        if seen.confusions:
+            found["confused"] = plots.confused_pairs(seen.confusions)
+    if report.interest:
+        found["interest"] = plots.reliability("interest calibration", report.interest.calibration, "interest")
+    if values := _value_rows(report.plan):
+        found["values"] = plots.bars("plan value", values, "minor units a session, closed loop")
+    if report.serving and report.serving.stages_p50_ms:
+        found["latency"] = plots.latency(report.serving.stages_p50_ms)
+    return {name: Markup(svg) for name, svg in found.items()}
+
+
+def _ranking_plots(ranking: RankingReport) -> dict[str, str]:
+    order = ["single_task", "item_knn", "popularity"]
+    peers = [(name, ranking.baselines[name]) for name in order if name in ranking.baselines]
+    rows = [("this model", ranking.model.ndcg, OURS), *((_NAMES[name], scores.ndcg, OTHER) for name, scores in peers)]
+    recall = [("this model", ranking.model.recall, OURS), *((_NAMES[name], scores.recall, OTHER) for name, scores in peers)]
+    return {
+        "ndcg": plots.bars("NDCG at 10", rows, "NDCG@10"),
+        "recall": plots.bars("recall at 10", recall, "recall@10"),
+        "clicks": plots.reliability("click calibration", ranking.click_calibration, "click probability"),
+    }
+
+
+def _value_rows(plan: PlanReport | None) -> list[tuple[str, Interval, str]]:
+    """Label, value and colour of each policy that was valued in the world, from what is easily had to what is out of reach."""
+    if plan is None:
+        return []
+    rows = [
+        ("logging guide", "logging", OTHER),
+        ("its script, no noise", "script", OTHER),
+        ("best fixed plan", "fixed", OTHER),
+        ("single-task plan model", "single_task", OTHER),
+        ("this model, open loop", "open_loop", LOW),
+        ("this model", "model", OURS),
+        ("reference (lower bound)", "reference", HIGH),
+        ("oracle", "oracle", HIGH),
+    ]
+    return [(label, plan.intervals[name], colour) for label, name, colour in rows if name in plan.intervals]

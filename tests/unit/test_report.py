@@ -1,0 +1,154 @@
+"""The report: the fields others read, sections that may be absent, a page that shows what is there and escapes what it is given."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from guidelens.errors import InputError
+from guidelens.evaluation.bootstrap import Interval, mean_interval
+from guidelens.evaluation.calibration import calibration
+from guidelens.evaluation.offpolicy import OffPolicyEstimate
+from guidelens.evaluation.report import (
+    GateCheck,
+    InterestReport,
+    PlanReport,
+    RankingReport,
+    RankingScores,
+    RecognitionReport,
+    ReleaseReport,
+    Report,
+    ServingReport,
+    Slice,
+    SplitDates,
+    StageTime,
+    confusion_matrix,
+    curves,
+    most_confused,
+    read_report,
+    write_report,
+)
+
+
+def around(value: float) -> Interval:
+    return Interval(value=value, low=value - 0.02 * abs(value), high=value + 0.03 * abs(value), n=900, clusters=500)
+
+
+def scores(value: float) -> RankingScores:
+    return RankingScores(ndcg_at_10=value, recall_at_10=value * 1.6, ndcg=around(value), recall=around(value * 1.6))
+
+
+def full() -> Report:
+    rng = np.random.default_rng(0)
+    predicted = rng.beta(2, 5, 2000)
+    observed = np.clip(predicted + rng.normal(0, 0.1, 2000), 0, 1)
+    truth = [f"family {i % 6}" for i in range(300)]
+    answered = [t if rng.random() < 0.8 else "family 2" for t in truth]
+    labels, matrix = confusion_matrix(truth, answered)
+    found = calibration(predicted, observed)
+    policies = {"logging": 41.0, "script": 52.0, "fixed": 55.0, "single_task": 63.0, "open_loop": 58.0, "model": 66.0, "reference": 78.0, "oracle": 117.0}
+    return Report(
+        source="world",
+        seed=7,
+        preset="laptop",
+        run="0f" * 16,
+        snapshot_sha256="ab" * 32,
+        split=SplitDates(
+            train_end="2026-03-21T10:00:00Z", test_start="2026-03-25T04:10:00Z", test_end="2026-03-28T23:59:00Z", train_requests=18000, test_requests=3600
+        ),
+        recognition=RecognitionReport(
+            top1=0.81, top5=0.95, photos=300, protocol="Photos held back from training, of products it knows.", top1_interval=around(0.81), coarse_top1=0.9,
+            labels=labels, matrix=matrix, confusions=most_confused(truth, answered),
+        ),
+        ranking=RankingReport(
+            model=scores(0.231), baselines={"popularity": scores(0.071), "item_knn": scores(0.162), "single_task": scores(0.224)},
+            gain_over={"popularity": around(0.16), "item_knn": around(0.07), "single_task": around(0.007)}, requests=1180, products=240, auc=0.774, gauc=0.741,
+            click_calibration=calibration(predicted * 0.2, rng.random(2000) < predicted * 0.2),
+            slices=(Slice(name="new shoppers", requests=212, ndcg=around(0.18)), Slice(name="without AR", requests=4, ndcg=None)),
+        ),
+        interest=InterestReport(
+            mse=0.031, ece=0.012, constant_mse=0.052, single_task_mse=0.032, spearman=0.61, pairs=2000, mse_interval=around(0.031), calibration=found
+        ),
+        plan=PlanReport(
+            illegal=0.0, decoded=4000, plans=1312, match=0.58, step_accuracy=0.47, exact_match=0.09, value_source="in the simulated shop, closed loop",
+            value=66.0, logging_value=41.0, script_value=52.0, fixed_value=55.0, reference_value=78.0, oracle_value=117.0, gap_closed=25 / 37,
+            intervals={name: around(value) for name, value in policies.items()}, gain_over={"logging": around(25.0), "script": around(14.0)},
+            off_policy=(OffPolicyEstimate(estimator="dr", value=63.2, low=51.0, high=76.1, ess=88.0, sessions=1312),), off_policy_of="the greedy plan",
+        ),
+        losses=curves({f"{part}/loss_{task}": [(e, 1.5 / (e + 1) + lift) for e in range(8)]
+                       for part, lift in (("train", 0.0), ("val", 0.1)) for task in ("recommendation", "interest", "plan")}),
+        serving=ServingReport(requests=60, failed=0, p50_ms=42.1, p99_ms=81.7, stages_p50_ms={"recognize": 18.2, "fuse": 6.0, "rank": 5.1, "total": 38.0}),
+        release=ReleaseReport(version="3", alias="champion", gate=(
+            GateCheck(name="ranking", passed=True, why="NDCG@10 0.231, champion 0.228"), GateCheck(name="champion", passed=None, why="no champion yet"))),
+        stages=(StageTime(name="ingest", seconds=31.2), StageTime(name="train", seconds=88.4)),
+    )  # fmt: skip
+
+
+def test_the_json_holds_what_others_read(tmp_path: Path) -> None:
+    found = json.loads(write_report(full(), tmp_path).read_text())
+    assert found["ranking"]["model"]["ndcg_at_10"] == 0.231
+    assert set(found["ranking"]["baselines"]) == {"popularity", "item_knn", "single_task"}
+    assert {"illegal", "match", "value", "logging_value", "script_value", "reference_value", "oracle_value"} <= set(found["plan"])
+    assert {"top1", "top5", "photos"} <= set(found["recognition"])
+    assert {"mse", "ece"} <= set(found["interest"])
+    assert {"requests", "p50_ms", "p99_ms", "failed"} <= set(found["serving"])
+    assert {"version", "alias"} <= set(found["release"])
+    assert found["stages"][0] == {"name": "ingest", "seconds": 31.2}
+
+
+def test_a_report_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    assert read_report(write_report(full(), tmp_path)) == full()
+
+
+def test_the_page_shows_every_section_and_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
+    page = write_report(full(), tmp_path).with_suffix(".html").read_text()
+    for text in ("Recognition", "Recommendation", "Interest", "Plan", "Training", "Serving", "Release 3", "Where the time went", "gap closed", "67.6 %"):
+        assert text in page
+    assert page.count("<svg") >= 9
+    assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page and "<script" not in page
+
+
+def test_the_same_report_gives_the_same_page(tmp_path: Path) -> None:
+    first = write_report(full(), tmp_path / "a").with_suffix(".html").read_bytes()
+    assert write_report(full(), tmp_path / "b").with_suffix(".html").read_bytes() == first
+
+
+def test_without_events_the_page_says_what_is_missing(tmp_path: Path) -> None:
+    report = Report(source="shop", seed=0, missing=("events",), absent={"ranking": "the lake holds no events"})
+    path = write_report(report, tmp_path)
+    assert "ranking" not in json.loads(path.read_text())
+    page = path.with_suffix(".html").read_text()
+    assert "the lake holds no events" in page
+    assert "Recommendation" not in page
+
+
+def test_titles_from_a_catalogue_are_escaped(tmp_path: Path) -> None:
+    nasty = "<script>alert(1)</script> $x"
+    pairs = most_confused([nasty], ["b & c"])
+    recognition = RecognitionReport(top1=0.0, top5=0.0, photos=1, protocol=nasty, confusions=pairs, labels=(nasty, "b"), matrix=((0, 1), (0, 0)))
+    page = write_report(Report(source=nasty, seed=0, recognition=recognition), tmp_path).with_suffix(".html").read_text()
+    assert "<script" not in page
+
+
+def test_a_section_that_is_set_is_no_longer_absent() -> None:
+    report = Report(source="shop", seed=0, absent={"serving": "not served", "plan": "no events"})
+    with_serving = report.with_sections(serving=ServingReport(requests=1, failed=0, p50_ms=1, p99_ms=1))
+    assert with_serving.absent == {"plan": "no events"}
+    assert with_serving.serving is not None
+
+
+def test_a_file_that_is_no_report_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text('{"a": 1}')
+    with pytest.raises(InputError, match=r"report\.json"):
+        read_report(tmp_path / "report.json")
+
+
+def test_confusions_are_counted_and_the_right_answers_left_out() -> None:
+    labels, matrix = confusion_matrix(["a", "a", "b"], ["a", "b", "b"])
+    assert (labels, matrix) == (("a", "b"), ((1, 1), (0, 1)))
+    assert [(c.truth, c.predicted, c.count) for c in most_confused(["a", "a", "b"], ["a", "b", "b"])] == [("a", "b", 1)]
+
+
+def test_an_interval_of_measured_rows_fits_the_report() -> None:
+    assert mean_interval(np.ones(3), num_bootstrap=5, seed=0).value == 1.0
