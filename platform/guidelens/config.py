@@ -140,6 +140,10 @@ class TrainConfig(Frozen):
     purchase_window_h: Annotated[float, Field(gt=0)] = 24.0
     margin_share: Annotated[float, Field(gt=0, le=1)] = 0.3
     """Of a product's price, what a purchase is taken to earn when plans are weighted by their outcome."""
+    coupon_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Of a product's price, what each coupon shown takes off the purchase that follows it."""
+    annoyance_minor: Annotated[float, Field(ge=0)] = 0.0
+    """What a session that the shopper walks out of is taken to cost, in minor units."""
     num_threads: Annotated[int, Field(ge=1)] = 1
 
     @model_validator(mode="after")

@@ -1,0 +1,77 @@
+"""A fitted guide model on disk: weights (guide.safetensors), what they need to be read (guide.json), the item table."""
+
+from pathlib import Path
+
+import polars as pl
+import torch
+from safetensors.torch import load_file, save_file
+
+from guidelens.config import ModelConfig
+from guidelens.data.visits import InterestMedians
+from guidelens.errors import NotFoundError
+from guidelens.models.guide import GuideModel, GuideSpec
+from guidelens.models.items import Catalogue
+from guidelens.schemas.base import Frozen
+
+WEIGHTS, HEADER, ITEMS = "guide.safetensors", "guide.json", "items.parquet"
+
+
+class Blend(Frozen):
+    """How the ranking score is made: retrieval log-probability + click x log p(click) + purchase x log p(purchase).
+
+    `position`: the mean place effect of the slates trained on, added where no place is known yet.
+    """
+
+    click: float = 0.0
+    purchase: float = 0.0
+    position: float = 0.0
+
+
+class GuideHeader(Frozen):
+    """guide.json. `medians` made the interest labels; `lambdas` are the task weights the weights were trained with."""
+
+    schema_version: int = 1
+    model: ModelConfig
+    spec: GuideSpec
+    medians: InterestMedians
+    lambdas: dict[str, float]
+    blend: Blend = Blend()
+
+
+def save_guide(model: GuideModel, header: GuideHeader, folder: Path, name: str = "guide") -> None:
+    """Writes NAME.safetensors and NAME.json to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / f"{name}.safetensors")
+    (folder / f"{name}.json").write_text(header.model_dump_json(indent=1))
+
+
+def load_guide(folder: Path, name: str = "guide") -> tuple[GuideModel, GuideHeader]:
+    """The model, ready to answer.
+
+    Raises:
+        NotFoundError: this fit has no such model; fit.json says why.
+    """
+    path = folder / f"{name}.json"
+    if not path.exists():
+        raise NotFoundError(f"{folder} holds no {name} model; fit.json there says why it is absent")
+    header = GuideHeader.model_validate_json(path.read_text())
+    model = GuideModel(header.model, header.spec)
+    model.load_state_dict(load_file(folder / f"{name}.safetensors"))
+    model.eval()
+    model.requires_grad_(False)
+    return model, header
+
+
+def load_items(folder: Path) -> tuple[pl.DataFrame, Catalogue]:
+    """The fit's item table, row order = product row, as a frame and as arrays."""
+    items = pl.read_parquet(folder / ITEMS)
+    return items, Catalogue.of_table(items)
+
+
+def has_guide(folder: Path) -> bool:
+    return (folder / HEADER).exists()
+
+
+def one_thread() -> None:
+    """Inference runs one thread a replica (torch's default is one a core)."""
+    torch.set_num_threads(1)

@@ -1,0 +1,184 @@
+"""The joint guide model: one context encoder and one item tower under three tasks.
+
+T1: a softmax over products (retrieval), click and purchase of candidates. T2: interest of a visit. T3: the plan. Everything
+a choice of `ModelConfig`. Knows nothing of workers, files of a run, or serving.
+"""
+
+# Letters: B = rows, N = products, C = candidates, D = width, H = recent visits, M = tokens, R = reduced embedding, F = features.
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+from guidelens.config import Modality, ModelConfig
+from guidelens.models.fusion import build_fusion
+from guidelens.models.heads import PairHeads, PairLogits
+from guidelens.models.inputs import AR_VALUES, NUM_AR, NUM_HISTORY, NUM_MOMENT, NUM_PROFILE, NUM_WINDOWS, ContextInputs, PlanInputs, history
+from guidelens.models.items import CATEGORICAL, REDUCED_DIM, ItemInputs, ItemTower, Reducer, normalized
+from guidelens.models.noise import Noise
+from guidelens.models.sequence import SequenceEncoder
+from guidelens.models.strategist import PlanDecoder, allowed_at_each
+from guidelens.schemas.base import Frozen
+from guidelens.schemas.packed import PROFILE_FIELDS
+from guidelens.schemas.tables import IMAGE_DIM, TEXT_DIM
+
+TOKENS = ("x1_windows", "x1_recent", "x3", "frame", "query", "focus", "moment")
+_TOKEN_MODALITY: dict[str, Modality] = {"x1_windows": "x1", "x1_recent": "x1", "x3": "x3", "frame": "frame", "query": "query"}
+NUM_SIMILARITIES = 7
+_LEAF = CATEGORICAL.index("category")
+
+
+class GuideSpec(Frozen):
+    """What of the data shapes the weights."""
+
+    num_products: int
+
+
+class Looked(NamedTuple):
+    """The frame and query of each row, reduced: (B, R) each, zeros where there is none."""
+
+    frame_BR: Tensor
+    query_BR: Tensor
+
+
+class Encoded(NamedTuple):
+    """A batch after the context encoder: intent (B, D), its inputs, and what was looked at."""
+
+    intent_BD: Tensor
+    context: ContextInputs
+    looked: Looked
+
+
+class GuideModel(nn.Module):
+    """Weights of the joint model; items are passed in, because the catalogue outlives no fit."""
+
+    def __init__(self, config: ModelConfig, spec: GuideSpec) -> None:
+        super().__init__()
+        width, without = config.width, set(config.without)
+        self.config, self.spec = config, spec
+        self.modality_drop = config.modality_dropout
+        self.image, self.text = Reducer(IMAGE_DIM), Reducer(TEXT_DIM)
+        self.tower = ItemTower(config, spec.num_products)
+        self.bias = nn.Parameter(torch.zeros(spec.num_products))
+        self.profile = nn.Embedding(config.num_profile_buckets * len(PROFILE_FIELDS), width)
+        nn.init.normal_(self.profile.weight, std=0.05)
+        self.windows = nn.Linear(NUM_WINDOWS + NUM_PROFILE, width)
+        self.recent = SequenceEncoder(config)
+        self.ar = nn.Linear(NUM_AR, width)
+        self.frame, self.query = nn.Linear(REDUCED_DIM, width), nn.Linear(REDUCED_DIM, width)
+        self.focus, self.moment = nn.Linear(width, width), nn.Linear(NUM_MOMENT, width)
+        self.fusion = build_fusion(config, len(TOKENS))
+        self.similarity = nn.Parameter(torch.zeros(NUM_SIMILARITIES))
+        self.habit = nn.Parameter(torch.zeros(NUM_HISTORY))
+        self.heads = PairHeads(config)
+        self.decoder = PlanDecoder(config)
+        self.sees = tuple(_TOKEN_MODALITY.get(token) not in without for token in TOKENS)
+        self.sees_x1, self.sees_x2, self.sees_x3 = "x1" not in without, "x2" not in without, "x3" not in without
+
+    def items(self, items: ItemInputs, noise: Noise | None = None) -> Tensor:
+        """(N, D) product vectors of the whole catalogue."""
+        vectors: Tensor = self.tower(items, noise)
+        return vectors
+
+    def look(self, frames_BE: Tensor, queries_BE: Tensor, context: ContextInputs) -> Looked:
+        """Encoder embeddings (rows without one hold anything) to what the model reads of them."""
+        frame = self.image(frames_BE) * ((context.frame_R >= 0) & self.sees[TOKENS.index("frame")])[:, None]
+        query = self.text(queries_BE) * ((context.query_R >= 0) & self.sees[TOKENS.index("query")])[:, None]
+        return Looked(frame, query)
+
+    def encode(self, context: ContextInputs, looked: Looked, items_ND: Tensor, noise: Noise | None = None) -> Encoded:
+        """The intent vector of each row. In training whole modalities are dropped at random, so that any may be missing."""
+        recent_there = context.recent_rows_RH >= 0
+        recent_values = context.recent_RHF if self.sees_x3 else context.recent_RHF.index_fill(2, torch.tensor(AR_VALUES), 0.0)
+        buckets = context.profile_ids_RP + torch.arange(len(PROFILE_FIELDS)) * self.config.num_profile_buckets
+        profile_BD = (self.profile(buckets) * (context.profile_ids_RP > 0)[:, :, None]).sum(1)
+        tokens = [
+            self.windows(torch.cat([context.windows_RF, context.profile_RF], dim=1)) + profile_BD,
+            self.recent(items_ND[context.recent_rows_RH.clamp_min(0)], recent_values, recent_there),
+            self.ar(context.ar_RF),
+            self.frame(looked.frame_BR),
+            self.query(looked.query_BR),
+            self.focus(items_ND[context.focus_R.clamp_min(0)]),
+            self.moment(context.moment_RF),
+        ]
+        there_BM = self._there(context, noise)
+        tokens_BMD = fn.gelu(torch.stack(tokens, dim=1)) * there_BM[:, :, None]
+        return Encoded(self.fusion(tokens_BMD, there_BM, noise), context, looked)
+
+    def _there(self, context: ContextInputs, noise: Noise | None) -> Tensor:
+        """(B, M) bool: which tokens exist, are not ablated, and were not dropped."""
+        always = torch.ones_like(context.known_R)
+        ar = context.known_R & (context.ar_RF.abs().sum(1) > 0)
+        recent = (context.recent_rows_RH >= 0).any(1)
+        there = torch.stack([context.known_R, recent, ar, context.frame_R >= 0, context.query_R >= 0, context.focus_R >= 0, always], dim=1)
+        there = there & torch.tensor(self.sees)
+        if noise is None or self.modality_drop == 0:
+            return there
+        kept = noise.kept((len(TOKENS),), self.modality_drop)
+        kept[:, -1] = True
+        return there & kept
+
+    def retrieval(self, encoded: Encoded, items: ItemInputs, items_ND: Tensor, rows: Tensor | None = None) -> Tensor:
+        """(B, N) or (B, C) unnormalized log-probabilities of products.
+
+        Intent times product, a product's own bias, similarity of what is looked at, and this shopper's habit with it.
+
+        Args:
+            rows: (C,) products to score; all of them by default.
+        """
+        wanted = torch.arange(len(items)) if rows is None else rows
+        logits: Tensor = encoded.intent_BD @ items_ND[wanted].T / self.config.width**0.5 + self.bias[wanted]
+        logits = logits + self._alike(encoded, items, wanted) @ self.similarity
+        if self.sees_x1:
+            logits = logits + self._history(encoded.context, items, wanted) @ self.habit
+        return logits
+
+    def _alike(self, encoded: Encoded, items: ItemInputs, wanted: Tensor) -> Tensor:
+        """(B, C, NUM_SIMILARITIES): cosines of frame, query and product in focus with each candidate, and whether it is the focus."""
+        frame_BR, query_BR = normalized(encoded.looked.frame_BR), normalized(encoded.looked.query_BR)
+        image_CR, text_CR, zh_CR = (normalized(x[wanted]) for x in (items.image_NR, items.text_NR, items.text_zh_NR))
+        if not self.sees_x2:
+            image_CR, text_CR, zh_CR = torch.zeros_like(image_CR), torch.zeros_like(text_CR), torch.zeros_like(zh_CR)
+        focus_B, there_B1 = encoded.context.focus_R.clamp_min(0), (encoded.context.focus_R >= 0)[:, None]
+        image_BC = frame_BR @ image_CR.T
+        focus_image_BC = normalized(items.image_NR[focus_B]) @ image_CR.T * there_B1
+        focus_text_BC = normalized(items.text_NR[focus_B]) @ text_CR.T * there_B1
+        same_BC = (wanted[None] == encoded.context.focus_R[:, None]).float()
+        text_BC = torch.maximum(query_BR @ text_CR.T, query_BR @ zh_CR.T)
+        sharp = [4 * image_BC, 4 * text_BC, 4 * focus_image_BC, 4 * focus_text_BC, 4 * same_BC, image_BC.relu().square() * 8, text_BC.relu().square() * 8]
+        return torch.stack(sharp, dim=2)
+
+    def _history(self, context: ContextInputs, items: ItemInputs, candidates: Tensor) -> Tensor:
+        leaf_N = items.fields_NC[:, _LEAF] if self.sees_x2 else torch.arange(len(items))
+        seen = history(context, candidates, leaf_N)
+        if self.sees_x3:
+            return seen
+        half = NUM_HISTORY // 2
+        return seen.index_fill(2, torch.tensor([*AR_VALUES, *(half + value for value in AR_VALUES)]), 0.0)
+
+    def pairs(self, encoded: Encoded, items: ItemInputs, items_ND: Tensor, rows_BC: Tensor, retrieval_BC: Tensor, noise: Noise | None = None) -> PairLogits:
+        """Click, purchase and interest of candidates (B, C) whose retrieval logits are given."""
+        logits: PairLogits = self.heads(self._pair_inputs(encoded, items, items_ND, rows_BC, retrieval_BC), noise)
+        return logits
+
+    def _pair_inputs(self, encoded: Encoded, items: ItemInputs, items_ND: Tensor, rows_BC: Tensor, retrieval_BC: Tensor) -> Tensor:
+        item_BCD = items_ND[rows_BC.clamp_min(0)] * (rows_BC >= 0)[:, :, None]
+        intent_BCD = encoded.intent_BD[:, None].expand(-1, rows_BC.shape[1], -1)
+        habit_BCF = self._history(encoded.context, items, rows_BC)
+        if not self.sees_x1:
+            habit_BCF = torch.zeros_like(habit_BCF)
+        return torch.cat([intent_BCD, item_BCD, intent_BCD * item_BCD, habit_BCF, retrieval_BC.detach()[:, :, None] / 5], dim=2)
+
+    def plan_context(self, encoded: Encoded, items: ItemInputs, items_ND: Tensor, focus_B: Tensor) -> Tensor:
+        """(B, D): what conditions the decoder, of each row and the product its plan is about (-1: none)."""
+        rows_B1 = focus_B[:, None]
+        pair_BI = self._pair_inputs(encoded, items, items_ND, rows_B1, torch.zeros_like(rows_B1, dtype=torch.float32)).squeeze(1)
+        return self.heads.plan_context(pair_BI)
+
+    def plan(self, encoded: Encoded, items: ItemInputs, items_ND: Tensor, plan: PlanInputs) -> Tensor:
+        """(B, S, A) log-probabilities of the next step at each place of the plans, about -1e9 where the grammar forbids it."""
+        context_BD = self.plan_context(encoded, items, items_ND, plan.focus_R)
+        log_p: Tensor = self.decoder(context_BD, plan, allowed_at_each(plan))
+        return log_p

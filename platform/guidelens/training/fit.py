@@ -1,0 +1,65 @@
+"""The driver's side of training: hands the data to Ray Train and brings back the weights and the losses of every epoch.
+
+Knows nothing of MLflow or the feature store.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+import ray.data
+import ray.train
+from ray.train.torch import TorchTrainer
+
+from guidelens.config import Config
+from guidelens.data.examples import Examples
+from guidelens.errors import GuideLensError
+from guidelens.models.items import Catalogue
+from guidelens.training.loop import DATASET, EpochLosses, WorkerTask, read_progress, worker
+from guidelens.training.steps import FitJob
+
+STORAGE = "train"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """`weights`: a safetensors file for each job's name; `history` in the order the epochs were run."""
+
+    weights: dict[str, Path]
+    history: tuple[EpochLosses, ...]
+
+
+def fit_guide(examples: Examples, catalogue: Catalogue, config: Config, jobs: Sequence[FitJob], run_dir: Path) -> Fitted:
+    """Fits `jobs` one after another in one Ray Train run whose checkpoints lie in `run_dir`/train.
+
+    Called again with the same folder it goes on from the last checkpoint. A worker that dies is replaced up to
+    `train.max_failures` times.
+
+    Raises:
+        GuideLensError: training ended without finishing; the folder still holds the last checkpoint.
+    """
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    task = WorkerTask(config=config, jobs=tuple(jobs), catalogue=ray.put(catalogue), embeddings=ray.put((examples.frames, examples.queries)))
+    trainer = TorchTrainer(
+        worker,
+        train_loop_config={"task": task},
+        datasets={DATASET: ray.data.from_arrow(examples.table())},
+        dataset_config=ray.train.DataConfig(datasets_to_split=[]),
+        scaling_config=ray.train.ScalingConfig(num_workers=config.train.num_workers, use_gpu=config.train.use_gpu),
+        run_config=ray.train.RunConfig(
+            name=STORAGE,
+            storage_path=str(run_dir.absolute()),
+            failure_config=ray.train.FailureConfig(max_failures=config.train.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    result = trainer.fit()
+    if result.checkpoint is None:
+        raise GuideLensError(f"training in {run_dir} reported no checkpoint")
+    folder = run_dir / "weights"
+    result.checkpoint.to_directory(str(folder))
+    progress = read_progress(folder)
+    if set(progress.finished) != {job.name for job in jobs}:
+        raise GuideLensError(f"training in {run_dir} finished only {progress.finished}; go on with --resume")
+    return Fitted({name: folder / f"{name}.safetensors" for name in progress.finished}, progress.history)
