@@ -50,6 +50,12 @@ def test_a_late_event_holds_back_its_whole_session():
     assert found["recent_products"].to_list() == [["q"], ["p", "q"]]
 
 
+def test_a_return_days_later_neither_holds_back_its_session_nor_makes_a_visit():
+    bought = [event(0, "click", product_id="p"), event(10, "purchase", product_id="p")]
+    returned = [event(5 * 86_400, "return", product_id="p"), event(6 * 86_400, "feedback", product_id="p", rating=1.0)]
+    assert rows_of([*bought, *returned]).equals(rows_of(bought))
+
+
 def test_windows_are_half_open():
     log = [event(0, "click", product_id="p"), event(3600, "click", session="s2", product_id="q")]
     just_in = rows_of(log)

@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from guidelens.data.visits import whole_microseconds
+from guidelens.data.visits import of_the_session, whole_microseconds
 from guidelens.schemas.events import EventType
 from guidelens.schemas.ids import stable_hash
 from guidelens.schemas.packed import (
@@ -57,7 +57,7 @@ def shopper_rows(visits: pl.DataFrame, events: pl.DataFrame, shoppers: pl.DataFr
         PACKED_DTYPE's bytes). Sorted by (shopper_key, event_timestamp), which is unique.
     """
     declined = shoppers.filter(~pl.col("consent").fill_null(True))["shopper_key"]
-    events = events.filter(~pl.col("shopper_key").is_in(declined.implode()))
+    events = of_the_session(events).filter(~pl.col("shopper_key").is_in(declined.implode()))
     shoppers = shoppers.filter(pl.col("consent").fill_null(True))
     sessions = _sessions(events)
     rows = _moments(sessions, shoppers)

@@ -20,6 +20,7 @@ SECONDS_PER_HOUR = 3600
 _SESSION = ("shopper_key", "session_id")
 _VISIT = (*_SESSION, "product_id")
 _AR_TYPES = (EventType.AR_VIEW, EventType.AR_GESTURE, EventType.GUIDE_STEP, EventType.STEP_OUTCOME)
+_AFTERWARDS = (EventType.RETURN, EventType.FEEDBACK)
 _OBSERVED = ("browse_ms", "stay_ms", "depth", "view_ms")
 
 
@@ -44,6 +45,11 @@ def in_order(events: pl.DataFrame) -> pl.DataFrame:
     return events.sort(EVENT_ORDER)
 
 
+def of_the_session(events: pl.DataFrame) -> pl.DataFrame:
+    """Without what comes days after a session under its id: returns and feedback. They end no session and make no visit."""
+    return events.filter(~pl.col("type").is_in(list(_AFTERWARDS)))
+
+
 def with_products_in_view(events: pl.DataFrame) -> pl.DataFrame:
     """AR events that name no product get the one the session's newest `ar_open` at or before them named. In order."""
     opened = pl.when(pl.col("type") == EventType.AR_OPEN).then(pl.col("product_id"))
@@ -64,7 +70,7 @@ def visits(events: pl.DataFrame) -> pl.DataFrame:
     """
     counts = {"clicks": EventType.CLICK, "carts": EventType.CART, "purchases": EventType.PURCHASE, "gestures": EventType.AR_GESTURE}
     summed = (
-        with_products_in_view(events)
+        with_products_in_view(of_the_session(events))
         .filter(pl.col("product_id").is_not_null())
         .group_by(_VISIT)
         .agg(

@@ -1,0 +1,104 @@
+"""`guidelens materialize`: point-in-time features of the lake into Feast's tables and its online store."""
+
+from datetime import datetime, timedelta
+
+import click
+import polars as pl
+
+from guidelens.config import Config, Home
+from guidelens.data.lake import Lake, Manifest
+from guidelens.data.product_features import PHOTO_COLUMNS, product_rows
+from guidelens.data.shopper_features import known_ts, shopper_rows
+from guidelens.data.visits import visits
+from guidelens.errors import InputError
+from guidelens.schemas.base import Frozen
+from guidelens.schemas.tables import Table
+from pipelines.entry import config_options, emit, home_option, progress, run_command
+
+_EVENT_COLUMNS = (
+    *("event_id", "event_ts", "created_ts", "shopper_key", "is_anonymous", "session_id", "type", "product_id"),
+    *("browse_ms", "stay_ms", "depth", "view_ms", "outcome"),
+)
+
+
+class MaterializeResult(Frozen):
+    """rows: by feature view, rows of the offline table. online: by feature view, entities loaded into the online store."""
+
+    feature_service: str
+    rows: dict[str, int]
+    online: dict[str, int]
+    as_of: datetime
+    lake: str
+    manifest: int
+
+
+def run(home: Home, config: Config, lake: str | None = None, as_of: datetime | None = None) -> MaterializeResult:
+    """Computes features of everything known by as_of and loads the newest of each shopper and product.
+
+    Args:
+        lake: URI; the home's own by default.
+        as_of: by default the moment by which all of the lake's log was known, or its catalogue where it has no log.
+
+    Raises:
+        NotFoundError: the lake holds no products.
+    """
+    from guidelens.features import Features
+
+    opened = Lake(lake or home.lake_uri, home.s3)
+    manifest = opened.manifest()
+    opened.require(manifest, Table.PRODUCTS)
+    products = opened.read(Table.PRODUCTS, manifest=manifest)
+    events, shoppers = _log(opened, manifest)
+    until = as_of or _newest(events, shoppers, products)
+    known_by = until + timedelta(microseconds=1)  # rows are stamped a microsecond after what they count
+    progress(f"materialize: {len(events):,} events and {len(shoppers):,} shoppers known by {until.isoformat()}")
+    events = events.filter(known_ts() <= until)
+    rows = shopper_rows(visits(events), events, shoppers).filter(pl.col("event_timestamp") <= known_by)
+    photos = opened.read(Table.PHOTOS, PHOTO_COLUMNS, manifest=manifest)
+    progress(f"materialize: {len(rows):,} shopper rows and {len(products):,} products into Feast")
+    report = Features(home, config.features).materialize(rows, product_rows(products, photos), known_by)
+    progress(f"materialize: {report.online['shopper_packed']:,} shoppers and {report.online['product_content']:,} products are online")
+    return MaterializeResult(
+        feature_service=report.feature_service, rows=report.rows, online=report.online, as_of=until, lake=opened.uri, manifest=manifest.version
+    )
+
+
+def _log(lake: Lake, manifest: Manifest) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Events and shoppers, without those who asked to be forgotten."""
+    forgotten = lake.read(Table.TOMBSTONES, ["shopper_key"], manifest=manifest)["shopper_key"].implode()
+    kept = ~pl.col("shopper_key").is_in(forgotten)
+    return lake.read(Table.EVENTS, _EVENT_COLUMNS, manifest=manifest).filter(kept), lake.read(Table.SHOPPERS, manifest=manifest).filter(kept)
+
+
+def _newest(events: pl.DataFrame, shoppers: pl.DataFrame, products: pl.DataFrame) -> datetime:
+    """When the last of the log was known; of the catalogue where there is no log."""
+    of_log = pl.concat([events.select(t=known_ts()), shoppers.select(t="created_ts")])["t"].max()
+    found = of_log if of_log is not None else products["known_ts"].max()
+    assert isinstance(found, datetime)
+    return found
+
+
+def _parsed_time(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        found = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise InputError(f"--as-of must be a time such as 2026-03-01T00:00:00Z, got {value!r}") from error
+    if found.tzinfo is None:
+        raise InputError(f"--as-of must carry a zone, got {value!r}; append Z for UTC")
+    return found
+
+
+@click.command("materialize")
+@click.option("--lake", default=None, help="URI of the lake.  [default: the home's]")
+@click.option("--as-of", default=None, metavar="TIME", callback=_parsed_time, help="RFC 3339; count what was known by then.  [default: all]")
+@home_option
+@config_options
+def command(home: Home, config: Config, lake: str | None, as_of: datetime | None) -> None:
+    """Compute point-in-time features and load the online store."""
+    emit(run(home, config, lake, as_of))
+
+
+if __name__ == "__main__":
+    run_command(command)
