@@ -96,6 +96,12 @@ class Lake:
         assert isinstance(frame, pl.DataFrame)
         return frame
 
+    def read_file(self, file: DataFile) -> pl.DataFrame:
+        """The rows of one data file."""
+        frame = pl.from_arrow(pq.read_table(io.BytesIO(self.store.read_bytes(file.key))))
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
     def write(self, table: Table, rows: pa.Table) -> list[DataFile]:
         """Writes rows as data files (one a date where the table is partitioned); live only once committed.
 

@@ -1,0 +1,186 @@
+"""Take catalogue, photos, shoppers, reviews and events into the lake. Without a source: drain the event inbox."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from guidelens.config import Config, Home
+from guidelens.data.sources import IngestSources, Kind
+from guidelens.errors import ConfigError
+from guidelens.schemas.base import Frozen
+from pipelines.cluster import ray_session
+from pipelines.entry import config_options, emit, home_option, progress, run_command
+
+if TYPE_CHECKING:
+    from guidelens.data.intake import Intake, StagedKind
+
+_RECORD_KINDS = (Kind.CATALOGUE, Kind.SHOPPERS, Kind.REVIEWS, Kind.EVENTS)
+
+
+class IngestResult(Frozen):
+    """Counts by kind, for the kinds that were given; read = accepted + quarantined + duplicate. manifest: the lake's version after it."""
+
+    lake: str
+    manifest: int
+    read: dict[Kind, int]
+    accepted: dict[Kind, int]
+    quarantined: dict[Kind, int]
+    duplicate: dict[Kind, int]
+
+
+def run(home: Home, config: Config, sources: IngestSources, lake: str | None = None) -> IngestResult:
+    """Ingests the sources, or the home's inbox where none is named, into `lake` (the home's by default).
+
+    Raises:
+        InputError: a source does not exist or has a format that is not read.
+        CommitConflictError: other writers were faster again and again.
+    """
+    from guidelens.data import inbox
+    from guidelens.data.stages import quiet
+
+    with ray_session():
+        quiet()
+        if sources.names_something:
+            return _Ingest(home, config, lake).take(sources, from_inbox=False)
+        with inbox.draining(home.inbox) as sealed:
+            drained = _Ingest(home, config, lake).take(IngestSources(events=tuple(str(path) for path in sealed)), from_inbox=True)
+            inbox.remove(sealed)
+        return drained
+
+
+class _Ingest:
+    """One run of the verb: stages each kind with Ray Data, then commits once."""
+
+    def __init__(self, home: Home, config: Config, lake: str | None) -> None:
+        from guidelens.data.lake import Lake
+        from guidelens.data.pseudonyms import Pseudonymizer
+
+        self.home, self.config = home, config
+        self.lake: Lake = Lake(lake or home.lake_uri, home.s3)
+        self.pseudonyms: Pseudonymizer = Pseudonymizer.open(home.keys)
+        self.now = datetime.now(UTC)
+
+    def take(self, sources: IngestSources, from_inbox: bool) -> IngestResult:
+        from guidelens.data.intake import take_in
+        from guidelens.data.stages import embed_texts
+
+        staged = {kind: self._records(kind, sources, from_inbox) for kind in _RECORD_KINDS if sources.files_of(kind)}
+        if from_inbox and Kind.EVENTS not in staged:
+            staged[Kind.EVENTS] = self._no_events()
+        if sources.photos:
+            staged[Kind.PHOTOS] = self._photos(sources, staged.get(Kind.CATALOGUE))
+        with _timed("commit"):
+            done = take_in(self.lake, staged, lambda texts: embed_texts(texts, self.config.ingest), self.now)
+        return self._result(done)
+
+    def _records(self, kind: Kind, sources: IngestSources, from_inbox: bool) -> "StagedKind":
+        from guidelens.data.intake import StagedKind
+        from guidelens.data.sources import chunks_of, record_files
+        from guidelens.data.stages import check_records
+        from guidelens.data.validation import Checker
+
+        files = record_files(kind, sources.files_of(kind), self.home.s3)
+        chunks = chunks_of(files, self.config.ingest.event_chunk_bytes, self.home.s3)
+        checker = Checker(kind, self.pseudonyms, self.now, from_inbox)
+        with _timed(f"{kind}: check") as took:
+            rows = check_records(chunks, checker, self.home.s3, self.config.ingest)
+            took(rows.height)
+        return StagedKind(rows, [file.uri for file in files])
+
+    def _no_events(self) -> "StagedKind":
+        from guidelens.data.intake import StagedKind
+        from guidelens.data.stages import check_records
+        from guidelens.data.validation import Checker
+
+        return StagedKind(check_records([], Checker(Kind.EVENTS, self.pseudonyms, self.now), self.home.s3, self.config.ingest), [])
+
+    def _photos(self, sources: IngestSources, catalogue: "StagedKind | None") -> "StagedKind":
+        from guidelens.data.intake import StagedKind, known_photos
+        from guidelens.data.photos import plan_photos
+        from guidelens.data.stages import embed_photos
+
+        assert sources.photos is not None
+        base = self.lake.manifest()
+        plan = plan_photos(sources, self._product_images(catalogue), known_photos(self.lake, base), self.home.s3)
+        if plan.missing:
+            progress(f"photos: {len(plan.missing)} images that products name are not in {sources.photos}, the first is {plan.missing[0]}")
+        with _timed("photos: read, decode, embed") as took:
+            rows = embed_photos(plan.tasks, sources.photos, self.home.s3, self.config.ingest)
+            took(rows.height)
+        return StagedKind(rows, plan.uris, plan.refused)
+
+    def _product_images(self, catalogue: "StagedKind | None") -> dict[str, tuple[str, ...]]:
+        """The images of each product of the lake and of the catalogue being ingested, which replaces the lake's rows."""
+        from guidelens.schemas.tables import Table
+
+        images = {row[0]: tuple(row[1] or ()) for row in self.lake.read(Table.PRODUCTS, ["product_id", "images"]).iter_rows()}
+        if catalogue is not None:
+            brought = catalogue.rows.filter(catalogue.rows["rule"].is_null()).sort("source", "offset", descending=True)
+            images |= {row[0]: tuple(row[1] or ()) for row in brought.select("product_id", "images").iter_rows()}
+        return images
+
+    def _result(self, done: "Intake") -> IngestResult:
+        totals = {kind: report.total for kind, report in done.reports.items()}
+        for kind, total in totals.items():
+            progress(f"{kind}: {total.read} read, {total.accepted} accepted, {total.quarantined} quarantined, {total.duplicate} duplicate")
+        return IngestResult(
+            lake=self.lake.uri,
+            manifest=done.manifest.version,
+            read={kind: total.read for kind, total in totals.items()},
+            accepted={kind: total.accepted for kind, total in totals.items()},
+            quarantined={kind: total.quarantined for kind, total in totals.items()},
+            duplicate={kind: total.duplicate for kind, total in totals.items()},
+        )
+
+
+@contextmanager
+def _timed(what: str) -> Iterator[Callable[[int], None]]:
+    """A progress line with the time and, once told the number of rows, the rate."""
+    start, rows = time.perf_counter(), [0]
+    yield lambda number: rows.__setitem__(0, number)
+    took = time.perf_counter() - start
+    progress(f"{what}: {took:.1f} s" + (f", {rows[0]} rows, {rows[0] / max(took, 1e-9):,.0f} rows/s" if rows[0] else ""))
+
+
+@click.command("ingest", help=__doc__)
+@click.option("--lake", default=None, metavar="URI", help="Lake to write to; the home's by default.")
+@click.option("--catalogue", default=None, metavar="FILE", help="Products: Parquet, JSONL or CSV.")
+@click.option("--photos", default=None, metavar="DIR|URI", help="Photos, with an optional photos.csv (path,product_id).")
+@click.option("--events", multiple=True, metavar="FILE|DIR", help="Events: JSONL(.gz/.zst) or Parquet; repeatable.")
+@click.option("--shoppers", default=None, metavar="FILE", help="Shoppers: Parquet, JSONL or CSV.")
+@click.option("--reviews", default=None, metavar="FILE", help="Reviews: Parquet, JSONL or CSV.")
+@click.option("--adapter", default=None, metavar="NAME", help="Read a known data set at --path instead.")
+@click.option("--path", "path", default=None, type=click.Path(path_type=Path), help="Where the adapter's data set lies.")
+@config_options
+@home_option
+def command(
+    home: Home,
+    config: Config,
+    lake: str | None,
+    catalogue: str | None,
+    photos: str | None,
+    events: tuple[str, ...],
+    shoppers: str | None,
+    reviews: str | None,
+    adapter: str | None,
+    path: Path | None,
+) -> None:
+    if (adapter is None) != (path is None):
+        raise ConfigError(f"--adapter and --path go together, got --adapter {adapter} --path {path}")
+    sources = IngestSources(catalogue=catalogue, photos=photos, events=events, shoppers=shoppers, reviews=reviews)
+    if adapter is not None and path is not None:
+        if sources.names_something:
+            raise ConfigError("--adapter brings its own sources; leave out --catalogue, --photos, --events, --shoppers and --reviews")
+        from guidelens.data import adapters
+
+        sources = adapters.load(adapter, path).write(home.work / "adapters" / adapter)
+    emit(run(home, config, sources, lake))
+
+
+if __name__ == "__main__":
+    run_command(command)

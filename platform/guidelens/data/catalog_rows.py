@@ -1,0 +1,65 @@
+"""Products, shoppers and reviews as rows of their tables. A row's SHA-256 says whether anything about it changed."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from guidelens.data.pseudonyms import Pseudonymizer
+from guidelens.schemas.catalog import Product, Review, Shopper
+
+Row = dict[str, Any]
+
+_CANONICAL: dict[str, tuple[str, ...]] = {
+    "colour": ("colour", "color", "colors", "colours", "颜色", "颜色分类", "色"),
+    "material": ("material", "materials", "fabric", "材质", "材料", "面料"),
+    "size": ("size", "sizes", "尺寸", "尺码", "规格"),
+}
+"""Attribute names that shops use for what the contract calls colour, material and size; case does not matter."""
+
+
+def product_row(product: Product) -> Row:
+    """A row of the products table, without what ingest fills in later (embeddings, known_ts)."""
+    attributes = canonical_attributes(product.attributes)
+    row: Row = product.model_dump(exclude={"attributes", "facts", "images"})
+    row |= {name: _as_text(attributes.get(name)) for name in _CANONICAL}
+    row |= {"attributes_json": _json(attributes), "facts_json": _json(product.facts), "images": list(product.images)}
+    return row | {"row_sha256": _sha256(row)}
+
+
+def shopper_row(shopper: Shopper, pseudonyms: Pseudonymizer) -> Row:
+    row: Row = {"shopper_key": pseudonyms.key(shopper.shopper_id), "key_id": pseudonyms.key_id, **shopper.model_dump(exclude={"shopper_id"})}
+    return row | {"row_sha256": _sha256(row)}
+
+
+def review_row(review: Review, pseudonyms: Pseudonymizer) -> Row:
+    key = None if review.shopper_id is None else pseudonyms.key(review.shopper_id)
+    row: Row = {**review.model_dump(exclude={"shopper_id"}), "shopper_key": key}
+    return row | {"row_sha256": _sha256(row)}
+
+
+def canonical_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes with known synonyms renamed; a name the shop gave canonically wins over a synonym."""
+    names = {synonym: canonical for canonical, synonyms in _CANONICAL.items() for synonym in synonyms}
+    renamed: dict[str, Any] = {}
+    for given, value in attributes.items():
+        name = names.get(given.strip().lower(), given)
+        if name not in renamed or given == name:
+            renamed[name] = value
+    return renamed
+
+
+def _as_text(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, list | tuple):
+        return "/".join(str(part) for part in value)
+    return str(value).strip()
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _sha256(row: Row) -> str:
+    return hashlib.sha256(json.dumps(row, ensure_ascii=False, sort_keys=True, default=str).encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,132 @@
+"""What becomes of checked records, given what the lake holds: accepted, duplicate or quarantined; exactly one each.
+
+Pure functions over frames in `validation.staged_schema`; the same input gives the same answer in any order of arrival.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import polars as pl
+
+from guidelens.data.sources import Kind
+from guidelens.schemas.base import Frozen
+
+ACCEPTED, DUPLICATE, QUARANTINED = "accepted", "duplicate", "quarantined"
+FORGOTTEN_RULE = "forgotten"
+_FORGOTTEN = "the shopper asked to be forgotten; the record is dropped and not kept here"
+
+
+class FileCounts(Frozen):
+    """read = accepted + quarantined + duplicate."""
+
+    read: int = 0
+    accepted: int = 0
+    quarantined: int = 0
+    duplicate: int = 0
+
+    def __add__(self, other: "FileCounts") -> "FileCounts":
+        return FileCounts(
+            read=self.read + other.read,
+            accepted=self.accepted + other.accepted,
+            quarantined=self.quarantined + other.quarantined,
+            duplicate=self.duplicate + other.duplicate,
+        )
+
+
+class Settled(NamedTuple):
+    """accepted: rows to write, in the table's order. refused: rows for quarantine. counts: by index of the source file."""
+
+    accepted: pl.DataFrame
+    refused: pl.DataFrame
+    counts: dict[int, FileCounts]
+
+
+def settle_events(staged: pl.DataFrame, known_ids: pl.Series, forgotten: frozenset[str]) -> Settled:
+    """Events by event_id: the first one read counts. Events of forgotten shoppers are refused, and their content is not kept."""
+    staged = _refuse_forgotten(staged.sort("source", "offset"), forgotten)
+    fine = pl.col("rule").is_null()
+    first = fine & pl.struct("event_id", "rule").is_first_distinct()
+    staged = staged.with_columns(first.alias("is_first"))
+    known = staged.select("event_id").join(known_ids.to_frame("event_id").with_columns(known=True), on="event_id", how="left", maintain_order="left")["known"]
+    verdict = pl.when(~fine).then(pl.lit(QUARANTINED)).when(pl.col("is_first") & known.is_null()).then(pl.lit(ACCEPTED)).otherwise(pl.lit(DUPLICATE))
+    return _settled(staged.with_columns(verdict=verdict), ["event_ts", "created_ts", "event_id"])
+
+
+def settle_rows(staged: pl.DataFrame, key: str, known: pl.DataFrame, forgotten: frozenset[str] = frozenset()) -> Settled:
+    """Rows with a natural key: a new or changed row is accepted (and replaces), an unchanged or repeated one is a duplicate.
+
+    Two rows of one ingest with the same key and different contents contradict each other: the later one is refused.
+
+    Args:
+        known: the lake's `key` and `row_sha256`.
+    """
+    staged = _refuse_forgotten(staged.sort("source", "offset"), forgotten)
+    fine = pl.col("rule").is_null()
+    firsts = (
+        staged.filter(fine).unique(key, keep="first", maintain_order=True).select(key, first_sha256="row_sha256", first_source="source", first_offset="offset")
+    )
+    staged = staged.join(firsts, on=key, how="left", maintain_order="left").join(
+        known.select(key, known_sha256="row_sha256"), on=key, how="left", maintain_order="left"
+    )
+    contradicts = fine & (pl.col("row_sha256") != pl.col("first_sha256"))
+    said = pl.format(f"{key}: this ingest gave another record of the same {key} before, at {{}}; keep one", pl.col("first_offset"))
+    staged = staged.with_columns(
+        rule=pl.when(contradicts).then(pl.lit(f"{key}.contradicted")).otherwise(pl.col("rule")),
+        message=pl.when(contradicts).then(said).otherwise(pl.col("message")),
+    )
+    is_first = (pl.col("source") == pl.col("first_source")) & (pl.col("offset") == pl.col("first_offset"))
+    unknown = pl.col("known_sha256").is_null() | (pl.col("known_sha256") != pl.col("row_sha256"))
+    verdict = pl.when(~fine).then(pl.lit(QUARANTINED)).when(is_first & unknown).then(pl.lit(ACCEPTED)).otherwise(pl.lit(DUPLICATE))
+    return _settled(staged.with_columns(verdict=verdict), [key])
+
+
+def _refuse_forgotten(staged: pl.DataFrame, forgotten: frozenset[str]) -> pl.DataFrame:
+    if not forgotten or "shopper_key" not in staged.columns:
+        return staged
+    is_forgotten = pl.col("shopper_key").is_in(list(forgotten)).fill_null(False)
+    kept_places = {"source", "offset"}
+    emptied = [pl.when(~is_forgotten).then(pl.col(name)).alias(name) for name in staged.columns if name not in kept_places]
+    staged = staged.with_columns(is_forgotten.alias("is_forgotten")).with_columns(emptied)
+    return staged.with_columns(
+        rule=pl.when("is_forgotten").then(pl.lit(FORGOTTEN_RULE)).otherwise(pl.col("rule")),
+        message=pl.when("is_forgotten").then(pl.lit(_FORGOTTEN)).otherwise(pl.col("message")),
+    ).drop("is_forgotten")
+
+
+def _settled(judged: pl.DataFrame, order: list[str]) -> Settled:
+    accepted = judged.filter(pl.col("verdict") == ACCEPTED).sort(order)
+    return Settled(accepted, judged.filter(pl.col("verdict") == QUARANTINED), counts_of(judged))
+
+
+def counts_of(judged: pl.DataFrame) -> dict[int, FileCounts]:
+    """Counts by `source` of a frame with a `verdict`."""
+    counts: dict[int, FileCounts] = {}
+    for source, verdict, number in judged.group_by("source", "verdict").len().iter_rows():
+        counts[source] = counts.get(source, FileCounts()) + FileCounts(**{"read": number, verdict: number})
+    return counts
+
+
+def quarantine_rows(kind: Kind, refused: pl.DataFrame, uris: Sequence[str]) -> pl.DataFrame:
+    """Refused records as rows of the quarantine table; the key is a hash of place and content. A photo's place is its own file."""
+    rows = []
+    columns = [name for name in ("source", "offset", "rule", "message", "raw", "path") if name in refused.columns]
+    for row in refused.select(columns).iter_rows(named=True):
+        path = row.get("path") if kind is Kind.PHOTOS else None
+        uri = uris[row["source"]] if path is None else f"{uris[row['source']].rstrip('/')}/{path}"
+        raw: bytes | None = row["raw"]
+        digest = hashlib.sha256(f"{kind}\n{uri}\n{row['offset']}\n".encode() + (raw or b"")).hexdigest()
+        place = {"record_sha256": digest, "kind": str(kind), "source": uri, "offset": row["offset"]}
+        rows.append(place | {"rule": row["rule"], "message": row["message"], "raw": raw})
+    return pl.DataFrame(rows, schema=QUARANTINE_FRAME)
+
+
+QUARANTINE_FRAME = {
+    "record_sha256": pl.String,
+    "kind": pl.String,
+    "source": pl.String,
+    "offset": pl.Int64,
+    "rule": pl.String,
+    "message": pl.String,
+    "raw": pl.Binary,
+}

@@ -1,0 +1,163 @@
+"""What an ingest is given, and its cutting into chunks that workers read apart. Reads listings, never contents."""
+
+from enum import StrEnum
+from pathlib import PurePosixPath
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from guidelens.config import S3Options
+from guidelens.errors import InputError, StorageError
+from guidelens.schemas.base import Frozen
+from guidelens.storage import arrow_filesystem
+
+Format = Literal["jsonl", "csv", "parquet"]
+Compression = Literal["gzip", "zstd"]
+_FORMATS: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+_COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
+
+
+class Kind(StrEnum):
+    """What can be brought. The words of the ingest's counts."""
+
+    CATALOGUE = "catalogue"
+    PHOTOS = "photos"
+    EVENTS = "events"
+    SHOPPERS = "shoppers"
+    REVIEWS = "reviews"
+
+
+_ALLOWED: dict[Kind, frozenset[Format]] = {
+    Kind.CATALOGUE: frozenset({"jsonl", "csv", "parquet"}),
+    Kind.SHOPPERS: frozenset({"jsonl", "csv", "parquet"}),
+    Kind.REVIEWS: frozenset({"jsonl", "csv", "parquet"}),
+    Kind.EVENTS: frozenset({"jsonl", "parquet"}),
+}
+
+
+class IngestSources(Frozen):
+    """Local paths or s3:// URIs. `photo_list`: a CSV `path,product_id` that says which photos of the folder to take and what
+    they show (no product: unlabelled), in place of its photos.csv."""
+
+    catalogue: str | None = None
+    photos: str | None = None
+    photo_list: str | None = None
+    events: tuple[str, ...] = ()
+    shoppers: str | None = None
+    reviews: str | None = None
+
+    @property
+    def names_something(self) -> bool:
+        return any((self.catalogue, self.photos, self.events, self.shoppers, self.reviews))
+
+    def files_of(self, kind: Kind) -> tuple[str, ...]:
+        single = {Kind.CATALOGUE: self.catalogue, Kind.SHOPPERS: self.shoppers, Kind.REVIEWS: self.reviews}
+        if kind is Kind.EVENTS:
+            return self.events
+        found = single.get(kind)
+        return (found,) if found else ()
+
+
+class SourceFile(Frozen):
+    """A file to read. `uri` is what reports and quarantine call it; `path` is what the file system takes."""
+
+    uri: str
+    path: str
+    size_bytes: int
+
+
+class Chunk(Frozen):
+    """A part of a file that one task reads: bytes [start, stop) of plain JSONL, row groups of Parquet, else the whole file."""
+
+    source: int
+    uri: str
+    format: Format
+    compression: Compression | None
+    start: int
+    stop: int
+
+
+def list_files(uri: str, s3: S3Options) -> list[SourceFile]:
+    """The file at `uri`, or all files below it, hidden ones left out, sorted by path.
+
+    Raises:
+        InputError: nothing is there.
+        StorageError: the store did not answer.
+    """
+    filesystem, root = arrow_filesystem(uri, s3)
+    try:
+        found = filesystem.get_file_info(root)
+        if found.type == pafs.FileType.NotFound:
+            raise InputError(f"{uri} does not exist; name a file, a folder or an s3:// prefix")
+        if found.type == pafs.FileType.File:
+            return [SourceFile(uri=uri, path=root, size_bytes=found.size)]
+        infos = filesystem.get_file_info(pafs.FileSelector(root, recursive=True))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StorageError(f"{uri} could not be listed: {error}") from error
+    below = [(info.path[len(root) :].lstrip("/"), info) for info in infos if info.type == pafs.FileType.File]
+    shown = [(name, info) for name, info in below if not any(part.startswith(".") for part in name.split("/"))]
+    return [SourceFile(uri=f"{uri.rstrip('/')}/{name}", path=info.path, size_bytes=info.size) for name, info in sorted(shown, key=lambda pair: pair[0])]
+
+
+def record_files(kind: Kind, uris: tuple[str, ...], s3: S3Options) -> list[SourceFile]:
+    """The record files that `uris` (files and folders) name; in a folder, files of other formats are passed over.
+
+    Raises:
+        InputError: a named file has another format, or a folder holds none.
+    """
+    files: list[SourceFile] = []
+    for uri in uris:
+        listed = list_files(uri, s3)
+        readable = [file for file in listed if (format_of(file.uri) or ("", None))[0] in _ALLOWED[kind]]
+        if not readable:
+            formats = ", ".join(sorted(_ALLOWED[kind]))
+            raise InputError(f"{kind} must be {formats} (JSONL and CSV also .gz or .zst), got {uri}; convert it")
+        files += readable
+    return files
+
+
+def format_of(uri: str) -> tuple[Format, Compression | None] | None:
+    """Format and compression by the name's suffixes; None where they are not ours."""
+    suffixes = [suffix.lower() for suffix in PurePosixPath(uri).suffixes]
+    compression = _COMPRESSIONS.get(suffixes[-1]) if suffixes else None
+    if compression:
+        suffixes = suffixes[:-1]
+    found = _FORMATS.get(suffixes[-1]) if suffixes else None
+    if found is None or (found == "parquet" and compression):
+        return None
+    return found, compression
+
+
+def chunks_of(files: list[SourceFile], chunk_bytes: int, s3: S3Options) -> list[Chunk]:
+    """Chunks of about `chunk_bytes`, in the order of the files; a chunk's `source` is its file's index."""
+    chunks: list[Chunk] = []
+    for source, file in enumerate(files):
+        known = format_of(file.uri)
+        assert known is not None
+        if known == ("jsonl", None):
+            bounds = [(start, min(start + chunk_bytes, file.size_bytes)) for start in range(0, file.size_bytes, chunk_bytes)]
+        elif known[0] == "parquet":
+            bounds = _row_group_bounds(file, chunk_bytes, s3)
+        else:
+            bounds = [(0, file.size_bytes)]
+        chunks += [Chunk(source=source, uri=file.uri, format=known[0], compression=known[1], start=start, stop=stop) for start, stop in bounds]
+    return chunks
+
+
+def _row_group_bounds(file: SourceFile, chunk_bytes: int, s3: S3Options) -> list[tuple[int, int]]:
+    """Ranges of row groups of about `chunk_bytes`; one range that any reader will refuse where the footer is damaged."""
+    filesystem, _ = arrow_filesystem(file.uri, s3)
+    try:
+        with filesystem.open_input_file(file.path) as opened:
+            footer = pq.ParquetFile(opened).metadata
+    except (OSError, pa.ArrowInvalid):
+        return [(0, 1)]
+    bounds, start, held = [], 0, 0
+    for group in range(footer.num_row_groups):
+        held += footer.row_group(group).total_byte_size
+        if held >= chunk_bytes or group == footer.num_row_groups - 1:
+            bounds.append((start, group + 1))
+            start, held = group + 1, 0
+    return bounds

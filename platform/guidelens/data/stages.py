@@ -1,0 +1,108 @@
+"""Ingest's work as Ray Data pipelines: records checked, photos embedded, texts embedded. Knows nothing of the lake.
+
+Results come back whole: what one ingest brings must fit in the driver's memory (about 400 bytes an event).
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import ray
+import ray.data
+from numpy.typing import NDArray
+from ray.data import ActorPoolStrategy, TaskPoolStrategy
+
+from guidelens.config import IngestConfig, S3Options
+from guidelens.data.photos import EMBEDDED_SCHEMA, PhotoEmbedder
+from guidelens.data.reading import read_chunk
+from guidelens.data.sources import Chunk
+from guidelens.data.validation import Checker, staged_schema
+from guidelens.encoders.text import load_text_encoder
+from guidelens.schemas.tables import TEXT_DIM
+
+Vector = NDArray[np.float32]
+_TEXTS_PER_BATCH = 128
+
+
+def quiet() -> None:
+    """Ray Data's own progress and plans are logged to its files only: callers print a line a stage themselves."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.verbose_progress = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def check_records(chunks: Sequence[Chunk], checker: Checker, s3: S3Options, config: IngestConfig) -> pl.DataFrame:
+    """All records of the chunks in `staged_schema(checker.kind)`, in no particular order."""
+
+    def check(batch: pa.Table) -> Iterator[pa.Table]:
+        for row in batch.to_pylist():
+            chunk = Chunk.model_validate(row)
+            for records in read_chunk(chunk, s3):
+                yield checker.check(records, chunk.source)
+
+    if not chunks:
+        return _frame(staged_schema(checker.kind).empty_table())
+    dataset = ray.data.from_arrow([pa.Table.from_pylist([chunk.model_dump()]) for chunk in chunks])
+    pool = TaskPoolStrategy(size=min(config.num_workers, len(chunks)))
+    checked = dataset.map_batches(check, batch_size=1, batch_format="pyarrow", compute=pool)
+    return _collected(checked, staged_schema(checker.kind))
+
+
+def embed_photos(tasks: pa.Table, root: str, s3: S3Options, config: IngestConfig) -> pl.DataFrame:
+    """The photos' rows in EMBEDDED_SCHEMA, in no particular order. Batches do not depend on the number of workers."""
+    size = config.photo_batch_size
+    blocks = [tasks.slice(start, size) for start in range(0, tasks.num_rows, size)]
+    if not blocks:
+        return _frame(EMBEDDED_SCHEMA.empty_table())
+    embedded = ray.data.from_arrow(blocks).map_batches(
+        PhotoEmbedder,
+        fn_constructor_args=(root, s3, config),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=min(config.num_workers, len(blocks))),
+    )
+    return _collected(embedded, EMBEDDED_SCHEMA)
+
+
+class TextEmbedder:
+    """Embeds batches of texts; holds the encoder, so keep one a worker."""
+
+    def __init__(self) -> None:
+        self._encoder = load_text_encoder()
+
+    def __call__(self, texts: pa.Table) -> pa.Table:
+        vectors = self._encoder.embed(texts["text"].to_pylist())
+        values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), TEXT_DIM)
+        return texts.append_column("vector", values).append_column("encoder", pa.array([self._encoder.encoder_id] * len(vectors)))
+
+
+def embed_texts(texts: Sequence[str], config: IngestConfig) -> tuple[dict[str, Vector], str]:
+    """A (512,) float32 unit vector by text, and the encoder's id ("" where there was no text)."""
+    distinct = pa.table({"text": pa.array(sorted(set(texts)), pa.string())})
+    blocks = [distinct.slice(start, _TEXTS_PER_BATCH) for start in range(0, distinct.num_rows, _TEXTS_PER_BATCH)]
+    if not blocks:
+        return {}, ""
+    pool = ActorPoolStrategy(size=min(config.num_workers, len(blocks)))
+    embedded = ray.data.from_arrow(blocks).map_batches(TextEmbedder, batch_size=None, batch_format="pyarrow", compute=pool)
+    rows = pa.concat_tables(_arrow_tables(embedded))
+    vectors = rows["vector"].combine_chunks().flatten().to_numpy().reshape(-1, TEXT_DIM)
+    return dict(zip(rows["text"].to_pylist(), vectors, strict=True)), rows["encoder"][0].as_py()
+
+
+def _arrow_tables(dataset: Any) -> list[pa.Table]:
+    return [table for table in ray.get(dataset.to_arrow_refs()) if table.num_rows]
+
+
+def _collected(dataset: Any, schema: pa.Schema) -> pl.DataFrame:
+    tables = [table.select(schema.names).cast(schema) for table in _arrow_tables(dataset)]
+    return _frame(pa.concat_tables([schema.empty_table(), *tables]))
+
+
+def _frame(table: pa.Table) -> pl.DataFrame:
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame
