@@ -25,13 +25,18 @@ _QUIET = {
 NUM_LOGICAL_CPUS = 4
 
 
+def in_job() -> bool:
+    """This process is the driver of a Ray job, started by `ray job submit` or KubeRay."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
 def refuse_foreign_code() -> None:
     """Inside a Ray job, the code that runs must be the job's own working_dir, not an install elsewhere on the path.
 
     Raises:
         ConfigError: guidelens was imported from somewhere else.
     """
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+    if not in_job():
         return
     import guidelens
 
@@ -53,7 +58,7 @@ def ray_session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    if os.environ.get("RAY_ADDRESS") or "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+    if os.environ.get("RAY_ADDRESS") or in_job():
         ray.init(log_to_driver=False)
         try:
             yield

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import click
 
 from guidelens.config import Config, Home, S3Options
-from guidelens.errors import CallerError, GuideLensError
+from guidelens.errors import CallerError, ConfigError, GuideLensError
 from guidelens.schemas.base import Frozen
+from pipelines.cluster import in_job, refuse_foreign_code
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -31,7 +32,13 @@ def home_option(function: Command) -> Command:
 
 
 def open_home(root: Path) -> Home:
-    """The home at `root`, with the S3 options of the environment. Nothing is created."""
+    """The home at `root`, with the S3 options of the environment. Nothing is created.
+
+    Raises:
+        ConfigError: a relative path inside a Ray job, whose working_dir is deleted with all that was written to it.
+    """
+    if in_job() and not root.expanduser().is_absolute():
+        raise ConfigError(f"a job must be given an absolute --home (or GUIDELENS_HOME) that its nodes share, got {root}")
     return Home(root=root.expanduser().absolute(), s3=s3_options())
 
 
@@ -78,6 +85,7 @@ def run_command(command: click.Command) -> None:
     """Runs a verb and exits: 0 success, 2 a caller's mistake (message on stderr), 1 anything else."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:
+        refuse_foreign_code()
         command.main(standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
