@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from guidelens.errors import GuideLensError
@@ -195,6 +195,7 @@ async def take_events(desk: Desk, request: EventsRequest) -> EventsReply:
 
 
 def _add_products(app: FastAPI, desk: Desk) -> None:
+    """A product id may hold slashes, so the longer routes come first."""
     missing: dict[int | str, dict[str, Any]] = {404: _PROBLEMS[404]}
 
     def row_of(product_id: str) -> int:
@@ -203,24 +204,24 @@ def _add_products(app: FastAPI, desk: Desk) -> None:
             raise ApiError("not_found", f"release {desk.graph.release} holds no product {product_id[:80]!r}")
         return row
 
-    @app.get("/v1/products/{product_id}", response_model=ProductView, responses=missing, summary="Facts, size, picture and 3-D model of a product")
-    async def product(product_id: str) -> Response:
-        return Response(desk.graph.catalogue.items[row_of(product_id)].view.model_dump_json(), media_type="application/json")
-
-    @app.get("/v1/products/{product_id}/image", response_class=FileResponse, responses=missing, summary="The product's picture")
+    @app.get("/v1/products/{product_id:path}/image", response_class=FileResponse, responses=missing, summary="The product's picture")
     async def image(product_id: str) -> Response:
         path = desk.graph.catalogue.image_path(row_of(product_id))
         if path is None:
             raise ApiError("not_found", f"product {product_id[:80]!r} has no picture in release {desk.graph.release}")
         return FileResponse(path, media_type="image/jpeg", headers={"Cache-Control": "max-age=300"})
 
-    @app.get("/v1/products/{product_id}/model.glb", responses=missing, response_class=Response, summary="The product in metres, as binary glTF")
+    @app.get("/v1/products/{product_id:path}/model.glb", responses=missing, response_class=Response, summary="The product in metres, as binary glTF")
     async def model(product_id: str) -> Response:
         view = desk.graph.catalogue.items[row_of(product_id)].view
         data = await asyncio.to_thread(desk.model, view)
         if data is None:
             raise ApiError("not_found", f"the dimensions of product {product_id[:80]!r} are not known, so there is no model in true metres")
         return Response(data, media_type="model/gltf-binary", headers={"Cache-Control": "max-age=300"})
+
+    @app.get("/v1/products/{product_id:path}", response_model=ProductView, responses=missing, summary="Facts, size, picture and 3-D model of a product")
+    async def product(product_id: str) -> Response:
+        return Response(desk.graph.catalogue.items[row_of(product_id)].view.model_dump_json(), media_type="application/json")
 
 
 def _add_operations(app: FastAPI, desk: Desk) -> None:
@@ -244,9 +245,12 @@ def _add_operations(app: FastAPI, desk: Desk) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
+    has_viewer = (WEB / "vendor" / "model-viewer.min.js").is_file()
+    html = (WEB / "index.html").read_text().replace("{{viewer}}", "yes" if has_viewer else "no")
+
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
-        return FileResponse(WEB / "index.html", media_type="text/html", headers=_SECURITY_HEADERS | {"Cache-Control": "no-cache"})
+        return HTMLResponse(html, headers=_SECURITY_HEADERS | {"Cache-Control": "no-cache"})
 
     app.mount("/page", StaticFiles(directory=WEB / "page"), name="page")
     app.mount("/vendor", StaticFiles(directory=WEB / "vendor", check_dir=False), name="vendor")

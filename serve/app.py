@@ -44,8 +44,8 @@ def build(args: ServeArgs) -> Application:
         NotFoundError: no such release, or it has no local copy in this home.
         BundleError: its copy is damaged.
     """
+    from serve.deployments import bind
     from serve.fusion import Fusion
-    from serve.hops import bind
     from serve.ingress import Ingress
     from serve.ranker import Ranker
     from serve.recognizer import Recognizer

@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 
 from guidelens.data.inbox import Inbox
 from guidelens.data.pseudonyms import Pseudonymizer
+from guidelens.errors import GuideLensError
 from guidelens.schemas.events import Event
 from guidelens.schemas.guide import GuideRequest
 from serve.catalogue import ProductView
 from serve.exposures import ExposureWriter
 from serve.graph import Graph, Session
 from serve.metrics import ServeMetrics
-from serve.models_3d import glb
-from serve.problems import overloaded
+from serve.problems import ApiError, overloaded
 from serve.sessions import SessionLog
 
 _MAX_MODELS = 256
@@ -36,7 +36,7 @@ class Desk:
     ) -> None:
         """Args:
         max_in_flight: guide requests being answered or waiting; more are shed with 503.
-        probe: returns once every hop has answered; raises ApiError otherwise.
+        probe: returns once every hop has answered; raises GuideLensError otherwise.
         """
         self.graph = graph
         self.metrics: ServeMetrics = graph.metrics
@@ -82,7 +82,11 @@ class Desk:
     async def check_ready(self) -> None:
         """Raises ApiError (`not_ready`) until each hop has answered once."""
         if not self._ready:
-            await self._probe()
+            try:
+                await self._probe()
+            except GuideLensError as error:
+                reason = f"release {self.graph.release} is loaded, but not every part answers yet: {error}"
+                raise ApiError("not_ready", reason, {"Retry-After": "1"}) from error
             self._ready = True
 
     def readable_key(self, fields: GuideRequest) -> str | None:
@@ -106,6 +110,8 @@ class Desk:
 
     def model(self, product: ProductView) -> bytes | None:
         """The product's GLB, made once and kept; None where its dimensions are not known. Blocks."""
+        from serve.models_3d import glb  # a second of imports that only this needs
+
         with self._models_lock:
             if product.product_id in self._models:
                 self._models.move_to_end(product.product_id)

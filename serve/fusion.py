@@ -3,9 +3,9 @@
 import asyncio
 
 import numpy as np
-from guidelens.inference import FusionInput, FusionModel
 
 from guidelens.config import Home
+from guidelens.inference import FusionInput, FusionModel
 from serve.messages import FuseCall, FuseReply, ReleaseMismatchError
 from serve.release import open_bundle
 

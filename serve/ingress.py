@@ -14,14 +14,14 @@ from guidelens.config import FeatureConfig, Home, ServeConfig
 from guidelens.data.inbox import Inbox
 from guidelens.data.pseudonyms import Pseudonymizer
 from guidelens.errors import GuideLensError
+from guidelens.schemas.tables import IMAGE_DIM
 from serve.api import build_api
 from serve.catalogue import Catalogue
+from serve.deployments import RayHop
 from serve.desk import Desk
-from serve.graph import Graph
-from serve.hops import HopOverloadedError, RayHop
+from serve.graph import CHANNEL, Graph
 from serve.messages import FrameProblem, FuseCall, FuseReply, RankCall, RankReply, RecognizeCall, RecognizeReply, SessionSteps
 from serve.metrics import ServeMetrics
-from serve.problems import ApiError
 from serve.release import open_bundle, popularity
 from serve.shoppers import NoShoppers, OnlineShoppers, ShopperReader
 
@@ -84,13 +84,10 @@ async def probe(graph: Graph) -> None:
     """One small request through every hop.
 
     Raises:
-        ApiError: a hop gave no answer (`not_ready`).
+        HopFailedError, HopOverloadedError: a hop gave no answer.
     """
     none = SessionSteps(np.zeros(0, np.int8), np.zeros(0, np.int8), np.zeros(0, np.float32), np.zeros(0, np.int16))
-    try:
-        seen = graph.recognizer.ask(RecognizeCall(graph.release, None, np.ones(1280, dtype=np.float32)), _PROBE_S)
-        fuse = FuseCall(graph.release, None, None, "warm", np.zeros(0, np.int32), np.zeros(0, np.float32), "ar+front", "web", 0, "en")
-        _, fused = await asyncio.gather(seen, graph.fusion.ask(fuse, _PROBE_S))
-        await graph.ranker.ask(RankCall(graph.release, fused, None, -1, none, "ar+front", "web", 1, 0, 0, "en"), _PROBE_S)
-    except (GuideLensError, HopOverloadedError) as error:
-        raise ApiError("not_ready", f"release {graph.release} is loaded, but not every part answers yet: {error}", {"Retry-After": "1"}) from error
+    seen = graph.recognizer.ask(RecognizeCall(graph.release, None, np.ones(IMAGE_DIM, dtype=np.float32)), _PROBE_S)
+    fuse = FuseCall(graph.release, None, None, "warm", np.zeros(0, np.int32), np.zeros(0, np.float32), "ar+front", CHANNEL, 0, "en")
+    _, fused = await asyncio.gather(seen, graph.fusion.ask(fuse, _PROBE_S))
+    await graph.ranker.ask(RankCall(graph.release, fused, None, -1, none, "ar+front", CHANNEL, 1, 0, 0, "en"), _PROBE_S)

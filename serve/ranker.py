@@ -3,9 +3,9 @@
 import asyncio
 
 import numpy as np
-from guidelens.inference import FusionOutput, RankerModel, RankInput, SessionState
 
 from guidelens.config import Home
+from guidelens.inference import FusionOutput, RankerModel, RankInput, SessionState
 from serve.messages import RankCall, RankReply, ReleaseMismatchError, StepChoice
 from serve.release import open_bundle
 

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-from guidelens.bundle import BundleManifest, verify
 from numpy.typing import NDArray
 
+from guidelens.bundle import BundleManifest, verify
 from guidelens.config import Home
 from guidelens.errors import BundleError, NotFoundError
 

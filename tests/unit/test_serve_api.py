@@ -1,0 +1,290 @@
+"""The HTTP side: every caller's mistake gets its code and one envelope; limits hold before anything is parsed."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from serve_desk import jpeg, open_desk, served
+
+from guidelens.data.pseudonyms import Pseudonymizer
+from guidelens.schemas.guide import MAX_FRAME_BYTES
+from serve.desk import Desk
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return open_desk(tmp_path)
+
+
+@pytest.fixture
+def client(desk: Desk) -> Iterator[httpx.Client]:
+    with served(desk) as client:
+        yield client
+
+
+def event(**fields: Any) -> dict[str, Any]:
+    base = {
+        "event_id": uuid.uuid4().hex,
+        "event_ts": datetime.now(UTC).isoformat(),
+        "shopper_id": "s-1",
+        "session_id": "x",
+        "type": "click",
+        "product_id": "p-0",
+    }
+    return base | fields
+
+
+def multipart(fields: dict[str, Any], frame: bytes) -> dict[str, Any]:
+    return {"files": {"request": (None, json.dumps(fields), "application/json"), "frame": ("f.jpg", frame, "image/jpeg")}}
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "code", "words"),
+    [
+        ({"content": b"{}", "headers": JSON}, 400, "empty_request", "at least one of frame"),
+        ({"content": b"{nope", "headers": JSON}, 400, "invalid_body", "must be JSON"),
+        ({"content": b"[1]", "headers": JSON}, 400, "invalid_body", "JSON object"),
+        ({"content": b"[" * 100_000, "headers": JSON}, 400, "invalid_body", "JSON"),
+        ({"content": b"hello", "headers": {"Content-Type": "text/html"}}, 415, "content_type", "text/html"),
+        ({"content": b"hello"}, 415, "content_type", "none"),
+        ({"json": {"text": "x", "deadline_ms": "soon"}}, 422, "invalid_field", "deadline_ms"),
+        ({"json": {"text": "x", "deadline_ms": 19}}, 422, "invalid_field", "19"),
+        ({"json": {"text": "x", "num_recommendations": 10**6}}, 422, "invalid_field", "1000000"),
+        ({"json": {"text": "x" * 2001}}, 422, "invalid_field", "text"),
+        ({"json": {"text": "x", "device": {"ar": "maybe"}}}, 422, "invalid_field", "device.ar"),
+        ({"json": {"image_embedding": [1.0, 2.0]}}, 422, "invalid_field", "1280"),
+        ({"content": b'{"text": "\\ud800"}', "headers": JSON}, 422, "invalid_field", "text"),
+        ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "invalid_body", "multipart"),
+        ({"content": b"--x\r\nbroken", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}, 400, "empty_request", "at least one"),
+        ({"content": b'{"text": "' + b"x" * 300_000 + b'"}', "headers": JSON}, 413, "body_too_large", "256 KB"),
+        ({"files": {"frame": ("f", b"x", "image/jpeg"), "other": ("o", b"x", "image/jpeg")}}, 422, "invalid_field", "other"),
+    ],
+)
+def test_a_wrong_guide_request_says_what_and_why(client: httpx.Client, how: dict[str, Any], status: int, code: str, words: str) -> None:
+    reply = client.post("/v1/guide", **how)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (status, code), reply.text
+    assert words in reply.json()["error"]["message"]
+    assert set(reply.json()["error"]) == {"code", "message", "request_id"}
+    assert len(reply.json()["error"]["message"]) < 400
+
+
+def test_a_frame_over_the_limit_is_refused_by_its_size_and_the_limit(client: httpx.Client) -> None:
+    reply = client.post("/v1/guide", **multipart({}, b"\xff\xd8" + bytes(21 * 2**20)))
+    assert (reply.status_code, reply.json()["error"]["code"]) == (413, "frame_too_large")
+    assert "21 MB" in reply.json()["error"]["message"]
+    assert "8 MB" in reply.json()["error"]["message"]
+
+
+def test_a_frame_just_over_the_limit_is_refused_though_the_body_fits(client: httpx.Client) -> None:
+    reply = client.post("/v1/guide", **multipart({}, bytes(MAX_FRAME_BYTES + 1)))
+    assert reply.json()["error"]["code"] == "frame_too_large"
+
+
+def test_a_body_of_unknown_length_is_cut_off_at_the_limit(client: httpx.Client) -> None:
+    read = []
+
+    def endless() -> Iterator[bytes]:
+        for number in range(1000):
+            read.append(number)
+            yield bytes(2**20)
+
+    reply = client.post("/v1/guide", content=endless(), headers={"Content-Type": "multipart/form-data; boundary=x"})
+    assert reply.status_code == 413
+
+
+@pytest.mark.parametrize(("method", "path", "status", "code"), [("GET", "/nowhere", 404, "not_found"), ("GET", "/v1/guide", 405, "method_not_allowed"), ("GET", "/v1/products/none", 404, "not_found"), ("GET", "/page/%2e%2e/index.html", 404, "not_found"), ("GET", "/vendor/../../app.py", 404, "not_found")])  # fmt: skip
+def test_routes_that_are_not_there_use_the_same_envelope(client: httpx.Client, method: str, path: str, status: int, code: str) -> None:
+    reply = client.request(method, path)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (status, code)
+
+
+def test_an_answer_of_ours_that_breaks_is_an_internal_error_with_an_id(desk: Desk, client: httpx.Client) -> None:
+    desk.run_id = 3  # type: ignore[assignment]
+    reply = client.get("/v1/releases/current")
+    assert (reply.status_code, reply.json()["error"]["code"]) == (500, "internal")
+    assert "run_id" not in reply.json()["error"]["message"]
+
+
+def test_a_caller_s_request_id_comes_back_and_else_one_is_made(client: httpx.Client) -> None:
+    assert client.post("/v1/guide", json={"text": "x", "request_id": "mine"}).json()["request_id"] == "mine"
+    first, second = (client.post("/v1/guide", json={"text": "x"}).json()["request_id"] for _ in range(2))
+    assert first != second
+
+
+def test_more_requests_than_places_are_shed_with_retry_after(tmp_path: Path) -> None:
+    with served(open_desk(tmp_path, max_in_flight=0)) as client:
+        reply = client.post("/v1/guide", json={"text": "x"})
+    assert (reply.status_code, reply.json()["error"]["code"], reply.headers["Retry-After"]) == (503, "overloaded", "1")
+
+
+def test_a_dead_graph_is_up_but_not_ready_and_still_answers_by_popularity(client: httpx.Client) -> None:
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert (client.get("/readyz").status_code, client.get("/readyz").json()["error"]["code"]) == (503, "not_ready")
+    reply = client.post("/v1/guide", json={"text": "x", "num_recommendations": 2, "locale": "zh-CN"}).json()
+    assert reply["degraded"] == "popularity"
+    assert [item["title"] for item in reply["slate"]] == ["橡木椅子", "Milk"]
+    assert [item["propensity"] for item in reply["slate"]] == [1.0, 1.0]
+    assert reply["plan"] == []
+
+
+def test_without_even_a_popular_product_the_deadline_is_named(tmp_path: Path) -> None:
+    desk = open_desk(tmp_path)
+    object.__setattr__(desk.graph, "popularity", desk.graph.popularity[:0])
+    with served(desk) as client:
+        reply = client.post("/v1/guide", json={"text": "x"})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (504, "deadline_exceeded")
+
+
+# Events
+
+
+def stored(desk: Desk) -> list[dict[str, Any]]:
+    return [json.loads(line) for path in sorted(desk._inbox.folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
+
+
+def test_events_are_on_disk_under_pseudonyms_when_the_answer_comes(desk: Desk, client: httpx.Client) -> None:
+    one = event()
+    reply = client.post("/v1/events", json={"events": [one, one, {"type": "nonsense"}, event(type="cart", product_id=None)]})
+    assert reply.status_code == 202
+    assert (reply.json()["accepted"], reply.json()["duplicate"]) == (1, 1)
+    assert [(each["index"], each["code"]) for each in reply.json()["rejected"]] == [(2, "invalid_field"), (3, "invalid_field")]
+    assert "product_id" in reply.json()["rejected"][1]["message"]
+    (kept,) = stored(desk)
+    assert kept["event_id"] == one["event_id"]
+    assert kept["shopper_key"] == Pseudonymizer.open(desk._inbox.folder.parent / "keys").key("s-1")
+    assert "s-1" not in json.dumps(kept)
+
+
+def test_an_event_sent_again_later_is_a_duplicate(client: httpx.Client) -> None:
+    one = event()
+    assert client.post("/v1/events", json={"events": [one]}).json()["accepted"] == 1
+    assert client.post("/v1/events", json={"events": [one]}).json() == {"accepted": 0, "duplicate": 1, "rejected": []}
+
+
+def test_an_event_from_the_future_is_rejected(client: httpx.Client) -> None:
+    ahead = event(event_ts=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
+    (rejected,) = client.post("/v1/events", json={"events": [ahead]}).json()["rejected"]
+    assert rejected["code"] == "future_event"
+
+
+@pytest.mark.parametrize("body", [{"events": []}, {"events": [{}] * 501}, {"events": "x"}, {}, []])
+def test_a_wrong_events_body_is_refused_as_a_whole(client: httpx.Client, body: object) -> None:
+    reply = client.post("/v1/events", json=body)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (422, "invalid_field")
+
+
+def test_a_disk_that_takes_nothing_is_told_to_the_caller(desk: Desk, client: httpx.Client) -> None:
+    desk._inbox.folder.parent.mkdir(parents=True, exist_ok=True)
+    desk._inbox.folder.write_text("a file where the inbox should be")
+    reply = client.post("/v1/events", json={"events": [event()]})
+    assert (reply.status_code, reply.json()["error"]["code"], reply.headers["Retry-After"]) == (503, "unavailable", "1")
+
+
+# Products, page, operations
+
+
+def test_a_product_shows_facts_size_and_links(client: httpx.Client) -> None:
+    chair = client.get("/v1/products/p-0").json()
+    assert chair["size"] == {"width_m": 0.5, "height_m": 0.9, "depth_m": 0.55}
+    assert chair["facts"] == {"care": "wipe"}
+    assert client.get(chair["image_url"]).headers["content-type"] == "image/jpeg"
+    model = client.get(chair["model_url"])
+    assert (model.headers["content-type"], model.content[:4]) == ("model/gltf-binary", b"glTF")
+
+
+def test_a_product_of_unknown_size_has_no_model_and_says_so(client: httpx.Client) -> None:
+    milk = client.get("/v1/products/p%2F2%20%C3%A9").json()
+    assert (milk["title"], milk["size"], milk["model_url"], milk["image_url"]) == ("Milk", None, None, None)
+    reply = client.get("/v1/products/p%2F2%20%C3%A9/model.glb")
+    assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
+    assert "dimensions" in reply.json()["error"]["message"]
+
+
+def test_openapi_holds_the_real_models_and_every_route(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    assert {
+        "/v1/guide",
+        "/v1/events",
+        "/v1/products/{product_id}",
+        "/v1/products/{product_id}/model.glb",
+        "/healthz",
+        "/readyz",
+        "/v1/releases/current",
+        "/metrics",
+    } <= set(document["paths"])
+    schemas = document["components"]["schemas"]
+    assert schemas["GuideRequest"]["properties"]["deadline_ms"]["maximum"] == 30_000
+    assert "slate" in schemas["GuideReply"]["properties"]
+    named = {part.split('"')[0] for part in json.dumps(document).split("#/components/schemas/")[1:]}
+    assert named <= set(schemas)
+
+
+def test_the_page_loads_nothing_from_elsewhere(client: httpx.Client) -> None:
+    page = client.get("/")
+    assert "<html" in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "http" not in page.text.replace("http://www.w3.org/2000/svg", "")
+    for path in ("app.js", "api.js", "camera.js", "text.js", "viewer.js", "style.css"):
+        assert client.get(f"/page/{path}").status_code == 200
+    assert client.get("/page/package.json").status_code == 404
+
+
+def test_metrics_count_requests_by_route_and_status(client: httpx.Client) -> None:
+    client.post("/v1/guide", json={"text": "x"})
+    client.post("/v1/guide", content=b"{}", headers=JSON)
+    text = client.get("/metrics").text
+    assert 'guidelens_requests_total{route="/v1/guide",status="200"} 1.0' in text
+    assert 'guidelens_requests_total{route="/v1/guide",status="400"} 1.0' in text
+    assert 'guidelens_guide_replies_total{degraded="popularity"} 1.0' in text
+    assert 'guidelens_stage_seconds_count{stage="total"} 1.0' in text
+
+
+def test_impressions_of_a_reply_are_written_behind_it_and_once_a_request_id(desk: Desk) -> None:
+    with served(desk) as client:
+        for _ in range(2):
+            client.post("/v1/guide", json={"shopper_id": "s-9", "session_id": "q", "request_id": "r", "num_recommendations": 2, "text": "lamp"})
+    kept = stored(desk)
+    assert [(each["type"], each["position"], each["product_id"], each["propensity"], each["release"]) for each in kept] == [
+        ("impression", 1, "p-0", 1.0, "7"),
+        ("impression", 2, "p/2 é", 1.0, "7"),
+    ]
+    assert {each["request_id"] for each in kept} == {"r"}
+    assert {each["shopper_key"] for each in kept} == {Pseudonymizer.open(desk._inbox.folder.parent / "keys").key("s-9")}
+
+
+@pytest.mark.parametrize("refusal", [{"personalized": False}, {"consent": {"personalization": False}}])
+def test_without_consent_no_feature_is_read_and_nothing_is_written(tmp_path: Path, refusal: dict[str, Any]) -> None:
+    desk = open_desk(tmp_path / "refused")
+    with served(desk) as client:
+        client.post("/v1/guide", json={"shopper_id": "s-9", "text": "lamp", **refusal})
+        assert "guidelens_shopper_feature_reads_total 0.0" in client.get("/metrics").text
+    assert stored(desk) == []
+
+
+def test_with_consent_the_features_of_a_named_shopper_are_read(client: httpx.Client) -> None:
+    client.post("/v1/guide", json={"session_id": "x", "text": "lamp"})
+    assert "guidelens_shopper_feature_reads_total 0.0" in client.get("/metrics").text
+    client.post("/v1/guide", json={"shopper_id": "s-9", "text": "lamp"})
+    assert "guidelens_shopper_feature_reads_total 1.0" in client.get("/metrics").text
+
+
+def test_the_frame_itself_reaches_the_recognizer_unchanged(tmp_path: Path) -> None:
+    seen = []
+
+    class Notes:
+        async def ask(self, call: Any, budget_s: float) -> Any:
+            seen.append(call.frame)
+            raise AssertionError("noted")
+
+    with served(open_desk(tmp_path, recognizer=Notes())) as client:
+        frame = jpeg()
+        client.post("/v1/guide", **multipart({"deadline_ms": 1000}, frame))
+    assert seen == [frame]
