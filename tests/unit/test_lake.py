@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 import pytest
 
-from guidelens.data.lake import Lake
+from guidelens.data.lake import Lake, Manifest
 from guidelens.errors import AlreadyExistsError, CommitConflictError, ContractError, NotFoundError
-from guidelens.schemas.tables import SCHEMAS, Table
+from guidelens.schemas.tables import SCHEMAS, TEXT_DIM, Table
 from guidelens.storage import LocalStore
 
 
@@ -73,3 +74,13 @@ def test_a_local_exclusive_write_has_one_winner(tmp_path: Path) -> None:
         store.create_exclusive("x/one", b"second")
     assert store.read_bytes("x/one") == b"first"
     assert list(store.keys()) == ["x/one"]
+
+
+def test_rows_without_an_embedding_come_back_as_they_went_in(tmp_path: Path) -> None:
+    vector = [0.5] * TEXT_DIM
+    rows = [{"product_id": f"p{k}", "text_embedding": vector, "text_zh_embedding": given} for k, given in enumerate([None, vector, None, None, vector, None])]
+    lake = Lake(str(tmp_path / "lake"))
+    files = lake.write(Table.PRODUCTS, pa.Table.from_pylist(rows, schema=SCHEMAS[Table.PRODUCTS]))
+    found = lake.read(Table.PRODUCTS, manifest=lake.commit(Manifest(), files, {}))
+    assert found["text_zh_embedding"].to_list() == [row["text_zh_embedding"] for row in rows]
+    assert found.schema["text_zh_embedding"] == pl.Array(pl.Float32, TEXT_DIM)

@@ -89,7 +89,7 @@ class Lake:
         live = (manifest or self.manifest()).of(table)
         schema = SCHEMAS[table]
         wanted = list(columns) if columns is not None else schema.names
-        parts = [pq.read_table(io.BytesIO(self.store.read_bytes(file.key)), columns=wanted) for file in live]
+        parts = [self._read_file(file, wanted) for file in live]
         empty = pa.schema([schema.field(name) for name in wanted]).empty_table()
         joined = pa.concat_tables([empty, *parts], promote_options="default")
         frame = pl.from_arrow(joined)
@@ -98,9 +98,14 @@ class Lake:
 
     def read_file(self, file: DataFile) -> pl.DataFrame:
         """The rows of one data file."""
-        frame = pl.from_arrow(pq.read_table(io.BytesIO(self.store.read_bytes(file.key))))
+        frame = pl.from_arrow(self._read_file(file, SCHEMAS[file.table].names))
         assert isinstance(frame, pl.DataFrame)
         return frame
+
+    def _read_file(self, file: DataFile, columns: Sequence[str]) -> pa.Table:
+        """Of a file's columns those asked for, in the table's types."""
+        rows = pq.read_table(io.BytesIO(self.store.read_bytes(file.key)), columns=list(columns))
+        return rows.cast(pa.schema([SCHEMAS[file.table].field(name) for name in rows.column_names]))
 
     def write(self, table: Table, rows: pa.Table) -> list[DataFile]:
         """Writes rows as data files (one a date where the table is partitioned); live only once committed.
@@ -126,7 +131,8 @@ class Lake:
     def _write_file(self, table: Table, rows: pa.Table, date: str | None) -> DataFile:
         rows = rows.replace_schema_metadata({"guidelens.schema_version": str(LAKE_SCHEMA_VERSION)})
         sink = io.BytesIO()
-        pq.write_table(rows, sink, compression="zstd")
+        # Without Arrow's own schema embeddings are plain lists: Arrow cannot read its fixed-size lists back where one is null.
+        pq.write_table(rows, sink, compression="zstd", store_schema=False)
         data = sink.getvalue()
         sha256 = hashlib.sha256(data).hexdigest()
         folder = f"{table}/date={date}" if date else str(table)
