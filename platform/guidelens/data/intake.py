@@ -5,7 +5,7 @@ Several ingests may run at once: who loses the race for a manifest version reads
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 
 from guidelens.data.lake import DataFile, Lake, Manifest
 from guidelens.data.photos import settle_photos
-from guidelens.data.settling import FileCounts, Settled, quarantine_rows, settle_events, settle_rows
+from guidelens.data.settling import QUARANTINE_FRAME, FileCounts, Settled, quarantine_rows, settle_events, settle_rows
 from guidelens.data.sources import Kind
 from guidelens.data.tables import append, upsert
 from guidelens.errors import CommitConflictError
 from guidelens.schemas.base import Frozen
-from guidelens.schemas.tables import TEXT_DIM, Table
+from guidelens.schemas.tables import SCHEMAS, TEXT_DIM, Table
 
-EmbedTexts = Callable[[Sequence[str]], tuple[dict[str, NDArray[np.float32]], str]]
+Vector = NDArray[np.float32]
+EmbedTexts = Callable[[Sequence[str]], tuple[dict[str, Vector], str]]
 ALWAYS_KNOWN = datetime(2000, 1, 1, tzinfo=UTC)
 """`known_ts` of a product's first row: logs from before the first ingest may use it. Later versions are known from their ingest on."""
 _MAX_COMMITS = 12
@@ -65,10 +66,10 @@ def take_in(lake: Lake, staged: Mapping[Kind, StagedKind], embed: EmbedTexts, no
     Raises:
         CommitConflictError: other writers were faster twelve times in a row.
     """
-    texts: dict[str, NDArray[np.float32]] = {}
+    vectors = _TextVectors(embed)
     for attempt in range(_MAX_COMMITS):
         base = lake.manifest()
-        change = _Change(lake, base, embed, texts, now)
+        change = _Change(lake, base, vectors, now)
         for kind, brought in staged.items():
             change.settle(kind, brought)
         report = {str(kind): found.model_dump() for kind, found in change.reports.items()}
@@ -79,102 +80,123 @@ def take_in(lake: Lake, staged: Mapping[Kind, StagedKind], embed: EmbedTexts, no
     raise CommitConflictError(f"lake {lake.uri}: other writers committed first {_MAX_COMMITS} times; run the ingest again")
 
 
-class _Change:
-    """One attempt on top of one manifest. `texts`: vectors that earlier attempts made, kept for the next."""
+class _TextVectors:
+    """Vectors by text, kept from attempt to attempt."""
 
-    def __init__(self, lake: Lake, base: Manifest, embed: EmbedTexts, texts: dict[str, NDArray[np.float32]], now: datetime) -> None:
+    def __init__(self, embed: EmbedTexts) -> None:
+        self.encoder = ""
+        self._embed = embed
+        self._known: dict[str, Vector] = {}
+
+    def learn(self, texts: Sequence[str]) -> None:
+        missing = [text for text in texts if text and text not in self._known]
+        if missing:
+            found, self.encoder = self._embed(missing)
+            self._known.update(found)
+
+    def of(self, texts: Iterable[str | None]) -> pl.Series:
+        vectors = [None if text is None else self._known[text] for text in texts]
+        return pl.Series(vectors, dtype=pl.Array(pl.Float32, TEXT_DIM))
+
+
+class _Change:
+    """One attempt on top of one manifest: settle each kind, then write."""
+
+    def __init__(self, lake: Lake, base: Manifest, vectors: _TextVectors, now: datetime) -> None:
         self.lake, self.base, self.now = lake, base, now
         self.reports: dict[Kind, KindReport] = {}
-        self._embed, self._texts, self._text_encoder = embed, texts, ""
-        self._live: dict[Table, list[DataFile]] = {table: list(base.of(table)) for table in Table}
+        self._vectors = vectors
         self._forgotten = forgotten_keys(lake, base)
+        self._accepted: dict[Kind, pl.DataFrame] = {}
         self._quarantined: list[pl.DataFrame] = []
 
-    def files(self) -> list[DataFile]:
-        refused = pl.concat(self._quarantined) if self._quarantined else None
-        if refused is not None and refused.height:
-            known = self.lake.read(Table.QUARANTINE, ["record_sha256"], manifest=self.base)
-            fresh = refused.unique("record_sha256", keep="first").join(known, on="record_sha256", how="anti")
-            self._live[Table.QUARANTINE] = append(self.lake, self.base, Table.QUARANTINE, fresh.sort("kind", "source", "offset", "record_sha256"))
-        return [file for files in self._live.values() for file in files]
-
     def settle(self, kind: Kind, brought: StagedKind) -> None:
-        if kind is Kind.EVENTS:
-            settled = self._settle_events(brought.rows)
-        elif kind is Kind.PHOTOS:
-            assert brought.refused_labels is not None
-            settled = self._settle_photos(brought.rows, brought.refused_labels)
-        else:
-            settled = self._settle_rows(kind, brought.rows)
+        settled = self._settled(kind, brought)
+        self._accepted[kind] = settled.accepted
         self._quarantined.append(quarantine_rows(kind, settled.refused, brought.uris))
         files = {uri: settled.counts.get(index, FileCounts()) for index, uri in enumerate(brought.uris)}
         self.reports[kind] = KindReport(total=sum(files.values(), FileCounts()), files=files)
 
-    def _settle_events(self, rows: pl.DataFrame) -> Settled:
-        known = self.lake.read(Table.EVENTS, ["event_id"], manifest=self.base)["event_id"]
-        settled = settle_events(rows, known, self._forgotten)
-        self._live[Table.EVENTS] = append(self.lake, self.base, Table.EVENTS, settled.accepted)
-        queries = settled.accepted.select(pl.col("query").drop_nulls().unique().sort())
-        fresh = queries.filter(pl.col("query").str.strip_chars() != "").join(
-            self.lake.read(Table.QUERIES, ["query"], manifest=self.base), on="query", how="anti"
-        )
-        if fresh.height:
-            fresh = fresh.sort("query")
-            self._embed_missing(fresh["query"].to_list())
-            fresh = fresh.with_columns(embedding=self._vectors(fresh["query"].to_list()), text_encoder=pl.lit(self._text_encoder))
-            self._live[Table.QUERIES] = append(self.lake, self.base, Table.QUERIES, fresh)
-        return settled
+    def _settled(self, kind: Kind, brought: StagedKind) -> Settled:
+        if kind is Kind.EVENTS:
+            known = self.lake.read(Table.EVENTS, ["event_id"], manifest=self.base)["event_id"]
+            return settle_events(brought.rows, known, self._forgotten)
+        if kind is Kind.PHOTOS:
+            assert brought.refused_labels is not None
+            return settle_photos(brought.rows, brought.refused_labels, known_photos(self.lake, self.base))
+        known_rows = self.lake.read(_TABLES[kind], [_KEYS[kind], "row_sha256"], manifest=self.base)
+        return settle_rows(brought.rows, _KEYS[kind], known_rows, self._forgotten)
 
-    def _settle_rows(self, kind: Kind, rows: pl.DataFrame) -> Settled:
-        table, key = _TABLES[kind], _KEYS[kind]
-        known = self.lake.read(table, [key, "row_sha256"], manifest=self.base)
-        settled = settle_rows(rows, key, known, self._forgotten)
-        accepted = settled.accepted
-        if kind is Kind.CATALOGUE and accepted.height:
-            accepted = self._with_texts(accepted, known)
-        self._live[table] = upsert(self.lake, self.base, table, key, accepted)
-        return settled
+    def files(self) -> list[DataFile]:
+        """Writes what was accepted and refused; the live files of all tables."""
+        live: dict[Table, list[DataFile]] = {table: list(self.base.of(table)) for table in Table}
+        products, queries = self._new(Kind.CATALOGUE), self._new_queries()
+        self._vectors.learn([*_product_texts(products), *_product_texts_zh(products), *queries["query"]])
+        live[Table.PRODUCTS] = upsert(self.lake, self.base, Table.PRODUCTS, "product_id", self._embedded_products(products))
+        live[Table.QUERIES] = append(self.lake, self.base, Table.QUERIES, self._embedded_queries(queries))
+        live[Table.PHOTOS] = upsert(self.lake, self.base, Table.PHOTOS, "path", self._whole_photos(self._new(Kind.PHOTOS)))
+        live[Table.SHOPPERS] = upsert(self.lake, self.base, Table.SHOPPERS, "shopper_key", self._new(Kind.SHOPPERS))
+        live[Table.REVIEWS] = upsert(self.lake, self.base, Table.REVIEWS, "review_id", self._new(Kind.REVIEWS))
+        live[Table.EVENTS] = append(self.lake, self.base, Table.EVENTS, self._new(Kind.EVENTS))
+        live[Table.QUARANTINE] = append(self.lake, self.base, Table.QUARANTINE, self._new_quarantined())
+        return [file for files in live.values() for file in files]
 
-    def _with_texts(self, products: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-        """Products with their text embeddings (title, description, category) and the time from which they were known."""
-        texts = [_text(*row) for row in products.select("title", "description", "category").iter_rows()]
-        texts_zh = [_text(*row) if row[0] or row[1] else None for row in products.select("title_zh", "description_zh").iter_rows()]
-        self._embed_missing([*texts, *(text for text in texts_zh if text is not None)])
-        is_known = pl.col("product_id").is_in(known["product_id"].implode())
+    def _new(self, kind: Kind) -> pl.DataFrame:
+        return self._accepted.get(kind, pl.DataFrame())
+
+    def _new_quarantined(self) -> pl.DataFrame:
+        refused = pl.concat([pl.DataFrame(schema=QUARANTINE_FRAME), *self._quarantined])
+        known = self.lake.read(Table.QUARANTINE, ["record_sha256"], manifest=self.base)
+        fresh = refused.unique("record_sha256", keep="first", maintain_order=True).join(known, on="record_sha256", how="anti")
+        return fresh.sort("kind", "source", "offset", "record_sha256")
+
+    def _new_queries(self) -> pl.DataFrame:
+        events = self._new(Kind.EVENTS)
+        if events.height == 0:
+            return pl.DataFrame(schema={"query": pl.String})
+        queries = events.select("query").filter(pl.col("query").str.strip_chars() != "").unique().sort("query")
+        return queries.join(self.lake.read(Table.QUERIES, ["query"], manifest=self.base), on="query", how="anti", maintain_order="left")
+
+    def _embedded_queries(self, queries: pl.DataFrame) -> pl.DataFrame:
+        return queries.with_columns(embedding=self._vectors.of(queries["query"]), text_encoder=pl.lit(self._vectors.encoder))
+
+    def _embedded_products(self, products: pl.DataFrame) -> pl.DataFrame:
+        """Products with their text embeddings and the time from which they were known."""
+        if products.height == 0:
+            return products
+        known = self.lake.read(Table.PRODUCTS, ["product_id"], manifest=self.base)["product_id"]
+        known_ts = pl.when(pl.col("product_id").is_in(known.implode())).then(pl.lit(self.now)).otherwise(pl.lit(ALWAYS_KNOWN))
         return products.with_columns(
-            text_embedding=self._vectors(texts),
-            text_zh_embedding=self._vectors(texts_zh),
-            text_encoder=pl.lit(self._text_encoder),
-            known_ts=pl.when(is_known).then(pl.lit(self.now)).otherwise(pl.lit(ALWAYS_KNOWN)).cast(pl.Datetime("us", "UTC")),
+            text_embedding=self._vectors.of(_product_texts(products)),
+            text_zh_embedding=self._vectors.of(text or None for text in _product_texts_zh(products)),
+            text_encoder=pl.lit(self._vectors.encoder),
+            known_ts=known_ts.cast(pl.Datetime("us", "UTC")),
         )
 
-    def _settle_photos(self, rows: pl.DataFrame, refused_labels: pl.DataFrame) -> Settled:
-        settled = settle_photos(rows, refused_labels, known_photos(self.lake, self.base))
-        embedded = settled.accepted.filter(pl.col("embedding").is_not_null())
-        relabelled = settled.accepted.filter(pl.col("embedding").is_null()).select("path", "product_id", "is_catalogue_image")
+    def _whole_photos(self, photos: pl.DataFrame) -> pl.DataFrame:
+        """Accepted photos, those with a new label only completed from the lake."""
+        if photos.height == 0:
+            return photos
+        columns = SCHEMAS[Table.PHOTOS].names
+        embedded = photos.filter(pl.col("embedding").is_not_null()).select(columns)
+        relabelled = photos.filter(pl.col("embedding").is_null()).select("path", "product_id", "is_catalogue_image")
         if relabelled.height:
             before = self.lake.read(Table.PHOTOS, manifest=self.base).drop("product_id", "is_catalogue_image")
-            embedded = pl.concat(
-                [
-                    embedded.select(name for name in embedded.columns if name in before.columns or name in relabelled.columns),
-                    before.join(relabelled, on="path"),
-                ],
-                how="diagonal",
-            )
-        self._live[Table.PHOTOS] = upsert(self.lake, self.base, Table.PHOTOS, "path", embedded.sort("path"))
-        return settled
-
-    def _embed_missing(self, texts: Sequence[str]) -> None:
-        missing = [text for text in texts if text not in self._texts]
-        if missing or not self._text_encoder:
-            found, encoder = self._embed(missing or texts[:1])
-            self._texts.update(found)
-            self._text_encoder = encoder
-
-    def _vectors(self, texts: Sequence[str | None]) -> pl.Series:
-        vectors = [None if text is None else self._texts[text] for text in texts]
-        return pl.Series(vectors, dtype=pl.Array(pl.Float32, TEXT_DIM))
+            embedded = pl.concat([embedded, before.join(relabelled, on="path").select(columns)])
+        return embedded.sort("path")
 
 
-def _text(*parts: str | None) -> str:
-    return ". ".join(part.replace("/", ", ") for part in parts if part)
+def _product_texts(products: pl.DataFrame) -> list[str]:
+    if products.height == 0:
+        return []
+    return [
+        ". ".join(part for part in (title, description, category.replace("/", ", ")) if part)
+        for title, description, category in products.select("title", "description", "category").iter_rows()
+    ]
+
+
+def _product_texts_zh(products: pl.DataFrame) -> list[str]:
+    """Empty where a product has no Chinese text."""
+    if products.height == 0:
+        return []
+    return ["。".join(part for part in row if part) for row in products.select("title_zh", "description_zh").iter_rows()]
