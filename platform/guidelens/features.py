@@ -4,6 +4,7 @@ feast takes seconds to import, so it is imported when a store is opened, once a 
 """
 
 import contextlib
+import importlib
 import io
 import string
 import threading
@@ -49,7 +50,7 @@ class StockAndPrice(NamedTuple):
 
 def feature_repo_path() -> Path:
     """The folder a Feast client of one's own takes as repo_path, with GUIDELENS_HOME set."""
-    import feature_repo
+    import feature_repo  # the package itself imports nothing
 
     return Path(str(feature_repo.__file__)).parent
 
@@ -69,11 +70,12 @@ class Features:
 
     def apply(self) -> None:
         """Registers entities, views and services, and makes the online tables."""
+        store = self._store()
         from feature_repo import definitions
 
         self.home.feast.mkdir(parents=True, exist_ok=True)
         with _quiet():
-            self._store().apply([*definitions.ENTITIES, *definitions.VIEWS, *definitions.SERVICES])
+            store.apply([*definitions.ENTITIES, *definitions.VIEWS, *definitions.SERVICES])
 
     def materialize(self, shopper_rows: pl.DataFrame, product_rows: pl.DataFrame, as_of: datetime) -> MaterializeReport:
         """Replaces the feature tables and loads the newest row of each entity up to as_of into the online store.
@@ -81,6 +83,7 @@ class Features:
         The catalogue is a snapshot: its newest rows are loaded whenever they became known. What the online store holds that
         is newer than a row to be loaded stays.
         """
+        store = self._store()
         from feature_repo.polars_offline_store import write_parquet
 
         write_parquet(shopper_rows, self.offline / SHOPPER_TABLE)
@@ -90,7 +93,6 @@ class Features:
         newest_product = product_rows["event_timestamp"].max()
         ends = {"shopper": as_of, "product": newest_product if isinstance(newest_product, datetime) else as_of}
         rows, online = {}, {}
-        store = self._store()
         for view in sorted(store.list_feature_views(), key=lambda view: str(view.name)):
             table, end = tables[view.entities[0]], ends[view.entities[0]]
             with _quiet():
@@ -158,16 +160,17 @@ class Features:
 
     def forget(self, shopper_key: str) -> int:
         """Removes the shopper from the feature tables and the online store; returns the rows removed, by table and view."""
-        from feature_repo.polars_offline_store import write_parquet
-
         path = self.offline / SHOPPER_TABLE
         if not path.exists():
             return 0
+        removed = self.online().forget(shopper_key)
+        from feature_repo.polars_offline_store import write_parquet
+
         rows = pl.read_parquet(path)
         kept = rows.filter(pl.col("shopper_key") != shopper_key)
         if len(kept) < len(rows):
             write_parquet(kept, path)
-        return len(rows) - len(kept) + self.online().forget(shopper_key)
+        return len(rows) - len(kept) + removed
 
     def _require_tables(self) -> None:
         for name in (SHOPPER_TABLE, PRODUCT_TABLE):
@@ -270,14 +273,25 @@ def _forget_in_sqlite(online: Any, config: Any, key: Any, views: Sequence[Any]) 
 
 def _open_store(home: Home, config: FeatureConfig) -> Any:
     """A FeatureStore of feature_repo/feature_store.yaml with `${GUIDELENS_HOME}` set to the home given."""
-    from feast import FeatureStore, RepoConfig
-
+    feast = _import_feast()
     repo = feature_repo_path()
     text = string.Template((repo / "feature_store.yaml").read_text()).substitute(GUIDELENS_HOME=home.root)
     settings = yaml.safe_load(text)
     if config.online_store == "redis":
         settings["online_store"] = {"type": "redis", "connection_string": config.redis_connection}
-    return FeatureStore(config=RepoConfig(**settings, repo_path=repo))
+    return feast.FeatureStore(config=feast.RepoConfig(**settings, repo_path=repo))
+
+
+def _import_feast() -> Any:
+    """feast, without the run-time type checks of its own arguments: decorating them takes two thirds of its import."""
+    import typeguard
+
+    decorate = typeguard.typechecked
+    typeguard.typechecked = lambda target: target  # type: ignore[assignment]
+    try:
+        return importlib.import_module("feast")
+    finally:
+        typeguard.typechecked = decorate
 
 
 def _quiet() -> contextlib.redirect_stdout[io.StringIO]:
