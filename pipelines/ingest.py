@@ -176,9 +176,9 @@ def command(
     if adapter is not None and path is not None:
         if sources.names_something:
             raise ConfigError("--adapter brings its own sources; leave out --catalogue, --photos, --events, --shoppers and --reviews")
-        from guidelens.data import adapters
+        from guidelens.data.adapters import load as load_adapter
 
-        sources = adapters.load(adapter, path).write(home.work / "adapters" / adapter)
+        sources = load_adapter(adapter, path).write(home.work / "adapters" / adapter)
     emit(run(home, config, sources, lake))
 
 

@@ -6,7 +6,7 @@ crash leaves files nobody names; two writers meet at the manifest, and the later
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -78,6 +78,16 @@ class Lake:
         if found.schema_version > LAKE_SCHEMA_VERSION:
             raise ContractError(f"lake {self.uri} has schema {found.schema_version}; this GuideLens reads up to {LAKE_SCHEMA_VERSION}: upgrade it")
         return found
+
+    def manifests(self) -> Iterator[Manifest]:
+        """Every version, oldest first."""
+        for key in self.store.keys(_MANIFESTS):
+            yield Manifest.model_validate_json(self.store.read_bytes(key))
+
+    def replace_history(self, manifest: Manifest, files: Sequence[DataFile]) -> None:
+        """Makes an older version name other files: only for data that must no longer exist. Never for the newest version."""
+        live = tuple(sorted(files, key=lambda file: file.key))
+        self.store.write_bytes(_manifest_key(manifest.version), manifest.model_copy(update={"files": live}).model_dump_json().encode())
 
     def require(self, manifest: Manifest, table: Table) -> None:
         """Raises NotFoundError, with the remedy, where a table has no rows."""

@@ -94,7 +94,8 @@ def _facts(iconic: Path) -> dict[str, str]:
     found = sorted(iconic.parent.glob("*Information.txt"))
     facts: dict[str, str] = {}
     name = ""
-    for line in _read(found[0]).splitlines() if found else ():
+    text = _read(found[0]).replace("\xa0", " ").replace(" ,", ",") if found else ""
+    for line in text.splitlines():
         if line.startswith(" "):
             value = line.strip()
             if name and value and value not in facts.get(name, "").split("; "):

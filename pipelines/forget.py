@@ -1,0 +1,65 @@
+"""Remove a shopper everywhere: from the lake and its older versions, the event inbox and the online features."""
+
+from datetime import UTC, datetime
+
+import click
+
+from guidelens.config import Config, Home
+from guidelens.schemas.base import Frozen
+from pipelines.entry import config_options, emit, home_option, run_command
+
+
+class ForgetResult(Frozen):
+    """removed: rows by place, now. pending: what drops the shopper later, by place."""
+
+    removed: dict[str, int]
+    pending: dict[str, str]
+
+
+def run(home: Home, config: Config, shopper: str, lake: str | None = None) -> ForgetResult:
+    """Forgets the person behind `shopper`, a shopper_id or an anonymous_id. A tombstone keeps late events out.
+
+    Raises:
+        CommitConflictError: other writers of the lake were faster again and again.
+    """
+    from guidelens.data import inbox
+    from guidelens.data.forgetting import forget_in_lake
+    from guidelens.data.lake import Lake
+    from guidelens.data.pseudonyms import Pseudonymizer
+
+    pseudonyms = Pseudonymizer.open(home.keys)
+    keys = frozenset({pseudonyms.key(shopper), pseudonyms.key(shopper, anonymous=True)})
+    in_lake = forget_in_lake(Lake(lake or home.lake_uri, home.s3), shopper, keys, datetime.now(UTC))
+    removed = {str(table): number for table, number in in_lake.items()}
+    removed["inbox"] = inbox.forget(home.inbox, keys)
+    removed["features"] = _forget_features(home, config, keys)
+    return ForgetResult(removed=removed, pending=_pending(home))
+
+
+def _forget_features(home: Home, config: Config, keys: frozenset[str]) -> int:
+    if not home.feast.exists():
+        return 0
+    from guidelens.features import Features
+
+    features = Features(home, config.features)
+    return sum(features.forget(key) for key in sorted(keys))
+
+
+def _pending(home: Home) -> dict[str, str]:
+    pending = {"events still to come": "every ingest drops them"}
+    if home.mlflow_artifacts.exists() or home.releases.exists():
+        pending["models"] = "fitted before on the shopper's pseudonymous rows among others; the next training does not see them"
+    return pending
+
+
+@click.command("forget", help=__doc__)
+@click.argument("shopper")
+@click.option("--lake", default=None, metavar="URI", help="Lake to remove the shopper from; the home's by default.")
+@config_options
+@home_option
+def command(home: Home, config: Config, shopper: str, lake: str | None) -> None:
+    emit(run(home, config, shopper, lake))
+
+
+if __name__ == "__main__":
+    run_command(command)

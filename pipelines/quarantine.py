@@ -1,0 +1,112 @@
+"""List and show rejected records."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from guidelens.config import Home
+from guidelens.data.sources import Kind
+from guidelens.schemas.base import Frozen
+from pipelines.entry import emit, home_option, progress, run_command
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_PRINTED_BYTES = 300
+
+
+class QuarantineGroup(Frozen):
+    kind: str
+    rule: str
+    records: int
+
+
+class QuarantineList(Frozen):
+    lake: str
+    records: int
+    groups: tuple[QuarantineGroup, ...]
+
+
+class QuarantinedRecord(Frozen):
+    """raw: the original as text, bytes that are no UTF-8 as \\xNN; null where it was not kept."""
+
+    record_sha256: str
+    kind: str
+    source: str
+    offset: int
+    rule: str
+    message: str
+    raw: str | None
+
+
+class QuarantineShown(Frozen):
+    lake: str
+    records: tuple[QuarantinedRecord, ...]
+
+
+def _read(home: Home, lake: str | None, kind: str | None, rule: str | None, source: str | None) -> "tuple[str, pl.DataFrame]":
+    import polars as pl
+
+    from guidelens.data.lake import Lake
+    from guidelens.schemas.tables import Table
+
+    opened = Lake(lake or home.lake_uri, home.s3)
+    rows = opened.read(Table.QUARANTINE)
+    for column, wanted in (("kind", kind), ("rule", rule)):
+        if wanted is not None:
+            rows = rows.filter(pl.col(column) == wanted)
+    if source is not None:
+        rows = rows.filter(pl.col("source").str.contains(source, literal=True))
+    return opened.uri, rows.sort("kind", "source", "offset")
+
+
+def run_list(home: Home, lake: str | None = None, kind: str | None = None, rule: str | None = None, source: str | None = None) -> QuarantineList:
+    """How many records were refused, by kind and rule, the commonest first."""
+    import polars as pl
+
+    uri, rows = _read(home, lake, kind, rule, source)
+    counted = rows.group_by("kind", "rule").agg(records=pl.len()).sort("kind", "records", "rule", descending=[False, True, False])
+    return QuarantineList(lake=uri, records=rows.height, groups=tuple(QuarantineGroup(**row) for row in counted.iter_rows(named=True)))
+
+
+def run_show(
+    home: Home, lake: str | None = None, kind: str | None = None, rule: str | None = None, source: str | None = None, limit: int = 20
+) -> QuarantineShown:
+    """The first `limit` refused records with their originals."""
+    uri, rows = _read(home, lake, kind, rule, source)
+    shown = [row | {"raw": None if row["raw"] is None else row["raw"].decode("utf-8", "backslashreplace")} for row in rows.head(limit).iter_rows(named=True)]
+    return QuarantineShown(lake=uri, records=tuple(QuarantinedRecord(**row) for row in shown))
+
+
+@click.group("quarantine", help=__doc__)
+def command() -> None:
+    pass
+
+
+_KIND = click.Option(["--kind"], type=click.Choice([str(kind) for kind in Kind]), default=None, help="Only this kind.")
+_RULE = click.Option(["--rule"], default=None, help="Only this rule.")
+_SOURCE = click.Option(["--source"], default=None, help="Only sources whose name holds this text.")
+_LAKE = click.Option(["--lake"], default=None, metavar="URI", help="The home's by default.")
+
+
+@command.command("list", help="Refused records by kind and rule.", params=[_KIND, _RULE, _SOURCE, _LAKE])
+@home_option
+def list_groups(home: Home, kind: str | None, rule: str | None, source: str | None, lake: str | None) -> None:
+    found = run_list(home, lake, kind, rule, source)
+    for group in found.groups:
+        progress(f"{group.kind:<10} {group.records:>8}  {group.rule}")
+    emit(found)
+
+
+@command.command("show", help="Refused records with their originals.", params=[_KIND, _RULE, _SOURCE, _LAKE])
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@home_option
+def show(home: Home, kind: str | None, rule: str | None, source: str | None, lake: str | None, limit: int) -> None:
+    found = run_show(home, lake, kind, rule, source, limit)
+    for record in found.records:
+        progress(f"{record.source} at {record.offset}: {record.rule}\n  {record.message}\n  {(record.raw or '')[:_PRINTED_BYTES]}")
+    emit(found)
+
+
+if __name__ == "__main__":
+    run_command(command)

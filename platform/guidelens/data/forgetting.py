@@ -1,0 +1,123 @@
+"""Forgetting a shopper in the lake: a tombstone, every row rewritten away, older versions too, and the old bytes deleted.
+
+After it, no live or older version of the lake holds a row of the shopper. A reader that opened an older version before may find a
+file gone and must open it again. Knows nothing of the inbox or the feature store.
+"""
+
+import random
+import re
+import time
+from collections.abc import Mapping
+from datetime import datetime
+
+import polars as pl
+
+from guidelens.data.intake import forgotten_keys
+from guidelens.data.lake import DataFile, Lake, Manifest
+from guidelens.data.tables import append, delete, rewrite
+from guidelens.errors import CommitConflictError
+from guidelens.schemas.tables import Table
+
+_PERSONAL = (Table.EVENTS, Table.SHOPPERS, Table.REVIEWS)
+_MAX_COMMITS = 12
+
+
+def forget_in_lake(lake: Lake, shopper_id: str, keys: frozenset[str], now: datetime) -> dict[Table, int]:
+    """Rows removed from the live tables; in quarantine, records whose content was removed. Zeros for a shopper who is not there.
+
+    Args:
+        shopper_id: as the shop says it; only quarantined originals that are no valid records may hold it.
+        keys: the shopper's pseudonyms.
+
+    Raises:
+        CommitConflictError: other writers were faster twelve times in a row.
+    """
+    for attempt in range(_MAX_COMMITS):
+        base = lake.manifest()
+        cleaned: dict[str, list[DataFile]] = {}
+        live, removed = _cleaned(lake, base.files, shopper_id, keys, cleaned)
+        live += _tombstones(lake, base, keys, now)
+        try:
+            committed = lake.commit(base, live, {"forgotten": sum(removed.values())})
+        except CommitConflictError:
+            time.sleep(random.uniform(0, 0.1 * 2 ** min(attempt, 5)))
+            continue
+        _clean_history(lake, committed, shopper_id, keys, cleaned)
+        return removed
+    raise CommitConflictError(f"lake {lake.uri}: other writers committed first {_MAX_COMMITS} times; run forget again")
+
+
+def _tombstones(lake: Lake, base: Manifest, keys: frozenset[str], now: datetime) -> list[DataFile]:
+    """The tombstone files, with one more where a key is new."""
+    fresh = sorted(keys - forgotten_keys(lake, base))
+    rows = pl.DataFrame({"shopper_key": fresh, "asked_ts": [now] * len(fresh)}, schema={"shopper_key": pl.String, "asked_ts": pl.Datetime("us", "UTC")})
+    return append(lake, base, Table.TOMBSTONES, rows)
+
+
+def _cleaned(
+    lake: Lake, files: tuple[DataFile, ...], shopper_id: str, keys: frozenset[str], cleaned: dict[str, list[DataFile]]
+) -> tuple[list[DataFile], dict[Table, int]]:
+    """All files but the tombstones, without the shopper. `cleaned` notes what became of each file key that changed."""
+    kept: list[DataFile] = []
+    removed = dict.fromkeys((*_PERSONAL, Table.QUARANTINE), 0)
+    for file in files:
+        if file.table is Table.TOMBSTONES:
+            continue
+        after, number = _cleaned_file(lake, file, shopper_id, keys)
+        if number:
+            cleaned[file.key] = after
+            removed[file.table] += number
+        kept += after
+    return kept, removed
+
+
+def _cleaned_file(lake: Lake, file: DataFile, shopper_id: str, keys: frozenset[str]) -> tuple[list[DataFile], int]:
+    if file.table in _PERSONAL:
+        return delete(lake, [file], pl.col("shopper_key").is_in(sorted(keys)))
+    if file.table is Table.QUARANTINE:
+        holds = _mentions(shopper_id, keys)
+        return rewrite(lake, [file], lambda rows: _emptied(rows, holds), lambda rows: sum(_hits(rows, holds)))
+    return [file], 0
+
+
+def _mentions(shopper_id: str, keys: frozenset[str]) -> re.Pattern[bytes]:
+    """Finds a pseudonym, or the id as a whole word."""
+    names = [re.escape(key.encode()) for key in sorted(keys)]
+    return re.compile(rb"(?<![\w-])" + re.escape(shopper_id.strip().encode()) + rb"(?![\w-])|" + b"|".join(names))
+
+
+def _hits(rows: pl.DataFrame, holds: re.Pattern[bytes]) -> list[bool]:
+    return [
+        any(part is not None and holds.search(part) is not None for part in (raw, message.encode()))
+        for raw, message in rows.select("raw", "message").iter_rows()
+    ]
+
+
+def _emptied(rows: pl.DataFrame, holds: re.Pattern[bytes]) -> pl.DataFrame:
+    hit = pl.Series("hit", _hits(rows, holds), dtype=pl.Boolean)
+    return rows.with_columns(
+        raw=pl.when(~hit).then(pl.col("raw")),
+        message=pl.when(hit).then(pl.lit("the content was removed: the shopper asked to be forgotten")).otherwise(pl.col("message")),
+    )
+
+
+def _clean_history(lake: Lake, newest: Manifest, shopper_id: str, keys: frozenset[str], cleaned: dict[str, list[DataFile]]) -> None:
+    """Rewrites older manifests to name cleaned files, then deletes the files that nothing names any more."""
+    versions = [manifest for manifest in lake.manifests() if manifest.version < newest.version]
+    checked = {file.key for file in newest.files}
+    for manifest in versions:
+        for file in manifest.files:
+            if file.key not in checked and file.key not in cleaned:
+                checked.add(file.key)
+                after, number = _cleaned_file(lake, file, shopper_id, keys)
+                if number:
+                    cleaned[file.key] = after
+    for manifest in versions:
+        if any(file.key in cleaned for file in manifest.files):
+            lake.replace_history(manifest, _replaced(manifest.files, cleaned))
+    for key in cleaned:
+        lake.store.delete(key)
+
+
+def _replaced(files: tuple[DataFile, ...], cleaned: Mapping[str, list[DataFile]]) -> list[DataFile]:
+    return [after for file in files for after in cleaned.get(file.key, [file])]
