@@ -205,13 +205,13 @@ class OnlineReader:
         return bytes(values["packed"].bytes_val)
 
     def stock_and_price(self, product_ids: Sequence[str]) -> dict[str, StockAndPrice]:
-        """Stock and price by product, in one multi-get; products the store does not know are left out."""
+        """Stock and price by product, in one multi-get; products of which the store knows neither are left out."""
         if not product_ids:
             return {}
         keys = [_entity_key("product_id", product_id) for product_id in product_ids]
         with self._lock:
             found = self._online.online_read(self._store.config, self._views[_STOCK_VIEW], keys, ["stock", "price_minor", "currency"])
-        known = ((product_id, values) for product_id, (_, values) in zip(product_ids, found, strict=True) if values)
+        known = ((product_id, values) for product_id, (_, values) in zip(product_ids, found, strict=True) if _any_value(values))
         return {
             product_id: StockAndPrice(
                 values["stock"].int64_val if values["stock"].HasField("int64_val") else None,
@@ -240,6 +240,11 @@ class OnlineReader:
             if isinstance(self._online, RedisOnlineStore):
                 return _forget_in_redis(self._online, self._store.config, key, views)
             return _forget_in_sqlite(self._online, self._store.config, key, views)
+
+
+def _any_value(values: Any) -> bool:
+    """Whether an entity was found: sqlite answers None for one it does not know, Redis a row of unset values."""
+    return values is not None and any(value.WhichOneof("val") for value in values.values())
 
 
 def _entity_key(join_key: str, value: str) -> Any:
