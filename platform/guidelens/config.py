@@ -120,6 +120,19 @@ class ModelConfig(Frozen):
     """Modalities the model never sees: the ablations."""
 
 
+class PlanCosts(Frozen):
+    """What a guide's doings cost by the shop's own account, in shares of the product's margin; plans are weighted by it."""
+
+    coupon: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Each coupon shown, of a purchase that follows it."""
+    walkout: Annotated[float, Field(ge=0)] = 0.05
+    """A session that the shopper walks out of."""
+    human: Annotated[float, Field(ge=0)] = 0.12
+    """A session handed to a human."""
+    taken_back: Annotated[float, Field(ge=0)] = 0.15
+    """A purchase that is returned."""
+
+
 class TrainConfig(Frozen):
     """lambdas: weight of each task's loss; 0 leaves the task out. global_batch_size counts requests over all workers."""
 
@@ -140,10 +153,7 @@ class TrainConfig(Frozen):
     purchase_window_h: Annotated[float, Field(gt=0)] = 24.0
     margin_share: Annotated[float, Field(gt=0, le=1)] = 0.3
     """Of a product's price, what a purchase is taken to earn when plans are weighted by their outcome."""
-    coupon_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Of a product's price, what each coupon shown takes off the purchase that follows it."""
-    annoyance_minor: Annotated[float, Field(ge=0)] = 0.0
-    """What a session that the shopper walks out of is taken to cost, in minor units."""
+    plan_costs: PlanCosts = PlanCosts()
     num_threads: Annotated[int, Field(ge=1)] = 1
 
     @model_validator(mode="after")
@@ -169,6 +179,7 @@ class GateConfig(Frozen):
     max_ndcg_drop: Annotated[float, Field(ge=0)] = 0.01
     max_ece: Annotated[float, Field(gt=0)] = 0.10
     max_slice_ndcg_drop: Annotated[float, Field(ge=0)] = 0.03
+    max_recognition_drop: Annotated[float, Field(ge=0)] = 0.03
     max_parity_error: Annotated[float, Field(gt=0)] = 1e-4
 
 

@@ -199,13 +199,20 @@ class Report(Frozen):
             found |= {"test/ndcg_at_10": self.ranking.model.ndcg_at_10, "test/recall_at_10": self.ranking.model.recall_at_10}
             found |= {"test/click_auc": self.ranking.auc, "test/click_gauc": self.ranking.gauc, "test/click_ece": self.ranking.click_calibration.ece}
             found |= {f"test/ndcg_at_10_{name}": scores.ndcg_at_10 for name, scores in self.ranking.baselines.items()}
+            found |= {slice_metric(part.name): part.ndcg.value for part in self.ranking.slices if part.ndcg}
         if self.interest:
             found |= {"test/interest_mse": self.interest.mse, "test/interest_ece": self.interest.ece, "test/interest_constant_mse": self.interest.constant_mse}
         if self.plan:
             found |= {f"test/plan_{name}": getattr(self.plan, name) for name in _PLAN_METRICS}
+            found |= {f"test/plan_off_policy_{one.estimator}": one.value for one in self.plan.off_policy}
         if self.recognition:
             found |= {"test/recognition_top1": self.recognition.top1, "test/recognition_top5": self.recognition.top5}
         return {name: value for name, value in found.items() if value is not None}
+
+
+def slice_metric(name: str) -> str:
+    """The metric's name of a slice's NDCG@10."""
+    return f"test/ndcg_at_10_{name.lower().replace(' ', '_')}"
 
 
 _PLAN_METRICS = (

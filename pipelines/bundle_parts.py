@@ -1,0 +1,41 @@
+"""What a bundle holds beside the fit: pictures of the products, and the vector index over the items."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from guidelens.data.examples import row_of
+from guidelens.data.lake import Lake
+from guidelens.inference.guide_files import has_guide, load_items
+from guidelens.inference.scorer import GuideScorer
+from guidelens.retrieval import VectorIndex
+from guidelens.schemas.tables import Table
+from pipelines.run_files import RunFiles
+
+INDEX = "index.usearch"
+
+
+def thumbnails(files: RunFiles) -> dict[int, bytes]:
+    """JPEG by product row: the first catalogue image by path, as the run's snapshot has it."""
+    lake = Lake(files.record.lake, files.home.s3)
+    photos = lake.read(Table.PHOTOS, ["path", "product_id", "thumbnail"], manifest=lake.manifest(files.record.manifest))
+    items, _ = load_items(files.fit)
+    shown = photos.filter(pl.col("thumbnail").is_not_null() & pl.col("product_id").is_not_null()).sort("path").unique("product_id", keep="first")
+    rows = row_of(shown["product_id"], items["product_id"].to_list())
+    return {int(row): data for row, data in zip(rows, shown["thumbnail"].to_list(), strict=True) if row >= 0}
+
+
+def with_index(fit: Path) -> None:
+    """Adds the index over item vectors to a fit: the guide model's, or unit image and text embeddings without one."""
+    VectorIndex.build(_item_vectors(fit)).save(fit / INDEX)
+
+
+def _item_vectors(fit: Path) -> NDArray[np.float32]:
+    if has_guide(fit):
+        vectors: NDArray[np.float32] = GuideScorer.load(fit).items_ND.numpy()
+        return vectors
+    _, catalogue = load_items(fit)
+    parts = [catalogue.image_NE, catalogue.text_NE]
+    return np.concatenate([part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-6) for part in parts], axis=1).astype(np.float32)

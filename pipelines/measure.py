@@ -1,0 +1,140 @@
+"""A run's report: each section measured where the run and its data allow it, else absent with the reason."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from guidelens.config import Config, TaskName
+from guidelens.data.examples import Examples
+from guidelens.data.lake import Lake
+from guidelens.evaluation.guide import Draws, classic_baselines, measure_interest, measure_ranking
+from guidelens.evaluation.held_back import measure_recognition
+from guidelens.evaluation.plan_value import PlanValues, measure_values
+from guidelens.evaluation.plans import greedy, measure_likeness, off_policy, on_logged_histories, with_plans
+from guidelens.evaluation.ranking import ProductScorer
+from guidelens.evaluation.report import Curve, InterestReport, PlanReport, RankingReport, Report, SplitDates, curves
+from guidelens.inference.scorer import GuideScorer
+from guidelens.schemas.ids import sub_seed
+from guidelens.world import World
+from pipelines.entry import progress
+from pipelines.run_files import RunFiles
+
+OFF_POLICY_OF = "of the model's likeliest step at each moment, by the shop's own account (margin on purchases kept, less coupons and walk-outs)"
+
+
+def measure(files: RunFiles, world: Path | None, config: Config) -> Report:
+    """The report of a run, without the sections that only serving can fill."""
+    record = files.record
+    draws = Draws(config.evaluate.num_bootstrap, sub_seed(config.seed, "evaluate"))
+    report = Report(
+        source="world" if world is not None else record.lake,
+        seed=record.seed,
+        preset=record.config.preset,
+        run=files.run_id,
+        snapshot_sha256=record.snapshot_sha256,
+        missing=record.missing,
+        losses=_losses(files),
+    )
+    progress("evaluate: recognition on photos held back")
+    lake = Lake(record.lake, files.home.s3)
+    recognition, why = measure_recognition(lake, lake.manifest(record.manifest), record.config, draws)
+    report = report.with_sections(recognition=recognition) if recognition else _without(report, recognition=why)
+    if not files.has_guide:
+        return _without(report, ranking=record.parts.guide, interest=record.parts.guide, plan=record.parts.guide)
+    return _with_guide(report, files, world, config, draws)
+
+
+def _with_guide(report: Report, files: RunFiles, world: Path | None, config: Config, draws: Draws) -> Report:
+    examples, scorer = files.examples(), GuideScorer.load(files.fit)
+    train, test = examples.of("train"), examples.of("test")
+    report = report.with_sections(split=_dates(examples))
+    progress(f"evaluate: {len(test)} test requests")
+    ranking = _ranking(files, scorer, examples, test, draws)
+    interest = None if _left_out(files, "interest") else measure_interest(scorer, files.control("interest"), train, test, draws)
+    plan = None if _left_out(files, "plan") else _plan(files, scorer, with_plans(test), world, config, draws)
+    found: dict[str, RankingReport | InterestReport | PlanReport | None] = {"ranking": ranking, "interest": interest, "plan": plan}
+    tasks: dict[str, TaskName] = {"ranking": "recommendation", "interest": "interest", "plan": "plan"}
+    for name, section in found.items():
+        why = _left_out(files, tasks[name]) or "the test part of the log holds nothing to measure it on"
+        report = _without(report, **{name: why}) if section is None else report.with_sections(**{name: section})
+    return report
+
+
+def _without(report: Report, **reasons: str) -> Report:
+    cleaned = {name: why.removeprefix("absent: ") for name, why in reasons.items()}
+    return report.model_copy(update={"absent": {**report.absent, **cleaned}})
+
+
+def _left_out(files: RunFiles, task: TaskName) -> str | None:
+    """Why the run has no such task, or None where it has."""
+    weight = files.record.config.train.lambdas.get(task, 0.0)
+    return None if weight > 0 else f"train.lambdas.{task} is 0 in this run"
+
+
+def _losses(files: RunFiles) -> tuple[Curve, ...]:
+    """Epoch losses of the joint model: metrics guide.SPLIT.TERM become curves SPLIT/TERM."""
+    names = [name for name in files.registry.metrics(files.run_id) if name.startswith("guide.")]
+    return curves({name.removeprefix("guide.").replace(".", "/"): files.registry.history(files.run_id, name) for name in names})
+
+
+def _dates(examples: Examples) -> SplitDates:
+    def moment(ts_us: int) -> str:
+        return datetime.fromtimestamp(ts_us / 1e6, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+    train, test = examples.of("train"), examples.of("test")
+    return SplitDates(
+        train_end=moment(int(train.ts_us.max())),
+        test_start=moment(int(test.ts_us.min())),
+        test_end=moment(int(test.ts_us.max())),
+        train_requests=len(train),
+        test_requests=len(test),
+    )
+
+
+def _ranking(files: RunFiles, scorer: GuideScorer, examples: Examples, test: Examples, draws: Draws) -> RankingReport | None:
+    if _left_out(files, "recommendation"):
+        return None
+    peers: dict[str, ProductScorer] = dict(classic_baselines(examples, list(scorer.catalogue.product_ids)))
+    single_task = files.control("recommendation")
+    if single_task is not None:
+        peers["single_task"] = single_task
+    return measure_ranking(scorer, peers, test, draws)
+
+
+def _plan(files: RunFiles, scorer: GuideScorer, planned: Examples, world: Path | None, config: Config, draws: Draws) -> PlanReport | None:
+    if len(planned) == 0:
+        return None
+    chances_BSA = on_logged_histories(scorer, planned)
+    likeness = measure_likeness(scorer, planned, chances_BSA)
+    estimated = off_policy(scorer, planned, greedy(chances_BSA), num_bootstrap=draws.num_bootstrap, seed=draws.seed)
+    values = None
+    if world is not None:
+        progress(f"evaluate: {len(planned)} AR sessions in the simulated shop")
+        rollouts = config.evaluate.plan_rollouts
+        values = measure_values(World.open(world), scorer, files.control("plan"), planned, rollouts=rollouts, draws=draws)
+    found = PlanReport(
+        illegal=likeness.illegal,
+        decoded=likeness.decoded,
+        plans=likeness.plans,
+        match=likeness.match,
+        step_accuracy=likeness.step_accuracy,
+        exact_match=likeness.exact_match,
+        value_source="only estimated from the log, by importance sampling and a doubly robust estimate; no simulated shop was given",
+        off_policy=estimated,
+        off_policy_of=OFF_POLICY_OF if estimated else "",
+    )
+    return found if values is None else _valued(found, values, config)
+
+
+def _valued(plan: PlanReport, values: PlanValues, config: Config) -> PlanReport:
+    means = {name: interval.value for name, interval in values.intervals.items()}
+    source = f"in the simulated shop, closed loop, mean of {config.evaluate.plan_rollouts} runs of each of {values.sessions:,} test sessions on common random numbers"
+    return plan.model_copy(
+        update={
+            "value_source": source,
+            "value": means["model"],
+            "gap_closed": values.gap_closed,
+            "intervals": values.intervals,
+            "gain_over": values.gain_over,
+            **{f"{name}_value": value for name, value in means.items() if name != "model"},
+        }
+    )

@@ -1,0 +1,84 @@
+"""Recognition measured on photos of the lake that a recognizer, fitted for this alone, has not seen.
+
+The run's own recognizer knows all labelled photos, so its answers on them would prove nothing.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from guidelens.config import Config
+from guidelens.data.examples import row_of
+from guidelens.data.lake import Lake, Manifest
+from guidelens.evaluation.guide import Draws
+from guidelens.evaluation.report import RecognitionReport, confusion_matrix, most_confused
+from guidelens.models.recognizer import Recognition
+from guidelens.models.recognizer_fit import fit_recognizer, folds
+from guidelens.schemas.ids import sub_seed
+from guidelens.schemas.tables import IMAGE_DIM, Table
+
+# Letters: M = labelled photos and catalogue images, H = photos held back.
+
+MIN_HELD_BACK = 10
+MAX_MATRIX = 40
+PROTOCOL = "A quarter of the labelled photos, near-duplicates kept together, held back from a recognizer fitted on the rest as the run's own was."
+
+
+class Labelled(NamedTuple):
+    """(M,) photos with a product: embeddings, product rows, which are catalogue images."""
+
+    embeddings: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    is_catalogue_image: NDArray[np.bool_]
+
+
+def measure_recognition(lake: Lake, manifest: Manifest, config: Config, draws: Draws) -> tuple[RecognitionReport | None, str]:
+    """The report, or None and the reason why nothing could be measured."""
+    products = lake.read(Table.PRODUCTS, ["product_id", "title", "category"], manifest=manifest).sort("product_id")
+    photos = _labelled(lake, manifest, products["product_id"].to_list())
+    seed = sub_seed(config.seed, "recognizer")
+    in_fold = folds(photos.embeddings, photos.rows, seed) == 0 if len(photos.rows) else np.zeros(0, dtype=np.bool_)
+    held = in_fold & ~photos.is_catalogue_image & np.isin(photos.rows, photos.rows[~in_fold])
+    if int(held.sum()) < MIN_HELD_BACK:
+        return None, f"only {int(held.sum())} labelled photos can be held back and {MIN_HELD_BACK} are needed; `guidelens evaluate recognizer` takes others"
+    kept = ~in_fold
+    recognizer = fit_recognizer(photos.embeddings[kept], photos.rows[kept], photos.is_catalogue_image[kept], len(products), config.train.recognizer, seed)
+    return score(recognizer.recognize(photos.embeddings[held], top=5), photos.rows[held], products, PROTOCOL, draws), ""
+
+
+def _labelled(lake: Lake, manifest: Manifest, item_ids: list[str]) -> Labelled:
+    table = lake.read(Table.PHOTOS, ["path", "product_id", "is_catalogue_image", "embedding"], manifest=manifest)
+    rows = row_of(table["product_id"], item_ids)
+    known = table.with_columns(pl.Series("row", rows)).filter((pl.col("row") >= 0) & pl.col("embedding").is_not_null()).sort("path")
+    embeddings = known["embedding"].cast(pl.Array(pl.Float32, IMAGE_DIM)).to_numpy() if len(known) else np.zeros((0, IMAGE_DIM), np.float32)
+    return Labelled(np.ascontiguousarray(embeddings), known["row"].to_numpy().astype(np.int64), known["is_catalogue_image"].fill_null(False).to_numpy())
+
+
+def score(answers: list[Recognition], truth_H: NDArray[np.integer], products: pl.DataFrame, protocol: str, draws: Draws) -> RecognitionReport:
+    """Shares and confusions of answers (best product first) beside the products that the photos show.
+
+    Args:
+        products: product_id, title, category, in the order of product rows.
+    """
+    first_H = np.array([answer.product_rows[0] for answer in answers])
+    right_H = (first_H == truth_H).astype(np.float64)
+    among_H = np.array([truth in answer.product_rows for truth, answer in zip(truth_H, answers, strict=True)])
+    titles, families = products["title"].to_list(), [str(category).split("/")[0] for category in products["category"].fill_null("").to_list()]
+    shown, answered = [families[row] for row in truth_H], [families[row] for row in first_H]
+    labels, counts = confusion_matrix(shown, answered)
+    interval = draws.over(right_H, np.arange(len(right_H)).astype(object))
+    drawn = 1 < len(labels) <= MAX_MATRIX
+    return RecognitionReport(
+        top1=interval.value,
+        top5=float(among_H.mean()),
+        photos=len(answers),
+        protocol=protocol,
+        top1_interval=interval,
+        coarse_top1=float(np.mean([a == b for a, b in zip(shown, answered, strict=True)])),
+        kept=float(np.mean([answer.in_catalogue for answer in answers])),
+        labels=labels if drawn else (),
+        matrix=counts if drawn else (),
+        confusions=most_confused([titles[row] for row in truth_H], [titles[row] for row in first_H]),
+    )
