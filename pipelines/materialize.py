@@ -32,11 +32,12 @@ class MaterializeResult(Frozen):
     manifest: int
 
 
-def run(home: Home, config: Config, lake: str | None = None, as_of: datetime | None = None) -> MaterializeResult:
+def run(home: Home, config: Config, lake: str | None = None, as_of: datetime | None = None, manifest: int | None = None) -> MaterializeResult:
     """Computes features of everything known by as_of and loads the newest of each shopper and product.
 
     Args:
         lake: URI; the home's own by default.
+        manifest: version of the lake to read; the newest by default.
         as_of: by default the moment by which all of the lake's log was known, or its catalogue where it has no log.
 
     Raises:
@@ -45,21 +46,21 @@ def run(home: Home, config: Config, lake: str | None = None, as_of: datetime | N
     from guidelens.features import Features
 
     opened = Lake(lake or home.lake_uri, home.s3)
-    manifest = opened.manifest()
-    opened.require(manifest, Table.PRODUCTS)
-    products = opened.read(Table.PRODUCTS, manifest=manifest)
-    events, shoppers = _log(opened, manifest)
+    snapshot = opened.manifest(manifest)
+    opened.require(snapshot, Table.PRODUCTS)
+    products = opened.read(Table.PRODUCTS, manifest=snapshot)
+    events, shoppers = _log(opened, snapshot)
     until = as_of or _newest(events, shoppers, products)
     known_by = until + timedelta(microseconds=1)  # rows are stamped a microsecond after what they count
     progress(f"materialize: {len(events):,} events and {len(shoppers):,} shoppers known by {until.isoformat()}")
     events = events.filter(known_ts() <= until)
     rows = shopper_rows(visits(events), events, shoppers).filter(pl.col("event_timestamp") <= known_by)
-    photos = opened.read(Table.PHOTOS, PHOTO_COLUMNS, manifest=manifest)
+    photos = opened.read(Table.PHOTOS, PHOTO_COLUMNS, manifest=snapshot)
     progress(f"materialize: {len(rows):,} shopper rows and {len(products):,} products into Feast")
     report = Features(home, config.features).materialize(rows, product_rows(products, photos), known_by)
     progress(f"materialize: {report.online['shopper_packed']:,} shoppers and {report.online['product_content']:,} products are online")
     return MaterializeResult(
-        feature_service=report.feature_service, rows=report.rows, online=report.online, as_of=until, lake=opened.uri, manifest=manifest.version
+        feature_service=report.feature_service, rows=report.rows, online=report.online, as_of=until, lake=opened.uri, manifest=snapshot.version
     )
 
 
