@@ -1,0 +1,93 @@
+"""Shopper ids never pass unkeyed."""
+
+import json
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from guidelens.data.pseudonyms import Pseudonymizer, PseudonymousEvent
+from guidelens.errors import StorageError
+from guidelens.schemas.events import Event
+
+EVENT = {"event_id": "e", "event_ts": "2026-01-01T00:00:00Z", "shopper_id": "s-1", "session_id": "x", "type": "click", "product_id": "p"}
+
+
+def test_the_key_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
+    first, second = Pseudonymizer.open(tmp_path / "keys"), Pseudonymizer.open(tmp_path / "keys")
+    assert first.key("s-1") == second.key("s-1")
+    (file,) = (tmp_path / "keys").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def _open_key(folder: Path, found: "multiprocessing.queues.Queue[str]") -> None:
+    found.put(Pseudonymizer.open(folder).key_id)
+
+
+def test_processes_that_start_together_agree_on_one_key(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    found: multiprocessing.queues.Queue[str] = context.Queue()
+    workers = [context.Process(target=_open_key, args=(tmp_path / "keys", found)) for _ in range(6)]
+    for worker in workers:
+        worker.start()
+    ids = {found.get(timeout=30) for _ in workers}
+    for worker in workers:
+        worker.join()
+    assert len(ids) == 1
+
+
+def test_another_home_gives_other_pseudonyms(tmp_path: Path) -> None:
+    assert Pseudonymizer.open(tmp_path / "a").key("s-1") != Pseudonymizer.open(tmp_path / "b").key("s-1")
+
+
+def test_a_shopper_and_a_cookie_of_the_same_name_are_two_people() -> None:
+    pseudonyms = Pseudonymizer(b"k" * 32)
+    assert pseudonyms.key("x") != pseudonyms.key("x", anonymous=True)
+
+
+def test_a_damaged_key_is_refused_rather_than_replaced(tmp_path: Path) -> None:
+    (tmp_path / "shopper.key").write_bytes(b"short")
+    with pytest.raises(StorageError, match="restore"):
+        Pseudonymizer.open(tmp_path)
+
+
+def test_a_worker_computes_the_same_pseudonyms() -> None:
+    pseudonyms = Pseudonymizer(b"k" * 32)
+    assert pickle.loads(pickle.dumps(pseudonyms)).key("s-1") == pseudonyms.key("s-1")  # noqa: S301
+
+
+def test_a_pseudonymous_event_holds_no_id_and_reads_back_equal() -> None:
+    made = Pseudonymizer(b"k" * 32).pseudonymize(Event.model_validate(EVENT))
+    text = made.model_dump_json(exclude_none=True)
+    assert "s-1" not in text
+    assert PseudonymousEvent.model_validate_json(text) == made
+
+
+def test_an_inbox_event_with_a_raw_id_is_refused() -> None:
+    made = Pseudonymizer(b"k" * 32).pseudonymize(Event.model_validate(EVENT))
+    with pytest.raises(ValidationError, match="must not hold shopper_id"):
+        PseudonymousEvent.model_validate(made.model_dump() | {"shopper_id": "s-1"})
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"shopper_id": "secret-17", "type": "nonsense"}',
+        b'{"shopper_id":"secret-17","event_id"',
+        b'{"shopper_id" : "secret-17',
+        b'{"a": 1, "anonymous_id": "secret-17"} trailing',
+    ],
+)
+def test_ids_are_scrubbed_from_originals_even_where_they_do_not_parse(raw: bytes) -> None:
+    scrubbed = Pseudonymizer(b"k" * 32).scrub(raw)
+    assert b"secret" not in scrubbed
+    assert b"hmac:" in scrubbed
+
+
+def test_scrubbing_leaves_the_rest_of_the_original_as_it_was() -> None:
+    raw = {"type": "nonsense", "shopper_id": None, "anonymous_id": 17, "note": 'wörds \\ and "quotes"'}
+    scrubbed = json.loads(Pseudonymizer(b"k" * 32).scrub(json.dumps(raw).encode()))
+    assert scrubbed["anonymous_id"].startswith("hmac:")
+    assert {**scrubbed, "anonymous_id": 17} == raw

@@ -1,0 +1,120 @@
+"""Every record of a file is read exactly once, whatever the chunks, and nothing in a file stops the reading."""
+
+import gzip
+import io
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from guidelens.config import S3Options
+from guidelens.data.reading import MAX_RECORD_BYTES, RawRecord, read_chunk
+from guidelens.data.sources import Kind, chunks_of, record_files
+from guidelens.errors import InputError
+
+S3 = S3Options()
+
+
+def records(path: Path, kind: Kind = Kind.EVENTS, chunk_bytes: int = 16 << 20) -> list[RawRecord]:
+    files = record_files(kind, (str(path),), S3)
+    return [record for chunk in chunks_of(files, chunk_bytes, S3) for batch in read_chunk(chunk, S3) for record in batch]
+
+
+@given(lines=st.lists(st.binary(max_size=30).filter(lambda line: b"\n" not in line)), chunk_bytes=st.integers(1, 40), ends=st.booleans())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+def test_chunks_of_any_size_hold_each_line_once(tmp_path: Path, lines: list[bytes], chunk_bytes: int, ends: bool) -> None:
+    file = tmp_path / "e.jsonl"
+    file.write_bytes(b"\n".join(lines) + (b"\n" if ends else b""))
+    whole, cut = records(file), records(file, chunk_bytes=chunk_bytes)
+    assert cut == whole
+    assert [record.raw for record in whole] == [
+        kept
+        for kept in ((line.removeprefix(b"\xef\xbb\xbf") if not number else line).rstrip(b"\r") for number, line in enumerate(lines))
+        if line_is_record(kept)
+    ]
+
+
+def line_is_record(line: bytes) -> bool:
+    return bool(line.strip())
+
+
+def test_offsets_say_where_a_line_begins(tmp_path: Path) -> None:
+    (tmp_path / "e.jsonl").write_bytes(b'{"a":1}\n\n{"b":2}\n')
+    assert [(record.offset, record.raw) for record in records(tmp_path)] == [(0, b'{"a":1}'), (9, b'{"b":2}')]
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_compressed_lines_read_like_plain_ones(tmp_path: Path, suffix: str) -> None:
+    plain = b"".join(b'{"n": %d}\n' % number for number in range(2000))
+    pack = gzip.compress if suffix == ".gz" else zstandard.ZstdCompressor().compress
+    (tmp_path / f"e.jsonl{suffix}").write_bytes(pack(plain[:9000]) + pack(plain[9000:]))
+    assert b"\n".join(record.raw for record in records(tmp_path)) + b"\n" == plain
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_cut_off_compressed_file_gives_its_lines_and_one_problem(tmp_path: Path, suffix: str) -> None:
+    plain = b"".join(b'{"n": "%s"}\n' % bytes(f"{number * 7919:x}", "ascii") for number in range(50_000))
+    packed = gzip.compress(plain) if suffix == ".gz" else zstandard.ZstdCompressor().compress(plain)
+    (tmp_path / f"e.jsonl{suffix}").write_bytes(packed[: len(packed) // 2])
+    found = records(tmp_path)
+    assert [record.problem.rule for record in found if record.problem] == ["file.damaged"]
+
+
+def test_a_file_that_is_not_what_its_name_says_is_one_problem(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(b"not gzip at all")
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 nope")
+    assert [record.problem.rule for record in records(tmp_path) if record.problem] == ["file.damaged", "file.damaged"]
+
+
+def test_an_endless_line_is_one_problem_and_the_next_line_is_read(tmp_path: Path) -> None:
+    (tmp_path / "e.jsonl").write_bytes(b"x" * (9 * MAX_RECORD_BYTES) + b'\n{"a":1}\n')
+    found = records(tmp_path)
+    assert [record.problem.rule if record.problem else record.raw for record in found] == ["record.too_long", b'{"a":1}']
+
+
+def test_parquet_rows_are_read_by_name_and_number(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"event_id": [f"e-{n}" for n in range(10)]}), tmp_path / "e.parquet", row_group_size=3)
+    found = records(tmp_path, chunk_bytes=1)
+    assert [(record.offset, record.cells) for record in found] == [(n, {"event_id": f"e-{n}"}) for n in range(10)]
+
+
+def test_csv_cells_keep_their_original_text(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_bytes('\ufeffproduct_id,title\np-1,"a ""big""\nchair"\np-2,\n'.encode())
+    found = records(tmp_path / "c.csv", Kind.CATALOGUE)
+    assert [record.cells for record in found] == [{"product_id": "p-1", "title": 'a "big"\nchair'}, {"product_id": "p-2", "title": None}]
+    assert found[0].raw == b'p-1,"a ""big""\nchair"'
+
+
+def test_csv_rows_of_other_widths_and_encodings_are_problems(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_bytes(b"product_id,title\np-1,a,b\np-2,\xe9t\xe9\np-3,fine\n")
+    found = records(tmp_path / "c.csv", Kind.CATALOGUE)
+    assert [record.problem.rule if record.problem else record.cells for record in found] == [
+        "csv.columns",
+        "csv.encoding",
+        {"product_id": "p-3", "title": "fine"},
+    ]
+
+
+def test_events_in_a_format_that_is_not_read_are_a_callers_mistake(tmp_path: Path) -> None:
+    (tmp_path / "events.csv").write_text("event_id\n1\n")
+    with pytest.raises(InputError, match="events must be jsonl, parquet"):
+        records(tmp_path / "events.csv")
+    with pytest.raises(InputError, match="does not exist"):
+        records(tmp_path / "none.jsonl")
+
+
+def test_a_folder_is_read_in_the_order_of_names_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
+    for name, text in (("b.jsonl", "2"), ("a/c.jsonl", "1"), (".hidden.jsonl", "3"), ("notes.txt", "4")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(text) + "\n")
+    assert [record.raw for record in records(tmp_path)] == [b'"1"', b'"2"']
+
+
+def test_a_lone_carriage_return_does_not_end_a_line(tmp_path: Path) -> None:
+    (tmp_path / "e.jsonl").write_bytes(io.BytesIO(b'{"a":\r1}\r\n{"b":2}').getvalue())
+    assert [record.raw for record in records(tmp_path)] == [b'{"a":\r1}', b'{"b":2}']
