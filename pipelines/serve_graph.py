@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from guidelens.config import Config, Home
+from guidelens.config import Config, Home, ServeConfig
 from guidelens.errors import ConfigError, GuideLensError, NotFoundError
 from guidelens.schemas.base import Frozen
 from pipelines.cluster import ray_session
@@ -62,20 +62,26 @@ def start(home: Home, release: str = "champion", host: str = "127.0.0.1", port: 
 
 
 def _version(home: Home, release: str) -> str:
-    if release.isdigit():
+    """The version behind an alias or a number, with its verified copy in the home; no registry is asked where the copy is there."""
+    if release.isdigit() and (home.releases / release).is_dir():
         return release
     from guidelens.registry import Registry
+    from pipelines.release_copy import local_copy
 
-    version = Registry(home).alias(release)
+    registry = Registry(home)
+    version = release if release.isdigit() else registry.alias(release)
     if version is None:
         raise NotFoundError(f"no release bears the alias {release!r} in {home.root}; run `guidelens release` and `guidelens promote`, or name a version")
+    local_copy(registry, registry.version(version))
     return version
 
 
 def _arguments(home: Home, version: str, config: Config | None) -> Any:
     given: dict[str, Any] = {"home": home.root, "release": version, "s3": home.s3}
     if config is not None:
-        given |= {"serve": config.serve, "features": config.features}
+        given["features"] = config.features
+        if config.serve != ServeConfig():
+            given["serve"] = config.serve
     return _import(ARGUMENTS)(**given)
 
 

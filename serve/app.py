@@ -20,12 +20,13 @@ class ServeArgs(Frozen):
     Attributes:
         home: where state lives; a relative path counts from the folder the graph is built in.
         release: `champion`, another alias, or a version.
-        serve, features: overrides of the stages' settings.
+        serve: settings in place of those the release was trained with.
+        features: where the online store is.
     """
 
     home: Path = Path(".guidelens")
     release: str = "champion"
-    serve: ServeConfig = ServeConfig()
+    serve: ServeConfig | None = None
     features: FeatureConfig = FeatureConfig()
     s3: S3Options = S3Options()
 
@@ -49,13 +50,14 @@ def build(args: ServeArgs) -> Application:
     from serve.ingress import Ingress
     from serve.ranker import Ranker
     from serve.recognizer import Recognizer
-    from serve.release import open_bundle, resolve
+    from serve.release import open_bundle, resolve, trained_settings
 
     home = Home(root=args.home.expanduser().absolute(), s3=args.s3)
     release = resolve(home, args.release)
-    open_bundle(home, release)
-    recognizer = bind(Recognizer, args.serve, home, release)
-    fusion = bind(Fusion, args.serve, home, release)
-    ranker = bind(Ranker, args.serve, home, release)
-    waiting = args.serve.max_ongoing_requests + args.serve.max_queued_requests
-    return bind(Ingress, args.serve, home, release, args.serve, args.features, recognizer, fusion, ranker, spare_queue=waiting)
+    bundle, _manifest = open_bundle(home, release)
+    config = args.serve or trained_settings(bundle)
+    recognizer = bind(Recognizer, config, home, release)
+    fusion = bind(Fusion, config, home, release, config)
+    ranker = bind(Ranker, config, home, release, config)
+    waiting = config.max_ongoing_requests + config.max_queued_requests
+    return bind(Ingress, config, home, release, config, args.features, recognizer, fusion, ranker, spare_queue=waiting)

@@ -4,7 +4,7 @@ import asyncio
 
 import numpy as np
 
-from guidelens.config import Home
+from guidelens.config import Home, ServeConfig
 from guidelens.inference import FusionInput, FusionModel
 from serve.messages import FuseCall, FuseReply, ReleaseMismatchError
 from serve.release import open_bundle
@@ -13,10 +13,11 @@ from serve.release import open_bundle
 class Fusion:
     """One fused request a call, in a thread."""
 
-    def __init__(self, home: Home, release: str) -> None:
+    def __init__(self, home: Home, release: str, config: ServeConfig) -> None:
         bundle, _manifest = open_bundle(home, release)
         self._release = release
         self._model = FusionModel.load(bundle)
+        self._model.num_candidates = config.num_candidates
         none = np.zeros(0, dtype=np.float32)
         self._answer(FuseCall(release, None, None, "warm up", none.astype(np.int32), none, "ar+front", "web", 0, "en"))
 

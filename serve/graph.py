@@ -93,6 +93,7 @@ class Graph:
     ranker: Hop[RankCall, RankReply]
     shoppers: ShopperReader
     popularity: NDArray[np.float32]
+    has_guide: bool
     missing: tuple[str, ...]
     metrics: ServeMetrics
 
@@ -107,7 +108,7 @@ class Graph:
             HopOverloadedError: a hop's queue is full.
         """
         trace = Trace(Budget(asked.fields.deadline_ms / 1000))
-        if "events" in self.missing:
+        if not self.has_guide:
             trace.fall(Degraded.NO_GUIDE_MODEL)
         seen, packed = await asyncio.gather(self._recognize(asked, trace), self._shopper(shopper_key, trace))
         ranked = await self._fuse_and_rank(request_id, asked.fields, seen, packed, session, trace)

@@ -1,13 +1,14 @@
 """Which release is served, and its verified local copy. The alias is resolved once, when the graph is built."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from guidelens.bundle import BundleManifest, verify
-from guidelens.config import Home
+from guidelens.config import Config, Home, ServeConfig
 from guidelens.errors import BundleError, NotFoundError
 
 
@@ -39,17 +40,28 @@ def open_bundle(home: Home, version: str) -> tuple[Path, BundleManifest]:
     return path, verify(path)
 
 
-def popularity(bundle: Path, num_products: int) -> NDArray[np.float32]:
-    """(N,) popularity of each product, the last rung of the fallback ladder.
+def popularity(bundle: Path, product_ids: Sequence[str]) -> NDArray[np.float32]:
+    """(N,) how popular each product is, for the last rung of the fallback ladder; all equal where there was no log.
 
     Raises:
-        BundleError: the bundle holds another number of products.
+        BundleError: the bundle has no readable popularity.json.
     """
     path = bundle / "popularity.json"
     try:
-        values = np.array(json.loads(path.read_text())["popularity"], dtype=np.float32)
+        counts = dict(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: cannot be read: {error!r}") from error
+    return np.array([counts.get(product_id, 0.0) for product_id in product_ids], dtype=np.float32)
+
+
+def trained_settings(bundle: Path) -> ServeConfig:
+    """The serving settings that the release was trained and measured with.
+
+    Raises:
+        BundleError: the bundle has no readable fit.json.
+    """
+    path = bundle / "fit.json"
+    try:
+        return Config.model_validate(json.loads(path.read_text())["config"]).serve
     except (OSError, ValueError, KeyError) as error:
         raise BundleError(f"{path}: cannot be read: {error!r}") from error
-    if values.shape != (num_products,):
-        raise BundleError(f"{path}: must hold {num_products} values, got {values.shape}")
-    return values

@@ -83,6 +83,7 @@ def open_desk(
         ranker=ranker or DeadHop(),
         shoppers=ShopperReader(lambda: store or NoStore()),
         popularity=np.array(popularity, dtype=np.float32),
+        has_guide=True,
         missing=(),
         metrics=ServeMetrics("7"),
     )
