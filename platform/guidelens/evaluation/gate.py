@@ -17,6 +17,7 @@ from guidelens.evaluation.report import GateCheck, Report, slice_metric
 from guidelens.evaluation.slices import MIN_REQUESTS, slices
 
 GUARDED_SLICE = "new shoppers"
+MIN_EFFECTIVE_SESSIONS = 10.0
 
 
 @dataclass(frozen=True)
@@ -146,4 +147,8 @@ def _off_policy(report: Report, champion: Champion | None) -> GateCheck:
     ours, theirs = found["dr"], champion.paired.their_plan if champion and champion.paired else None
     beside, limit = ("the log's own mean", found["logging"].value) if champion is None or theirs is None else (f"champion {champion.version}", theirs.value)
     why = f"doubly robust value {ours.value:.2f} [{ours.low:.2f}, {ours.high:.2f}] minor units a session, {beside} {limit:.2f}; effective sessions {ours.ess:.0f} of {ours.sessions}"
+    if ours.ess < MIN_EFFECTIVE_SESSIONS:
+        return skipped(
+            name, f"the log overlaps too little with the new plans to tell (at least {MIN_EFFECTIVE_SESSIONS:.0f} effective sessions are needed): {why}"
+        )
     return GateCheck(name=name, passed=ours.high >= limit, why=why)

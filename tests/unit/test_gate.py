@@ -1,0 +1,101 @@
+"""The gate: what fails a release, what is skipped and why, and that a skipped check never passes for a made one."""
+
+import numpy as np
+import pytest
+from test_report import around, full
+
+from guidelens.config import GateConfig
+from guidelens.data.examples import empty
+from guidelens.evaluation.gate import Champion, Paired, judge, passed
+from guidelens.evaluation.guide import Draws
+from guidelens.evaluation.offpolicy import OffPolicyEstimate
+from guidelens.evaluation.report import GateCheck, Report
+
+DRAWS = Draws(50, 0)
+
+
+def estimate(value: float, ess: float = 80.0) -> OffPolicyEstimate:
+    return OffPolicyEstimate(estimator="dr", value=value, low=value - 5, high=value + 5, ess=ess, sessions=900)
+
+
+def report(**plan: object) -> Report:
+    found = full()
+    assert found.plan is not None
+    log = OffPolicyEstimate(estimator="logging", value=41.0, low=40.0, high=42.0, ess=900, sessions=900)
+    settled = found.plan.model_copy(update={"off_policy": (log, estimate(60.0)), **plan})
+    return found.with_sections(plan=settled)
+
+
+def beside(champion: Champion | None, of: Report | None = None, config: GateConfig | None = None) -> dict[str, GateCheck]:
+    return {check.name: check for check in judge(of or report(), champion, config or GateConfig(), DRAWS)}
+
+
+def champion(gain: float, num: int = 100, their_plan: float = 50.0) -> Champion:
+    """A champion that scored each of `num` new shoppers' requests `gain` lower."""
+    clicked, theirs = empty(num), np.full(num, 0.2)
+    return Champion("3", {"test/recognition_top1": 0.8}, Paired(clicked, theirs + gain, theirs, estimate(their_plan)))
+
+
+def test_a_first_release_is_held_against_popularity_and_absolute_limits() -> None:
+    checks = beside(None)
+    assert checks["ranking"].passed and "popularity" in checks["ranking"].why
+    assert checks["calibration"].passed and checks["legal_plans"].passed and checks["off_policy"].passed
+    assert checks["slice: new shoppers"].passed is None and "no champion" in checks["slice: new shoppers"].why
+    assert passed(tuple(checks.values()))
+
+
+def test_a_first_release_that_is_surely_worse_than_popularity_fails() -> None:
+    found = report()
+    assert found.ranking is not None
+    worse = found.with_sections(ranking=found.ranking.model_copy(update={"gain_over": {"popularity": around(-0.05)}}))
+    assert beside(None, worse)["ranking"].passed is False
+
+
+@pytest.mark.parametrize(("gain", "verdict"), [(0.02, True), (-0.009, True), (-0.011, False)])
+def test_ranking_may_drop_by_the_margin_and_no_more(gain: float, verdict: bool) -> None:
+    check = beside(champion(gain))["ranking"]
+    assert check.passed is verdict
+    assert f"{gain:+.4f}" in check.why and "champion 3" in check.why
+
+
+def test_a_slice_has_a_margin_of_its_own_and_needs_enough_requests() -> None:
+    assert beside(champion(-0.02))["slice: new shoppers"].passed
+    assert beside(champion(-0.04))["slice: new shoppers"].passed is False
+    assert beside(champion(-0.04, num=10))["slice: new shoppers"].passed is None
+
+
+def test_a_champion_that_cannot_score_these_requests_is_compared_by_what_it_recorded() -> None:
+    recorded = Champion("3", {"test/ndcg_at_10": 0.30}, None, "the catalogues differ")
+    check = beside(recorded)["ranking"]
+    assert check.passed is False and "the catalogues differ" in check.why
+
+
+def test_too_large_a_calibration_error_fails() -> None:
+    assert beside(None, config=GateConfig(max_ece=0.001))["calibration"].passed is False
+
+
+def test_one_illegal_plan_fails() -> None:
+    assert beside(None, report(illegal=0.001))["legal_plans"].passed is False
+
+
+def test_plans_fail_only_where_even_the_upper_end_lies_below() -> None:
+    assert beside(champion(0.0, their_plan=64.0))["off_policy"].passed
+    assert beside(champion(0.0, their_plan=66.0))["off_policy"].passed is False
+
+
+def test_without_overlap_the_log_cannot_judge_plans() -> None:
+    check = beside(None, report(off_policy=(estimate(41.0), estimate(1.0, ess=2.0).model_copy(update={"estimator": "logging"}), estimate(1.0, ess=2.0))))
+    assert check["off_policy"].passed is None and "overlaps too little" in check["off_policy"].why
+
+
+def test_recognition_may_not_drop() -> None:
+    assert beside(Champion("3", {"test/recognition_top1": 0.83}, None))["recognition"].passed
+    assert beside(Champion("3", {"test/recognition_top1": 0.85}, None))["recognition"].passed is False
+
+
+def test_without_events_every_check_on_the_guide_is_skipped_with_the_reason() -> None:
+    bare = Report(source="shop", seed=0, absent=dict.fromkeys(("ranking", "interest", "plan", "recognition"), "the lake holds no events"))
+    checks = beside(None, bare)
+    assert {check.passed for check in checks.values()} == {None}
+    assert {check.why for check in checks.values()} == {"the lake holds no events"}
+    assert passed(tuple(checks.values()))
