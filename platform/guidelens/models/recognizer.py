@@ -1,0 +1,194 @@
+"""Which product a frame shows, or that it shows none of the catalogue: a closed-form head on frozen embeddings.
+
+Embeddings are whitened by the variation within products (what changes between photos of one thing: light, pose, background),
+so that a cosine compares what tells products apart. A product is the mean direction of its photos; its catalogue image stands
+in where it has none, and a product with neither is never recognised. The fit is exact, needs no seed of its own and takes
+seconds. How sure it may be, and what is not in the catalogue, is calibrated on photos held back by folds (recognizer_fit.py).
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from guidelens.errors import BundleError, ShapeError
+from guidelens.schemas.base import Frozen
+
+# Letters: B = frames asked about, P = products, D = embedding width, K = products answered, E = evidence.
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+RECOGNIZER_SCHEMA_VERSION = 1
+EVIDENCE = ("prototype", "lead", "background")
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """An answer for one frame, best first.
+
+    Attributes:
+        in_catalogue: False if the frame looks like nothing in the catalogue; rows and confidences are given all the same.
+        product_rows: (K,) int64.
+        confidences: (K,) float32, the calibrated probability of each product given that the frame shows one of the catalogue.
+    """
+
+    in_catalogue: bool
+    product_rows: Rows
+    confidences: Floats
+
+
+class RecognizerFacts(Frozen):
+    """What recognizer.json holds beside the tensors.
+
+    Attributes:
+        temperature: divides cosines before the softmax.
+        min_evidence: frames whose evidence lies below are called "not in the catalogue".
+        calibration: "held_back_photos", or "backgrounds_only" where no product has two photos to hold one back.
+        held_back_photos, held_back_top1, held_back_unknown_share: of the folds the calibration rests on.
+        unseen_product_auroc: how well evidence tells photos of a product in the catalogue from photos of one left out of it.
+        background_unknown_share: of drawn images without a product, by a recognizer that never saw their kind.
+    """
+
+    schema_version: int = RECOGNIZER_SCHEMA_VERSION
+    num_products: int
+    temperature: float
+    min_evidence: float
+    calibration: str
+    held_back_photos: int = 0
+    held_back_top1: float | None = None
+    held_back_unknown_share: float | None = None
+    unseen_product_auroc: float | None = None
+    background_unknown_share: float | None = None
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """Embeddings to unit vectors: signed root, centring, whitening, length 1.
+
+    Attributes:
+        mean_D, projection_DD: float32; projected = (rooted - mean_D) @ projection_DD.
+    """
+
+    mean_D: Floats
+    projection_DD: Floats
+
+    def __call__(self, embeddings_BD: NDArray[np.floating]) -> Floats:
+        return unit((rooted(embeddings_BD) - self.mean_D) @ self.projection_DD)
+
+
+def unit(vectors: NDArray[np.floating]) -> Floats:
+    """Rows of length 1; a zero row stays zero."""
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
+
+
+def rooted(embeddings_BD: NDArray[np.floating]) -> Floats:
+    """Unit vectors of square roots (the Hellinger map): strong channels of pooled, non-negative features no longer outvote the rest."""
+    return unit(np.sqrt(np.maximum(embeddings_BD, 0)))
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What a frame is compared with.
+
+    Attributes:
+        prototypes_PD: unit vectors in the whitened space; zeros for a product that cannot be recognised.
+        backgrounds_ND: drawn images without a product, whitened.
+    """
+
+    prototypes_PD: Floats
+    backgrounds_ND: Floats
+
+    @property
+    def recognisable_P(self) -> NDArray[np.bool_]:
+        return np.asarray(np.abs(self.prototypes_PD).sum(1) > 0)
+
+    def cosines(self, queries_BD: Floats, unseen_rows_B: Rows | None = None) -> Floats:
+        """(B, P) cosine to each prototype; -inf where there is none, or where it is the product left out for that query."""
+        cosines_BP = queries_BD @ self.prototypes_PD.T
+        cosines_BP[:, ~self.recognisable_P] = -np.inf
+        if unseen_rows_B is not None:
+            cosines_BP[np.arange(len(queries_BD)), unseen_rows_B] = -np.inf
+        return np.asarray(cosines_BP, np.float32)
+
+    def evidence(self, queries_BD: Floats, unseen_rows_B: Rows | None = None, kind_of_B: Rows | None = None, kind_of_N: Rows | None = None) -> Floats:
+        """(B, E) in EVIDENCE's order: cosine to the nearest prototype, its lead over the second, cosine to the nearest background.
+
+        `unseen_rows_B` leaves a product out for its own query; `kind_of_*` leaves a background's own kind out.
+        """
+        ranked = -np.sort(-self.cosines(queries_BD, unseen_rows_B), axis=1)
+        best = np.maximum(ranked[:, 0], -1)
+        second = np.maximum(ranked[:, 1], -1) if ranked.shape[1] > 1 else np.full_like(best, -1)
+        backgrounds_BN = queries_BD @ self.backgrounds_ND.T
+        if kind_of_B is not None and kind_of_N is not None:
+            backgrounds_BN[kind_of_B[:, None] == kind_of_N[None]] = -1
+        return np.stack([best, best - second, backgrounds_BN.max(1, initial=-1)], axis=1).astype(np.float32)
+
+
+class Recognizer:
+    """A fitted recognizer. Its answers do not depend on the other frames of a batch."""
+
+    def __init__(self, whitening: Whitening, gallery: Gallery, evidence_weights_E: Floats, facts: RecognizerFacts) -> None:
+        self.facts = facts
+        self._whitening = whitening
+        self._gallery = gallery
+        self._evidence_weights_E = evidence_weights_E
+        self._num_recognisable = int(gallery.recognisable_P.sum())
+
+    def recognize(self, embeddings_BD: NDArray[np.floating], top: int = 5) -> list[Recognition]:
+        """(B, D) embeddings as the image encoder makes them, to an answer each, of at most `top` products.
+
+        Raises:
+            ShapeError: embeddings of another width.
+        """
+        width = len(self._whitening.mean_D)
+        if embeddings_BD.ndim != 2 or embeddings_BD.shape[1] != width:
+            raise ShapeError(f"embeddings must be (B, {width}), got {embeddings_BD.shape}; use the encoder the recognizer was fitted with")
+        queries_BD = self._whitening(embeddings_BD)
+        cosines_BP = self._gallery.cosines(queries_BD)
+        chances_BP = softmax(cosines_BP / self.facts.temperature)
+        known_B = self._gallery.evidence(queries_BD) @ self._evidence_weights_E >= self.facts.min_evidence
+        order_BK = np.argsort(-cosines_BP, axis=1, kind="stable")[:, : min(top, self._num_recognisable)]
+        chances_BK = np.take_along_axis(chances_BP, order_BK, axis=1)
+        return [Recognition(bool(known), rows, chances) for known, rows, chances in zip(known_B, order_BK, chances_BK, strict=True)]
+
+    def save(self, folder: Path) -> None:
+        """Writes recognizer.safetensors and recognizer.json."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {
+            "mean": self._whitening.mean_D,
+            "projection": self._whitening.projection_DD,
+            "prototypes": self._gallery.prototypes_PD,
+            "backgrounds": self._gallery.backgrounds_ND,
+            "evidence_weights": self._evidence_weights_E,
+        }
+        save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, folder / "recognizer.safetensors")
+        (folder / "recognizer.json").write_text(json.dumps(self.facts.model_dump(mode="json"), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Recognizer":
+        """What `save` wrote.
+
+        Raises:
+            BundleError: a file is missing, damaged, or of another schema version.
+        """
+        try:
+            facts = RecognizerFacts.model_validate_json((folder / "recognizer.json").read_bytes())
+            tensors = load_file(folder / "recognizer.safetensors")
+            gallery = Gallery(tensors["prototypes"], tensors["backgrounds"])
+            whitening, weights = Whitening(tensors["mean"], tensors["projection"]), tensors["evidence_weights"]
+        except (OSError, ValidationError, SafetensorError, KeyError) as error:
+            raise BundleError(f"{folder} must hold a recognizer's two files, got {error}; fit and release again") from error
+        if facts.schema_version != RECOGNIZER_SCHEMA_VERSION:
+            raise BundleError(f"recognizer.json must have schema version {RECOGNIZER_SCHEMA_VERSION}, got {facts.schema_version}; release again with this code")
+        return cls(whitening, gallery, weights, facts)
+
+
+def softmax(logits_BP: Floats) -> Floats:
+    """Rows that sum to 1; -inf becomes 0."""
+    shifted = np.exp(logits_BP - logits_BP.max(axis=1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), np.float32)

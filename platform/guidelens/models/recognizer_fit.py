@@ -1,0 +1,233 @@
+"""Fits and calibrates the recognizer: whitening, prototypes, and by folds the temperature and the "not in the catalogue" rule."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.optimize import minimize_scalar
+from sklearn.covariance import ledoit_wolf_shrinkage
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from guidelens.config import RecognizerConfig
+from guidelens.encoders.image import load_image_encoder
+from guidelens.errors import ContractError, ShapeError
+from guidelens.models.backgrounds import background_embeddings
+from guidelens.models.recognizer import EVIDENCE, Floats, Gallery, Recognizer, RecognizerFacts, Rows, Whitening, rooted, softmax, unit
+
+# Letters as in recognizer.py; N = drawn backgrounds, H = photos held back by a fold.
+
+NUM_FOLDS = 4
+VISITS = 6
+"""Groups of photos that look alike, at most, a product is cut into for the folds."""
+_DEFAULT_TEMPERATURE = 0.06
+_CATALOGUE_SHARE = 0.5
+"""Weight of a catalogue image beside the photos of its product, which show it as cameras see it."""
+
+
+@dataclass(frozen=True)
+class Backgrounds:
+    """Embeddings (N, D) of images without a product, and the kind (N,) of each."""
+
+    embeddings: Floats
+    kinds: Rows
+
+
+@dataclass(frozen=True)
+class _HeldBack:
+    """Each photo as a recognizer saw it that was fitted without it: cosines (H, P), its product, and its evidence
+    with the product in the catalogue and with it left out."""
+
+    cosines_HP: Floats
+    rows_H: Rows
+    evidence_HE: Floats
+    unseen_evidence_HE: Floats
+    background_evidence_NE: Floats
+
+
+def fit_recognizer(
+    embeddings: NDArray[np.floating],
+    product_rows: NDArray[np.integer],
+    is_catalogue_image: NDArray[np.bool_],
+    num_products: int,
+    config: RecognizerConfig,
+    seed: int,
+    backgrounds: Backgrounds | None = None,
+) -> Recognizer:
+    """A recognizer of `num_products` products from their photos, catalogue images, or both.
+
+    Args:
+        embeddings: (M, D) as the image encoder makes them.
+        product_rows: (M,) in [0, num_products), -1 for a photo without a product, which is ignored.
+        is_catalogue_image: (M,) bool; a catalogue image weighs less than a photo where a product has both.
+        backgrounds: images without a product; by default drawn and embedded here, which takes seconds.
+
+    Raises:
+        ShapeError: lengths differ.
+        ContractError: not one labelled photo or catalogue image, or a row out of range.
+    """
+    labelled, rows, weights = _checked(embeddings, product_rows, is_catalogue_image, num_products)
+    drawn = backgrounds or Backgrounds(*background_embeddings(load_image_encoder(), seed))
+    whitening = _whitening(labelled, rows)
+    gallery = _gallery(whitening, labelled, rows, weights, num_products, drawn)
+    held = _hold_back(labelled, rows, weights, num_products, drawn, seed)
+    if held is None:
+        return _calibrated_on_backgrounds(whitening, gallery, num_products)
+    return _calibrated(whitening, gallery, held, num_products, config)
+
+
+def _checked(
+    embeddings: NDArray[np.floating], product_rows: NDArray[np.integer], is_catalogue_image: NDArray[np.bool_], num_products: int
+) -> tuple[Floats, Rows, Floats]:
+    """Labelled embeddings, their products and weights."""
+    if embeddings.ndim != 2 or product_rows.shape != (len(embeddings),) or is_catalogue_image.shape != (len(embeddings),):
+        raise ShapeError(
+            f"embeddings (M, D), product_rows (M,), is_catalogue_image (M,), got {embeddings.shape}, {product_rows.shape}, {is_catalogue_image.shape}"
+        )
+    known = product_rows >= 0
+    if not known.any():
+        raise ContractError(
+            "a recognizer needs at least one photo or catalogue image with a product, got none; add photos.csv or catalogue images and ingest again"
+        )
+    rows = product_rows[known].astype(np.int64)
+    if rows.max() >= num_products:
+        raise ContractError(f"product rows must be below {num_products}, got {rows.max()}")
+    is_beside_photos = is_catalogue_image[known] & np.isin(rows, rows[~is_catalogue_image[known]])
+    weights = np.where(is_beside_photos, _CATALOGUE_SHARE, 1.0).astype(np.float32)
+    return np.asarray(embeddings[known], np.float32), rows, weights
+
+
+def _whitening(embeddings: Floats, rows: Rows) -> Whitening:
+    """Inverse root of the covariance within products, shrunk as Ledoit and Wolf (2004) say; the identity where no product has two photos."""
+    points = rooted(embeddings).astype(np.float64)
+    mean_D = points.mean(0)
+    _, product_of, counts = np.unique(rows, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(counts), points.shape[1]))
+    np.add.at(sums, product_of, points)
+    repeated = counts[product_of] > 1
+    residuals = points[repeated] - (sums / counts[:, None])[product_of[repeated]]
+    if not len(residuals) or not residuals.any():
+        return Whitening(mean_D.astype(np.float32), np.eye(points.shape[1], dtype=np.float32))
+    covariance = residuals.T @ residuals / len(residuals)
+    shrinkage = float(ledoit_wolf_shrinkage(residuals, assume_centered=True))
+    level = np.trace(covariance) / len(covariance)
+    factor = np.linalg.cholesky((1 - shrinkage) * covariance / level + shrinkage * np.eye(len(covariance)))
+    return Whitening(mean_D.astype(np.float32), np.linalg.inv(factor).T.astype(np.float32))
+
+
+def _gallery(whitening: Whitening, embeddings: Floats, rows: Rows, weights: Floats, num_products: int, drawn: Backgrounds) -> Gallery:
+    photos_MD = whitening(embeddings)
+    sums_PD = np.zeros((num_products, photos_MD.shape[1]), np.float32)
+    np.add.at(sums_PD, rows, photos_MD * weights[:, None])
+    return Gallery(unit(sums_PD), whitening(drawn.embeddings))
+
+
+def _hold_back(embeddings: Floats, rows: Rows, weights: Floats, num_products: int, drawn: Backgrounds, seed: int) -> _HeldBack | None:
+    """Every photo whose product keeps another one outside its fold, judged by a fit without the fold."""
+    folds_M = np.full(len(rows), -1)
+    photos = weights == 1
+    folds_M[photos] = folds(embeddings[photos], rows[photos], seed)
+    parts: list[_HeldBack] = []
+    for fold in range(NUM_FOLDS):
+        kept = folds_M != fold
+        held = ~kept & np.isin(rows, rows[kept])
+        if not held.any():
+            continue
+        whitening = _whitening(embeddings[kept], rows[kept])
+        gallery = _gallery(whitening, embeddings[kept], rows[kept], weights[kept], num_products, drawn)
+        queries, its = whitening(embeddings[held]), rows[held]
+        kinds = gallery.evidence(gallery.backgrounds_ND, kind_of_B=drawn.kinds, kind_of_N=drawn.kinds)
+        parts.append(_HeldBack(gallery.cosines(queries), its, gallery.evidence(queries), gallery.evidence(queries, its), kinds))
+    if not parts:
+        return None
+    return _HeldBack(
+        np.concatenate([part.cosines_HP for part in parts]),
+        np.concatenate([part.rows_H for part in parts]),
+        np.concatenate([part.evidence_HE for part in parts]),
+        np.concatenate([part.unseen_evidence_HE for part in parts]),
+        np.concatenate([part.background_evidence_NE for part in parts]),
+    )
+
+
+def folds(embeddings: Floats, rows: Rows, seed: int) -> Rows:
+    """(M,) fold of each photo. Photos of a product that look alike (one shelf, one visit) stay together, so that a held-back photo
+    is as new to the recognizer as a frame of tomorrow, not a near-duplicate of one it has seen."""
+    points = rooted(embeddings)
+    folds_M = np.zeros(len(rows), np.int64)
+    load = np.zeros(NUM_FOLDS)
+    random = np.random.default_rng(seed)
+    for row in np.unique(rows):
+        members = np.flatnonzero(rows == row)
+        visit_of = _visits(points[members])
+        sizes = np.bincount(visit_of)
+        here = np.zeros(NUM_FOLDS)
+        for visit in sorted(range(len(sizes)), key=lambda visit: (-sizes[visit], random.random())):
+            fold = int(np.lexsort((load, here))[0])
+            folds_M[members[visit_of == visit]] = fold
+            here[fold] += sizes[visit]
+            load[fold] += sizes[visit]
+    return folds_M
+
+
+def _visits(points: Floats) -> Rows:
+    """Photos of one product in groups that look alike, by average linkage, numbered from 0."""
+    if len(points) <= VISITS:
+        return np.arange(len(points))
+    return np.asarray(fcluster(linkage(points, "average"), VISITS, "maxclust") - 1, np.int64)
+
+
+def _calibrated(whitening: Whitening, gallery: Gallery, held: _HeldBack, num_products: int, config: RecognizerConfig) -> Recognizer:
+    weights_E = _evidence_weights(held)
+    known, unseen, nothing = held.evidence_HE @ weights_E, held.unseen_evidence_HE @ weights_E, held.background_evidence_NE @ weights_E
+    min_evidence = _threshold(known, np.concatenate([unseen, nothing]), config.false_unknown_share)
+    facts = RecognizerFacts(
+        num_products=num_products,
+        temperature=_temperature(held.cosines_HP, held.rows_H),
+        min_evidence=min_evidence,
+        calibration="held_back_photos",
+        held_back_photos=len(known),
+        held_back_top1=float((held.cosines_HP.argmax(1) == held.rows_H).mean()),
+        held_back_unknown_share=float((known < min_evidence).mean()),
+        unseen_product_auroc=float(roc_auc_score(np.r_[np.ones(len(known)), np.zeros(len(unseen))], np.r_[known, unseen])),
+        background_unknown_share=float((nothing < min_evidence).mean()),
+    )
+    return Recognizer(whitening, gallery, weights_E, facts)
+
+
+def _calibrated_on_backgrounds(whitening: Whitening, gallery: Gallery, num_products: int) -> Recognizer:
+    """No photo can be held back: a frame is known when it lies nearer to some catalogue image than to every background."""
+    weights_E = np.array([{"prototype": 1.0, "background": -1.0}.get(name, 0.0) for name in EVIDENCE], np.float32)
+    facts = RecognizerFacts(num_products=num_products, temperature=_DEFAULT_TEMPERATURE, min_evidence=0.0, calibration="backgrounds_only")
+    return Recognizer(whitening, gallery, weights_E, facts)
+
+
+def _evidence_weights(held: _HeldBack) -> Floats:
+    """Logistic regression of "its product is in the catalogue" on evidence; the three sorts of examples weigh alike."""
+    sorts = (held.evidence_HE, held.unseen_evidence_HE, held.background_evidence_NE)
+    evidence = np.concatenate(sorts).astype(np.float64)
+    scale_E = np.maximum(evidence.std(0), 1e-6)
+    labels = np.concatenate([np.full(len(sort), number == 0) for number, sort in enumerate(sorts)])
+    weights = np.concatenate([np.full(len(sort), (2.0 if number == 0 else 1.0) / len(sort)) for number, sort in enumerate(sorts)])
+    model = LogisticRegression(C=1.0, max_iter=1000).fit(evidence / scale_E, labels, sample_weight=weights / weights.mean())
+    return np.asarray(model.coef_[0] / scale_E, np.float32)
+
+
+def _threshold(known: Floats, others: Floats, false_unknown_share: float) -> float:
+    """Keeps all but `false_unknown_share` of the known; where nearly all others lie lower still, halfway down to them."""
+    lowest = float(np.quantile(known, false_unknown_share, method="lower"))
+    highest_other = float(np.quantile(others, 0.99, method="higher"))
+    return lowest if highest_other >= lowest else (lowest + highest_other) / 2
+
+
+def _temperature(cosines_HP: Floats, rows_H: Rows) -> float:
+    """The temperature of least log-loss on held-back photos and, as they are few, one more photo that could show any product."""
+    can_be = np.isfinite(cosines_HP)
+
+    def loss(log_temperature: float) -> float:
+        logs = np.log(np.maximum(softmax(cosines_HP / np.float32(np.exp(log_temperature))), 1e-12))
+        of_any = np.where(can_be, logs, 0).sum(1) / can_be.sum(1)
+        return float(-(logs[np.arange(len(rows_H)), rows_H].sum() + of_any.mean()))
+
+    found = minimize_scalar(loss, bounds=(np.log(0.005), 0.0), method="bounded")
+    return float(np.exp(found.x))
