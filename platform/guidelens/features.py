@@ -18,7 +18,9 @@ import polars as pl
 import yaml
 
 from guidelens.config import FEATURE_SERVICE, FeatureConfig, Home
+from guidelens.data.pseudonyms import PseudonymousEvent
 from guidelens.data.shopper_features import ALWAYS
+from guidelens.data.shopper_updates import advanced
 from guidelens.errors import FeatureStoreError, NotFoundError
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.packed import PACKED_DTYPE
@@ -229,6 +231,16 @@ class OnlineReader:
         row = (_entity_key("shopper_key", shopper_key), {"packed": Value(bytes_val=packed)}, ALWAYS + timedelta(microseconds=as_of_us), None)
         with self._lock:
             self._online.online_write_batch(self._store.config, self._views[_PACKED_VIEW], [row], None)
+
+    def observe(self, events: Sequence[PseudonymousEvent]) -> None:
+        """Counts new events into their shoppers' rows (data/shopper_updates.py), a shopper that has none gets one.
+
+        Events must not have been observed before; of two processes observing one shopper at one time, one's may be lost
+        until the next materialization.
+        """
+        for shopper_key in sorted({event.shopper_key for event in events}):
+            mine = [event for event in events if event.shopper_key == shopper_key]
+            self.push_shopper(shopper_key, advanced(self.shopper(shopper_key), mine))
 
     def forget(self, shopper_key: str) -> int:
         """Removes the shopper's rows of all views; returns how many there were."""

@@ -17,11 +17,12 @@ from event_frames import at, event, frame
 
 from guidelens.config import FEATURE_SERVICE, FeatureConfig, Home
 from guidelens.data.product_features import product_rows
+from guidelens.data.pseudonyms import PseudonymousEvent
 from guidelens.data.shopper_features import shopper_rows
 from guidelens.data.visits import visits
 from guidelens.errors import NotFoundError
 from guidelens.features import ENTITY_COLUMNS, Features, StockAndPrice, feature_repo_path
-from guidelens.schemas.packed import PACKED_DTYPE
+from guidelens.schemas.packed import PACKED_DTYPE, decode
 from guidelens.schemas.tables import IMAGE_DIM, TEXT_DIM, Table
 
 NUM_SHOPPERS, NUM_PRODUCTS = 12, 5
@@ -186,6 +187,16 @@ def test_an_older_push_never_overwrites_a_newer_row(filled: Features) -> None:
     for pushed, expected in ((first, first), (second, second), (older, second), (first, second)):
         online.push_shopper("pushed", pushed)
         assert online.shopper("pushed") == expected
+
+
+def test_an_observed_event_is_in_the_shoppers_next_row(filled: Features) -> None:
+    key = "c" * 64
+    click = {"event_id": "e", "event_ts": at(0), "session_id": "s", "type": "click", "product_id": "p1"}
+    online = filled.online()
+    online.observe([PseudonymousEvent(**click, shopper_key=key, key_id="k", is_anonymous=False)])
+    rows, known = decode([online.shopper(key)])
+    assert known[0] and rows["num_recent"][0] == 1
+    assert online.forget(key) == 1
 
 
 def test_materializing_keeps_what_was_pushed_later(filled: Features) -> None:

@@ -119,6 +119,11 @@ def test_the_context_of_a_request_is_only_what_was_known_by_then():
     assert (second["focus_product_id"], second["frame_id"], second["query"]) == ("later", "2.jpg", "later")
 
 
+def test_an_impression_that_tells_its_own_query_needs_no_search_event():
+    rows = [event(0, "search", query="before"), *slate("r1", 1, ["p", "q"], query="asked now"), *slate("r2", 2, ["p"])]
+    assert requests(frame(rows))["query"].to_list() == ["asked now", "before"]
+
+
 def test_a_click_that_names_no_request_belongs_to_the_newest_slate_that_showed_the_product():
     rows = [*slate("r1", 0, ["p"]), *slate("r2", 10, ["p"]), *slate("r3", 20, ["q"]), *slate("r4", 40, ["p"]), event(30, "click", product_id="p")]
     found = requests(frame(rows))

@@ -21,6 +21,7 @@ _SESSION = ("shopper_key", "session_id")
 _VISIT = (*_SESSION, "product_id")
 _AR_TYPES = (EventType.AR_VIEW, EventType.AR_GESTURE, EventType.GUIDE_STEP, EventType.STEP_OUTCOME)
 _AFTERWARDS = (EventType.RETURN, EventType.FEEDBACK)
+_OWN_CONTEXT = ("frame_id", "query")
 _OBSERVED = ("browse_ms", "stay_ms", "depth", "view_ms")
 
 
@@ -146,8 +147,8 @@ def requests(events: pl.DataFrame, purchase_window_h: float = 24.0) -> pl.DataFr
     """One row a slate: what was known when it was asked for, what was shown, and what came of it.
 
     A slate is the impressions of one request_id; impressions without one form a slate where they share session and time.
-    Context (frame_id, query, focus_product_id) is the newest that the session's `search` and `ar_open` events at or
-    before request_ts told. List columns run by position and have one length K; a product shown twice counts once.
+    Context (frame_id, query, focus_product_id) is what the impressions themselves tell, else the newest that the session's
+    `search` and `ar_open` events at or before request_ts told. List columns run by position and have one length K; a product shown twice counts once.
 
     Returns:
         request_id, session_id, shopper_key, is_anonymous, request_ts, channel, device, frame_id, query, focus_product_id
@@ -166,7 +167,7 @@ def requests(events: pl.DataFrame, purchase_window_h: float = 24.0) -> pl.DataFr
         .group_by("request_id", maintain_order=True)
         .agg(
             *(pl.col(name).first() for name in ("session_id", "shopper_key", "is_anonymous", "request_ts")),
-            *(pl.col(name).drop_nulls().first() for name in ("channel", "device")),
+            *(pl.col(name).drop_nulls().first() for name in ("channel", "device", *_OWN_CONTEXT)),
             *(pl.col(name) for name in per_item),
         )
         .rename({"product_id": "slate_product_id"})
@@ -183,7 +184,7 @@ def _shown(events: pl.DataFrame) -> pl.DataFrame:
         pl.coalesce("request_id", made_up).alias("request_id"),
         pl.col("propensity").fill_null(float("nan")),
     )
-    columns = [*_VISIT, "is_anonymous", "request_id", "position", "propensity", "channel", "device"]
+    columns = [*_VISIT, "is_anonymous", "request_id", "position", "propensity", "channel", "device", *_OWN_CONTEXT]
     return (
         shown.with_columns(pl.col("event_ts").min().over("request_id").alias("request_ts"))
         .sort("request_id", "position", *EVENT_ORDER)
@@ -226,8 +227,9 @@ def _with_context(slates: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
     )
     told = starts.select(*_SESSION, "event_ts", *(pl.col(name).forward_fill().over(_SESSION) for name in ("frame_id", "query", "focus_product_id")))
     told = told.unique([*_SESSION, "event_ts"], keep="last", maintain_order=True).sort("event_ts")
-    asked = slates.sort("request_ts")
-    return asked.join_asof(told, left_on="request_ts", right_on="event_ts", by=list(_SESSION), strategy="backward", check_sortedness=False)
+    asked = slates.sort("request_ts").rename({name: f"own_{name}" for name in _OWN_CONTEXT})
+    found = asked.join_asof(told, left_on="request_ts", right_on="event_ts", by=list(_SESSION), strategy="backward", check_sortedness=False)
+    return found.with_columns(pl.coalesce(f"own_{name}", name).alias(name) for name in _OWN_CONTEXT)
 
 
 def plans(events: pl.DataFrame) -> pl.DataFrame:
