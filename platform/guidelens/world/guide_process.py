@@ -1,6 +1,6 @@
 """The AR session as a finite-horizon decision process on a discrete hidden state, simulated for many sessions at once.
 
-State: interest 0-4, doubts about look, fit, quality and value 0-2 each, patience 0-4, in cart, coupons given 0-2, checkout called.
+State: interest 0-4, patience 0-4, doubts about look, fit, quality and value 0-2 each, in cart, coupons given 0-2, checkout called.
 A step settles (or not) the doubt it works on, moves interest and patience, and then the shopper leaves, buys, puts into the
 cart or goes on. Knows nothing of who chooses the steps.
 """
@@ -11,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guidelens.schemas.steps import MAX_STEPS, OUTCOME_INDEX
-from guidelens.world.guide_tables import ASK, CHECKOUT, COUPON, FAILED, FIT, HUMAN, NOTHING, NUM_TYPES, QUALITY, QUIET, SETTLED, step_tables
+from guidelens.world.guide_tables import ASK, CHECKOUT, COUPON, FAILED, FIT, HUMAN, NOTHING, NUM_TYPES, QUALITY, QUIET, SECOND_COUPON, SETTLED, step_tables
 from guidelens.world.latents import Floats, Ints
 from guidelens.world.parameters import GuideParameters
 
 NUM_UNIFORMS = 8
 """Uniform draws a step: settle, interest, patience, hazard, engaged, view time, gestures, kept."""
-DIMS = (5, 3, 3, 3, 3, 5, 2, 3, 2)
+DIMS = (5, 5, 3, 3, 3, 3, 2, 3, 2)
 NUM_STATES = int(np.prod(DIMS))
+_ENGAGED = (0.08, 0.25, 0.86)
+"""Chance of an engaged outcome where a step had nothing to settle, failed, or settled."""
 NONE, ENGAGED, CART, PURCHASE, LEFT = (OUTCOME_INDEX[name] for name in ("none", "engaged", "cart", "purchase", "left"))
 
 
@@ -35,12 +37,12 @@ class HiddenState:
 
     @classmethod
     def from_columns(cls, columns: NDArray[np.int64]) -> "HiddenState":
-        return cls(columns[:, 0], columns[:, 1:5], columns[:, 5], columns[:, 6], columns[:, 7], columns[:, 8])
+        return cls(columns[:, 0], columns[:, 2:6], columns[:, 1], columns[:, 6], columns[:, 7], columns[:, 8])
 
     @property
     def index(self) -> Ints:
         """(B,) row of the state among NUM_STATES."""
-        columns = [self.interest, *self.doubts.T, self.patience, self.in_cart, self.coupons, self.called]
+        columns = [self.interest, self.patience, *self.doubts.T, self.in_cart, self.coupons, self.called]
         rows: Ints = np.ravel_multi_index(columns, DIMS).astype(np.int64)
         return rows
 
@@ -103,15 +105,48 @@ def advance(combo: Ints, kind: Ints, sees_ar: NDArray[np.bool_], state: HiddenSt
     bought = draws[:, 3] < buy
     left = ~bought & (draws[:, 3] < buy + leave)
     carted = ~bought & ~left & (draws[:, 3] < buy + leave + cart)
-    engaged = draws[:, 4] < np.array([0.12, 0.22, 0.8])[flag] + 0.05 * moved.interest
-    outcome = np.where(bought, PURCHASE, np.where(left, LEFT, np.where(carted, CART, np.where(engaged, ENGAGED, NONE))))
     keeps, earns = purchase_value(combo, moved, is_human, parameters)
     kept = bought & (draws[:, 7] < keeps)
     value = np.where(kept, earns, np.where(bought, -parameters.return_cost, 0.0))
     value = value - np.where(left, np.asarray(parameters.annoyance)[moved.patience], 0.0) - parameters.human_cost * is_human
+    outcome = np.where(bought, PURCHASE, np.where(left, LEFT, _lasting_outcome(moved, flag, carted, draws)))
     view_ms, gestures = _signals(moved, state, flag, step, draws, sees_ar)
     after = replace(moved, in_cart=np.where(carted, 1, moved.in_cart))
     return StepResult(after, outcome.astype(np.int64), view_ms, gestures, value, kept, bought | left | is_human)
+
+
+@dataclass(frozen=True)
+class LastingStep:
+    """A step after which the session is made to go on. value: expected at once, shares of the margin; go_on: the chance that it would."""
+
+    state: HiddenState
+    outcome: Ints
+    view_ms: Floats
+    gestures: Ints
+    value: Floats
+    go_on: Floats
+
+
+def advance_lasting(
+    combo: Ints, kind: Ints, sees_ar: NDArray[np.bool_], state: HiddenState, step: Ints, draws: Floats, parameters: GuideParameters
+) -> LastingStep:
+    """As `advance`, but given that the shopper neither buys nor leaves; what these would have brought comes back as an expectation."""
+    moved, flag = _move(combo, kind, state, step, draws)
+    is_human = step == HUMAN
+    buy, leave, cart = hazards(combo, moved, step == CHECKOUT, step == QUIET, is_human, parameters)
+    keeps, earns = purchase_value(combo, moved, is_human, parameters)
+    value = buy * (keeps * earns - (1 - keeps) * parameters.return_cost) - leave * np.asarray(parameters.annoyance)[moved.patience]
+    go_on = 1 - buy - leave
+    carted = draws[:, 3] * go_on < cart
+    view_ms, gestures = _signals(moved, state, flag, step, draws, sees_ar)
+    after = replace(moved, in_cart=np.where(carted, 1, moved.in_cart))
+    outcome = _lasting_outcome(moved, flag, carted, draws)
+    return LastingStep(after, outcome.astype(np.int64), view_ms, gestures, value - parameters.human_cost * is_human, np.where(is_human, 0.0, go_on))
+
+
+def _lasting_outcome(moved: HiddenState, flag: Ints, carted: NDArray[np.bool_], draws: Floats) -> Ints:
+    engaged = draws[:, 4] < np.array(_ENGAGED)[flag] + 0.03 * moved.interest
+    return np.where(carted, CART, np.where(engaged, ENGAGED, NONE))
 
 
 def _move(combo: Ints, kind: Ints, state: HiddenState, step: Ints, draws: Floats) -> tuple[HiddenState, Ints]:
@@ -119,7 +154,7 @@ def _move(combo: Ints, kind: Ints, state: HiddenState, step: Ints, draws: Floats
     tables, rows = step_tables(), np.arange(len(step))
     target = tables.targets[kind, step]
     level = np.where(target >= 0, state.doubts[rows, target], 0)
-    chance = tables.settle[combo, step, level] * np.where((step == COUPON) & (state.coupons > 0), 0.4, 1.0)
+    chance = tables.settle[combo, step, level] * np.where((step == COUPON) & (state.coupons > 0), SECOND_COUPON, 1.0)
     settled = (level > 0) & (draws[:, 0] < chance)
     flag = np.where(settled, SETTLED, np.where(level > 0, FAILED, NOTHING))
     doubts = state.doubts.copy()
@@ -183,8 +218,8 @@ def initial_state(
     doubts = (strength + normal[:, 1:5] > 0).astype(np.int64) + (strength + normal[:, 1:5] > 0.9)
     start = np.zeros((len(kind), len(DIMS)), dtype=np.int64)
     start[:, 0] = interest
-    start[:, 1:5] = doubts
-    start[:, 5] = np.clip(np.floor(2.9 + 0.9 * patience + 0.5 * normal[:, 5]), 0, 4)
+    start[:, 2:6] = doubts
+    start[:, 1] = np.clip(np.floor(2.9 + 0.9 * patience + 0.5 * normal[:, 5]), 0, 4)
     return start
 
 

@@ -38,20 +38,22 @@ _TARGETS: dict[str, tuple[int, int, int, int, int]] = {
 # Chance to settle a mild and a strong doubt.
 _SETTLE: dict[str, tuple[float, float]] = {
     "show_info": (0.75, 0.25), "show_3d": (0.75, 0.35), "place_in_room": (0.9, 0.8), "try_on": (0.9, 0.8), "compare_similar": (0.7, 0.35), "show_reviews": (0.75, 0.5),
-    "show_bundle": (0.45, 0.2), "offer_coupon": (0.7, 0.45), "ask_preference": (0.4, 0.2), "call_to_checkout": (0, 0), "hand_to_human": (0, 0), "stay_quiet": (0, 0),
+    "show_bundle": (0.45, 0.2), "offer_coupon": (0.7, 0.45), "ask_preference": (0.25, 0.1), "call_to_checkout": (0, 0), "hand_to_human": (0, 0), "stay_quiet": (0, 0),
 }  # fmt: skip
 # Chance that a step costs one level of patience when it had nothing to settle, failed, or settled something.
 _DRAIN: dict[str, tuple[float, float, float]] = {
-    "show_info": (0.5, 0.45, 0.15), "show_3d": (0.45, 0.4, 0.1), "place_in_room": (0.45, 0.45, 0.1), "try_on": (0.45, 0.45, 0.1), "compare_similar": (0.6, 0.5, 0.2),
-    "show_reviews": (0.55, 0.45, 0.15), "show_bundle": (0.65, 0.6, 0.25), "offer_coupon": (0.35, 0.3, 0.1), "ask_preference": (0.65, 0.65, 0.5),
-    "call_to_checkout": (0.8, 0.8, 0.8), "hand_to_human": (0, 0, 0), "stay_quiet": (0.12, 0.12, 0.12),
+    "show_info": (0.65, 0.5, 0.12), "show_3d": (0.6, 0.45, 0.1), "place_in_room": (0.6, 0.5, 0.1), "try_on": (0.6, 0.5, 0.1), "compare_similar": (0.7, 0.55, 0.15),
+    "show_reviews": (0.65, 0.5, 0.12), "show_bundle": (0.7, 0.6, 0.2), "offer_coupon": (0.4, 0.35, 0.1), "ask_preference": (0.35, 0.35, 0.3),
+    "call_to_checkout": (0.8, 0.8, 0.8), "hand_to_human": (0, 0, 0), "stay_quiet": (0.15, 0.15, 0.15),
 }  # fmt: skip
 # Chance that interest falls by one, the same three cases.
 _COOL: dict[str, tuple[float, float, float]] = {
-    "show_info": (0.14, 0.12, 0.02), "show_3d": (0.12, 0.12, 0.02), "place_in_room": (0.14, 0.16, 0.02), "try_on": (0.12, 0.16, 0.02), "compare_similar": (0.3, 0.25, 0.08),
-    "show_reviews": (0.16, 0.16, 0.03), "show_bundle": (0.28, 0.28, 0.05), "offer_coupon": (0.08, 0.08, 0.0), "ask_preference": (0.12, 0.12, 0.05),
-    "call_to_checkout": (0.3, 0.3, 0.3), "hand_to_human": (0, 0, 0), "stay_quiet": (0.12, 0.12, 0.12),
+    "show_info": (0.2, 0.12, 0.02), "show_3d": (0.2, 0.12, 0.02), "place_in_room": (0.22, 0.16, 0.02), "try_on": (0.22, 0.16, 0.02), "compare_similar": (0.35, 0.25, 0.05),
+    "show_reviews": (0.25, 0.16, 0.03), "show_bundle": (0.33, 0.28, 0.05), "offer_coupon": (0.12, 0.1, 0.0), "ask_preference": (0.08, 0.08, 0.04),
+    "call_to_checkout": (0.35, 0.35, 0.35), "hand_to_human": (0, 0, 0), "stay_quiet": (0.1, 0.1, 0.1),
 }  # fmt: skip
+SECOND_COUPON = 0.4
+"""What a second coupon is worth of the first."""
 _WARM: dict[str, float] = {"try_on": 0.6, "place_in_room": 0.55, "show_3d": 0.5, "show_bundle": 0.5}
 
 
@@ -107,12 +109,12 @@ def step_tables() -> StepTables:
     settle = settle.clip(0, 0.97)
     for name in ("show_info", "ask_preference", "show_bundle"):
         second[:, step[name], :] = 0.45 * expert[:, None]
-    second[:, step["ask_preference"], :] += 0.2
+    drain[:, step["ask_preference"]] += 0.3 * expert[:, None]
     second[:, CHECKOUT, :] = 0.35
     distraction[:, step["compare_similar"]] = 0.45
     distraction[:, step["show_bundle"]] = 0.3
     rest[:, QUIET] = np.where(expert == 1, 0.5, 0.15)
-    cool[:, QUIET] += 0.22 * (1 - expert)[:, None]
+    cool[:, QUIET] += 0.3 * (1 - expert)[:, None]
     weights = np.stack(
         [np.where((kind == 1) | (kind == 2), 0.9, 0.6), np.where((kind == 0) | (kind == 2), 0.9, 0.5), 0.55 + 0.35 * careful, 0.5 + 0.45 * frugal], axis=1
     )

@@ -45,16 +45,16 @@ class SlateParameters(Frozen):
 class AppealParameters(Frozen):
     """appeal = bias + weights x terms; a click is examination x logistic(appeal)."""
 
-    bias: float = -4.4
-    taste: float = 1.15
-    family: float = 0.75
-    quality: float = 0.35
+    bias: float = -4.2
+    taste: float = 0.8
+    family: float = 0.5
+    quality: float = 0.3
     price: float = 0.35
     popularity: float = 0.3
-    context: float = 1.25
-    noise: float = 0.35
+    context: float = 0.85
+    noise: float = 1.1
     cart_bias: float = -3.2
-    purchase_given_cart: Share = 0.3
+    purchase_given_cart: Share = 0.025
 
 
 class InterestParameters(Frozen):
@@ -70,23 +70,23 @@ class InterestParameters(Frozen):
 class GuideParameters(Frozen):
     """The AR decision process; guide_process.py says how they are used. Money is in shares of the product's margin."""
 
-    ar_scan: float = 0.75
-    ar_click: float = 0.5
+    ar_scan: float = 0.64
+    ar_click: float = 0.4
     """Chance that a scan, or a click, turns into an AR session, at mean AR affinity."""
     script_share: Share = 0.6
-    buy_bias: float = -4.9
-    buy_readiness: float = 0.95
-    buy_cart: float = 0.9
-    buy_checkout: float = 2.1
-    buy_quiet_expert: float = 1.2
-    cart_bias: float = -3.1
+    buy_bias: float = -8.1
+    buy_readiness: float = 1.15
+    buy_cart: float = 1.9
+    buy_checkout: float = 2.6
+    buy_quiet_expert: float = 1.4
+    cart_bias: float = -2.9
     cart_readiness: float = 0.8
     leave: tuple[float, float, float, float, float] = (0.5, 0.26, 0.12, 0.05, 0.02)
     """Hazard of leaving after a step, by patience."""
-    annoyance: tuple[float, float, float, float, float] = (0.10, 0.05, 0.02, 0.0, 0.0)
+    annoyance: tuple[float, float, float, float, float] = (0.05, 0.025, 0.01, 0.0, 0.0)
     """Cost of a leaving shopper, by patience."""
     coupon_cost: tuple[float, float, float] = (0.0, 0.28, 0.5)
-    human_cost: float = 0.12
+    human_cost: float = 0.1
     return_cost: float = 0.15
 
 

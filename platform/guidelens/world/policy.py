@@ -37,9 +37,9 @@ class GuidePolicy(Protocol):
 
 # A script is an order of preference: the first allowed step not yet taken comes next.
 _SCRIPTS: dict[str, tuple[str, ...]] = {
-    "room": ("show_info", "show_3d", "place_in_room", "show_reviews", "compare_similar", "call_to_checkout", "offer_coupon", "show_bundle"),
+    "room": ("show_info", "place_in_room", "show_3d", "show_reviews", "call_to_checkout", "compare_similar", "offer_coupon", "show_bundle"),
     "front": ("show_info", "try_on", "show_reviews", "show_bundle", "call_to_checkout", "offer_coupon", "compare_similar", "show_3d"),
-    "worn": ("show_info", "show_3d", "try_on", "compare_similar", "show_reviews", "call_to_checkout", "offer_coupon", "show_bundle"),
+    "worn": ("show_info", "try_on", "show_3d", "show_reviews", "call_to_checkout", "compare_similar", "offer_coupon", "show_bundle"),
     "solid": ("show_info", "show_3d", "show_reviews", "compare_similar", "call_to_checkout", "offer_coupon", "show_bundle", "stay_quiet"),
     "plain": ("show_info", "show_bundle", "show_reviews", "call_to_checkout", "offer_coupon", "compare_similar", "stay_quiet", "ask_preference"),
 }

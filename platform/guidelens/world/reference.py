@@ -4,22 +4,25 @@ Linear Q functions over a summary of the session so far, one a product kind and 
 rolls out the policy of the rounds before with some noise. A lower bound on the best such policy, and called so.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.steps import MAX_STEPS, NUM_STEPS, allowed_next
-from guidelens.world.guide_process import CART, ENGAGED, LEFT, NONE, PURCHASE
+from guidelens.world.guide_process import CART, ENGAGED, NONE, NUM_UNIFORMS, HiddenState, advance_lasting
 from guidelens.world.guide_tables import ASK
 from guidelens.world.latents import KINDS, Floats, Ints
 from guidelens.world.parameters import GuideParameters
 from guidelens.world.policy import Observed
-from guidelens.world.rollout import GuideSessions, Rollout, run, session_draws
+from guidelens.world.rollout import GuideSessions
 
 _RIDGE = 3.0
-_CHUNK = 50_000
+_CHUNK = 25_000
+_EXPLORE = (1.0, 0.35, 0.25, 0.2)
+_LEAST_WEIGHT = 0.15
 
 
 @dataclass(frozen=True)
@@ -52,15 +55,14 @@ def features(visible: Visible, observed: Observed) -> NDArray[np.float32]:
     taps = observed.gestures[:, :length].sum(axis=1).astype(np.float32) / max(length, 1)
     last = (outcomes[:, -1] == ENGAGED).astype(np.float32) if length else np.zeros(num, np.float32)
     quiet = (outcomes[:, -1] == NONE).astype(np.float32) if length else np.zeros(num, np.float32)
-    place_one_hot = np.zeros((num, MAX_STEPS), np.float32)
-    place_one_hot[:, length] = 1
+    at = np.zeros((num, MAX_STEPS), np.float32)
+    at[:, length] = 1
+    left = np.float32(1 - length / MAX_STEPS)
     mood = np.column_stack(
-        [in_cart, engaged / MAX_STEPS, view, taps, last, quiet, in_cart * view, in_cart * taps, view * view, taps * taps, view * length / 8, taps * length / 8]
+        [in_cart, engaged / MAX_STEPS, view, taps, last, quiet, in_cart * view, in_cart * taps, view * view, taps * taps, view * left, taps * left]
     )
-    crossed = (mood[:, :4, None] * who[:, None, :]).reshape(num, -1)
-    return np.concatenate(
-        [place_one_hot, met.reshape(num, -1), answer, mood, who, crossed, in_cart[:, None] * met[:, :, 1], who[:, :1] * 0 + length * who / 8], axis=1
-    ).astype(np.float32)
+    parts = [at, met.reshape(num, -1), answer, mood, who, in_cart[:, None] * met[:, :, 1], in_cart[:, None] * at, last[:, None] * at]
+    return np.concatenate(parts, axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,9 @@ class QPolicy:
     draws: Floats
 
     def act(self, observed: Observed) -> NDArray[np.int64]:
-        x = features(self.visible, observed)
-        chosen = best_step(x, self.visible.kind[observed.session_rows], self.weights, observed.allowed)[0]
+        chosen = np.zeros(len(observed.allowed), dtype=np.int64)
+        if self.explore < 1:
+            chosen = best_step(features(self.visible, observed), self.visible.kind[observed.session_rows], self.weights, observed.allowed)[0]
         if self.explore == 0:
             return chosen
         draws = self.draws[observed.session_rows, observed.length]
@@ -96,74 +99,115 @@ def best_step(x: NDArray[np.float32], kind: Ints, weights: Floats, allowed: NDAr
     return best, np.where(np.isfinite(value), value, 0.0)
 
 
+@dataclass(frozen=True)
+class _Logs:
+    """Simulated sessions made to last, (B, 8) each but length (B,) and rows (B,): the sessions they are runs of.
+
+    value: expected at once at each step; go_on: chance that the session would have lasted; weight: product of the earlier go_on.
+    """
+
+    rows: Ints
+    steps: NDArray[np.int8]
+    outcomes: NDArray[np.int8]
+    view_ms: NDArray[np.float32]
+    gestures: NDArray[np.int16]
+    value: NDArray[np.float32]
+    go_on: NDArray[np.float32]
+    weight: NDArray[np.float32]
+    length: Ints
+
+
 class ReferenceFit:
-    """Fits the reference on the sessions of a world, drawn again and again until `num_sessions` were simulated."""
+    """Fits the reference on the sessions of a world, drawn again and again until `num_sessions` were simulated.
+
+    The simulator makes sessions last and weighs them by the chance that they do, and hands out expected values in place of drawn
+    ones: far less noise from as many sessions. Values are shares of the margin, so that dear products do not outshout the rest.
+    """
 
     def __init__(self, sessions: GuideSessions, visible: Visible, parameters: GuideParameters, seed: int) -> None:
         self.sessions, self.visible, self.parameters, self.seed = sessions, visible, parameters, seed
 
     def fit(self, num_sessions: int, num_rounds: int = 4) -> Floats:
-        """(kinds, NUM_STEPS, D) weights. The scale of the margin is divided out, so that dear products do not outshout the rest."""
+        """(kinds, NUM_STEPS, D) weights."""
         width = features(self.visible, _empty(self.sessions)).shape[1]
         weights = np.zeros((len(KINDS), NUM_STEPS, width))
-        moments = np.zeros((MAX_STEPS, 0))
-        del moments
-        for round_number in range(num_rounds):
-            chunks = []
-            for start in range(0, num_sessions // num_rounds, _CHUNK):
-                chunks.append(self._roll(weights, round_number, start, min(_CHUNK, num_sessions // num_rounds - start)))
-            weights = self._backward(weights, chunks)
+        a_round = num_sessions // num_rounds
+        with threadpool_limits(1):
+            for number in range(num_rounds):
+                logs = [self._roll(weights, number, start, min(_CHUNK, a_round - start)) for start in range(0, a_round, _CHUNK)]
+                weights = self._backward(logs)
         return weights
 
-    def _roll(self, weights: Floats, round_number: int, start: int, num: int) -> tuple[Ints, Rollout]:
-        rng = np.random.Generator(np.random.Philox(key=sub_seed(self.seed, f"reference/{round_number}/{start}")))
+    def _roll(self, weights: Floats, number: int, start: int, num: int) -> _Logs:
+        """Sessions under the policy of the round before, with noise; in round 0 all noise."""
+        rng = np.random.Generator(np.random.Philox(key=sub_seed(self.seed, f"reference/{number}/{start}")))
         rows = rng.integers(0, self.sessions.num, num)
-        explore = (1.0, 0.35, 0.25, 0.2)[min(round_number, 3)]
-        visible = Visible(self.visible.numbers[rows], self.visible.kind[rows])
-        policy = QPolicy(visible, weights, explore, rng.random((num, MAX_STEPS, 2)))
-        return rows, run(self.sessions.take(rows), policy, rng.random((num, MAX_STEPS, 8)), self.parameters)
+        sessions = self.sessions.take(rows)
+        policy = QPolicy(Visible(self.visible.numbers[rows], self.visible.kind[rows]), weights, _EXPLORE[min(number, 3)], rng.random((num, MAX_STEPS, 2)))
+        draws = rng.random((num, MAX_STEPS, NUM_UNIFORMS))
+        logs = _Logs(
+            rows,
+            np.full((num, MAX_STEPS), -1, np.int8),
+            np.full((num, MAX_STEPS), -1, np.int8),
+            np.zeros((num, MAX_STEPS), np.float32),
+            np.zeros((num, MAX_STEPS), np.int16),
+            np.zeros((num, MAX_STEPS), np.float32),
+            np.zeros((num, MAX_STEPS), np.float32),
+            np.zeros((num, MAX_STEPS), np.float32),
+            np.zeros(num, np.int64),
+        )
+        state, live, weight = HiddenState.from_columns(sessions.start), np.arange(num), np.ones(num, np.float32)
+        for place in range(MAX_STEPS):
+            allowed = allowed_next(sessions.base[live], logs.steps[live], place)
+            step = policy.act(Observed(live, logs.steps[live], logs.outcomes[live], logs.view_ms[live], logs.gestures[live], place, allowed))
+            result = advance_lasting(sessions.combo[live], sessions.kind[live], sessions.sees_ar[live], state, step, draws[live, place], self.parameters)
+            logs.steps[live, place], logs.outcomes[live, place] = step, result.outcome
+            logs.view_ms[live, place], logs.gestures[live, place] = result.view_ms, result.gestures
+            logs.value[live, place], logs.go_on[live, place], logs.weight[live, place] = result.value, result.go_on, weight
+            logs.length[live] = place + 1
+            weight = weight * result.go_on.astype(np.float32)
+            stays = np.flatnonzero(weight > _LEAST_WEIGHT)
+            live, state, weight = live[stays], result.state.take(stays), weight[stays]
+        return logs
 
-    def _backward(self, weights: Floats, chunks: list[tuple[Ints, Rollout]]) -> Floats:
-        """One backward pass: the target of a step is what the session earned at it, or the best Q of the next moment."""
-        rows = np.concatenate([one for one, _ in chunks])
-        join = {name: np.concatenate([getattr(log, name) for _, log in chunks]) for name in ("steps", "outcomes", "view_ms", "gestures", "value")}
-        kind, base = self.visible.kind[rows], self.sessions.base[rows]
-        visible = Visible(self.visible.numbers[rows], kind)
-        length = (join["steps"] >= 0).sum(axis=1)
-        earned = join["value"] / self.sessions.margin[rows]
-        fitted = weights.copy()
-        gram = np.zeros((len(KINDS), NUM_STEPS, weights.shape[2], weights.shape[2]), np.float32)
-        cross = np.zeros((len(KINDS), NUM_STEPS, weights.shape[2]))
-        target = earned.copy()
+    def _backward(self, chunks: list[_Logs]) -> Floats:
+        """One backward pass: a step is worth what it brings at once, and the best Q of the moment after it."""
+        logs = _Logs(*(np.concatenate([getattr(chunk, item.name) for chunk in chunks]) for item in fields(_Logs)))
+        kind, base = self.visible.kind[logs.rows], self.sessions.base[logs.rows]
+        visible = Visible(self.visible.numbers[logs.rows], kind)
+        width = features(self.visible, _empty(self.sessions)).shape[1]
+        gram, cross = np.zeros((len(KINDS), NUM_STEPS, width, width), np.float32), np.zeros((len(KINDS), NUM_STEPS, width))
+        fitted = np.zeros(cross.shape)
         for place in range(MAX_STEPS - 1, -1, -1):
-            live = np.flatnonzero(length > place)
-            seen = Observed(
-                live,
-                join["steps"][live],
-                join["outcomes"][live],
-                join["view_ms"][live],
-                join["gestures"][live],
-                place,
-                np.ones((len(live), NUM_STEPS), np.bool_),
-            )
-            x = features(visible, seen)
-            step = join["steps"][live, place].astype(np.int64)
-            self._accumulate(gram, cross, x, kind[live], step, target[live])
+            for start in range(0, len(logs.rows), _CHUNK):
+                live = start + np.flatnonzero(logs.length[start : start + _CHUNK] > place)
+                after = self._best_after(visible, base, logs, live, place + 1, fitted)
+                x = features(visible, self._seen(logs, live, place))
+                target = logs.value[live, place] + logs.go_on[live, place] * after
+                _accumulate(gram, cross, x, kind[live], logs.steps[live, place].astype(np.int64), target, logs.weight[live, place])
             fitted = _solve(gram, cross)
-            if place == 0:
-                break
-            allowed = allowed_next(base[live], join["steps"][live], place)
-            target[live] = best_step(x, kind[live], fitted, allowed)[1]
         return fitted
 
-    def _accumulate(self, gram: NDArray[np.float32], cross: Floats, x: NDArray[np.float32], kind: Ints, step: Ints, target: Floats) -> None:
-        for one in range(len(KINDS)):
-            for action in range(NUM_STEPS):
-                mine = (kind == one) & (step == action)
-                if mine.any():
-                    part = x[mine]
-                    gram[one, action] += part.T @ part
-                    cross[one, action] += part.T @ target[mine]
+    def _best_after(self, visible: Visible, base: NDArray[np.bool_], logs: _Logs, live: Ints, place: int, fitted: Floats) -> Floats:
+        """(B,) best Q once `place` steps were taken; 0 where the plan is at its end."""
+        if place == MAX_STEPS:
+            return np.zeros(len(live))
+        allowed = allowed_next(base[live], logs.steps[live], place)
+        return best_step(features(visible, self._seen(logs, live, place)), visible.kind[live], fitted, allowed)[1]
+
+    def _seen(self, logs: _Logs, live: Ints, place: int) -> Observed:
+        return Observed(live, logs.steps[live], logs.outcomes[live], logs.view_ms[live], logs.gestures[live], place, np.ones((len(live), NUM_STEPS), np.bool_))
+
+
+def _accumulate(gram: NDArray[np.float32], cross: Floats, x: NDArray[np.float32], kind: Ints, step: Ints, target: Floats, weight: NDArray[np.float32]) -> None:
+    """Adds weighted samples to the normal equations of each kind and step."""
+    order = np.argsort(kind * NUM_STEPS + step, kind="stable")
+    groups, starts = np.unique((kind * NUM_STEPS + step)[order], return_index=True)
+    for group, part in zip(groups, np.split(order, starts[1:]), strict=True):
+        mine = x[part]
+        weighted = mine * weight[part, None]
+        gram[group // NUM_STEPS, group % NUM_STEPS] += weighted.T @ mine
+        cross[group // NUM_STEPS, group % NUM_STEPS] += weighted.T @ target[part]
 
 
 def _solve(gram: NDArray[np.float32], cross: Floats) -> Floats:
@@ -183,6 +227,3 @@ def _empty(sessions: GuideSessions) -> Observed:
     return Observed(
         one, np.full((1, 8), -1, np.int8), np.full((1, 8), -1, np.int8), np.zeros((1, 8), np.float32), np.zeros((1, 8), np.int16), 0, sessions.base[:1]
     )
-
-
-__all__ = ["LEFT", "PURCHASE", "QPolicy", "ReferenceFit", "Visible", "session_draws"]

@@ -143,7 +143,7 @@ def _contexts(shop: Shop, moments: Moments, liked: Floats, fixed: Floats) -> tup
     kind = np.where(fixed[:, 1] < scan_share, SCAN, np.where(fixed[:, 1] < scan_share + slates.text_share, TEXT, FEED)).astype(np.int64)
     pictured = np.zeros(shop.products.num, dtype=np.bool_)
     pictured[shop.frame_products] = True
-    wanted = np.exp(0.8 * liked - 0.8 * liked.max(axis=1, keepdims=True))
+    wanted = np.exp(1.1 * liked - 1.1 * liked.max(axis=1, keepdims=True))
     wanted = np.where((kind == SCAN)[:, None] & ~pictured, 0.0, wanted)
     mass = np.cumsum(wanted, axis=1)
     target = (mass > (fixed[:, 4] * mass[:, -1])[:, None]).argmax(axis=1)
@@ -249,7 +249,7 @@ def _ar_sessions(shop: Shop, moments: Moments, contexts: Contexts, slates: Slate
     shopper = moments.shopper[session]
     kind, guide_type = products.kind[focus], shoppers.guide_type[shopper]
     good = products.quality[focus] > GOOD_QUALITY
-    level = (liked[session, focus] - 1.2) / 1.5
+    level = (liked[session, focus] - 0.7) / 1.1
     start = initial_state(kind, guide_type, good, level, shoppers.patience[shopper], products.price_level[focus], tail[session, :6])
     device = shoppers.device[shopper]
     hidden = GuideSessions(
