@@ -14,8 +14,7 @@ from guidelens.data.examples import row_of
 from guidelens.data.lake import Lake, Manifest
 from guidelens.evaluation.guide import Draws
 from guidelens.evaluation.report import RecognitionReport, confusion_matrix, most_confused
-from guidelens.models.recognizer import Recognition
-from guidelens.models.recognizer_fit import fit_recognizer, folds
+from guidelens.models.recognizer_fit import answers_held_back, folds
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.tables import IMAGE_DIM, Table
 
@@ -23,7 +22,7 @@ from guidelens.schemas.tables import IMAGE_DIM, Table
 
 MIN_HELD_BACK = 10
 MAX_MATRIX = 40
-PROTOCOL = "A quarter of the labelled photos, near-duplicates kept together, held back from a recognizer fitted on the rest as the run's own was."
+PROTOCOL = "A quarter of the labelled photos, near-duplicates kept together, held back from a recognizer fitted on the rest in the same way as the run's own."
 
 
 class Labelled(NamedTuple):
@@ -40,12 +39,11 @@ def measure_recognition(lake: Lake, manifest: Manifest, config: Config, draws: D
     photos = _labelled(lake, manifest, products["product_id"].to_list())
     seed = sub_seed(config.seed, "recognizer")
     in_fold = folds(photos.embeddings, photos.rows, seed) == 0 if len(photos.rows) else np.zeros(0, dtype=np.bool_)
-    held = in_fold & ~photos.is_catalogue_image & np.isin(photos.rows, photos.rows[~in_fold])
+    held: NDArray[np.bool_] = in_fold & ~photos.is_catalogue_image & np.isin(photos.rows, photos.rows[~in_fold])
     if int(held.sum()) < MIN_HELD_BACK:
         return None, f"only {int(held.sum())} labelled photos can be held back and {MIN_HELD_BACK} are needed; `guidelens evaluate recognizer` takes others"
-    kept = ~in_fold
-    recognizer = fit_recognizer(photos.embeddings[kept], photos.rows[kept], photos.is_catalogue_image[kept], len(products), config.train.recognizer, seed)
-    return score(recognizer.recognize(photos.embeddings[held], top=5), photos.rows[held], products, PROTOCOL, draws), ""
+    answers = answers_held_back(photos.embeddings, photos.rows, photos.is_catalogue_image, held, len(products))
+    return score(answers, photos.rows[held], products, PROTOCOL, draws), ""
 
 
 def _labelled(lake: Lake, manifest: Manifest, item_ids: list[str]) -> Labelled:
@@ -56,28 +54,25 @@ def _labelled(lake: Lake, manifest: Manifest, item_ids: list[str]) -> Labelled:
     return Labelled(np.ascontiguousarray(embeddings), known["row"].to_numpy().astype(np.int64), known["is_catalogue_image"].fill_null(False).to_numpy())
 
 
-def score(answers: list[Recognition], truth_H: NDArray[np.integer], products: pl.DataFrame, protocol: str, draws: Draws) -> RecognitionReport:
-    """Shares and confusions of answers (best product first) beside the products that the photos show.
+def score(answers_HK: NDArray[np.integer], truth_H: NDArray[np.integer], products: pl.DataFrame, protocol: str, draws: Draws) -> RecognitionReport:
+    """Shares and confusions of answered product rows, best first, beside the products that H photos show.
 
     Args:
         products: product_id, title, category, in the order of product rows.
     """
-    first_H = np.array([answer.product_rows[0] for answer in answers])
-    right_H = (first_H == truth_H).astype(np.float64)
-    among_H = np.array([truth in answer.product_rows for truth, answer in zip(truth_H, answers, strict=True)])
+    first_H = answers_HK[:, 0]
     titles, families = products["title"].to_list(), [str(category).split("/")[0] for category in products["category"].fill_null("").to_list()]
     shown, answered = [families[row] for row in truth_H], [families[row] for row in first_H]
     labels, counts = confusion_matrix(shown, answered)
-    interval = draws.over(right_H, np.arange(len(right_H)).astype(object))
+    interval = draws.over((first_H == truth_H).astype(np.float64), np.arange(len(truth_H)).astype(object))
     drawn = 1 < len(labels) <= MAX_MATRIX
     return RecognitionReport(
         top1=interval.value,
-        top5=float(among_H.mean()),
-        photos=len(answers),
+        top5=float((answers_HK[:, :5] == truth_H[:, None]).any(axis=1).mean()),
+        photos=len(truth_H),
         protocol=protocol,
         top1_interval=interval,
         coarse_top1=float(np.mean([a == b for a, b in zip(shown, answered, strict=True)])),
-        kept=float(np.mean([answer.in_catalogue for answer in answers])),
         labels=labels if drawn else (),
         matrix=counts if drawn else (),
         confusions=most_confused([titles[row] for row in truth_H], [titles[row] for row in first_H]),

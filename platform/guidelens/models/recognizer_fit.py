@@ -77,6 +77,27 @@ def fit_recognizer(
     return _calibrated(whitening, gallery, held, num_products, config)
 
 
+def answers_held_back(
+    embeddings: NDArray[np.floating],
+    product_rows: NDArray[np.integer],
+    is_catalogue_image: NDArray[np.bool_],
+    held_M: NDArray[np.bool_],
+    num_products: int,
+    top: int = 5,
+) -> Rows:
+    """(H, <= top) products answered for the photos in `held_M`, best first, by a fit on the others alone.
+
+    The ranking of a recognizer without its calibration: for measuring shares, not for serving.
+    """
+    labelled, rows, weights = _checked(embeddings[~held_M], product_rows[~held_M], is_catalogue_image[~held_M], num_products)
+    whitening = _whitening(labelled, rows)
+    nothing = Backgrounds(np.zeros((0, embeddings.shape[1]), np.float32), np.zeros(0, np.int64))
+    gallery = _gallery(whitening, labelled, rows, weights, num_products, nothing)
+    cosines_HP = gallery.cosines(whitening(embeddings[held_M]))
+    order_HP: Rows = np.argsort(-cosines_HP, axis=1, kind="stable")
+    return order_HP[:, : min(top, int(gallery.recognisable.sum()))]
+
+
 def _checked(
     embeddings: NDArray[np.floating], product_rows: NDArray[np.integer], is_catalogue_image: NDArray[np.bool_], num_products: int
 ) -> tuple[Floats, Rows, Floats]:
