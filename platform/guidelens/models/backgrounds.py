@@ -53,7 +53,7 @@ def _grain(random: Generator, sigma: float) -> Plane:
 
 
 def _flat(random: Generator) -> Plane:
-    return random.uniform(0, 3) * 0.02 * _grain(random, 0)
+    return _grain(random, 0) * (random.uniform(0, 3) * 0.02)
 
 
 def _gradient(random: Generator) -> Plane:
@@ -63,11 +63,12 @@ def _gradient(random: Generator) -> Plane:
 def _vignette(random: Generator) -> Plane:
     x, y = _grid()
     centre = random.uniform(-0.6, 0.6, 2)
-    return random.choice([-1, 1]) * random.uniform(0.2, 0.7) * np.hypot(x - centre[0], y - centre[1]) + 0.03 * _grain(random, 0)
+    slope = float(random.choice([-1, 1])) * random.uniform(0.2, 0.7)
+    return np.asarray(np.hypot(x - centre[0], y - centre[1]) * slope + 0.03 * _grain(random, 0))
 
 
 def _static(random: Generator) -> Plane:
-    return random.uniform(0.1, 1.0) * _grain(random, random.choice([0.0, 0.5, 0.8]))
+    return _grain(random, float(random.choice([0.0, 0.5, 0.8]))) * random.uniform(0.1, 1.0)
 
 
 def _plaster(random: Generator) -> Plane:

@@ -104,13 +104,13 @@ class Gallery:
     backgrounds_ND: Floats
 
     @property
-    def recognisable_P(self) -> NDArray[np.bool_]:
+    def recognisable(self) -> NDArray[np.bool_]:
         return np.asarray(np.abs(self.prototypes_PD).sum(1) > 0)
 
     def cosines(self, queries_BD: Floats, unseen_rows_B: Rows | None = None) -> Floats:
         """(B, P) cosine to each prototype; -inf where there is none, or where it is the product left out for that query."""
         cosines_BP = queries_BD @ self.prototypes_PD.T
-        cosines_BP[:, ~self.recognisable_P] = -np.inf
+        cosines_BP[:, ~self.recognisable] = -np.inf
         if unseen_rows_B is not None:
             cosines_BP[np.arange(len(queries_BD)), unseen_rows_B] = -np.inf
         return np.asarray(cosines_BP, np.float32)
@@ -137,7 +137,7 @@ class Recognizer:
         self._whitening = whitening
         self._gallery = gallery
         self._evidence_weights_E = evidence_weights_E
-        self._num_recognisable = int(gallery.recognisable_P.sum())
+        self._num_recognisable = int(gallery.recognisable.sum())
 
     def recognize(self, embeddings_BD: NDArray[np.floating], top: int = 5) -> list[Recognition]:
         """(B, D) embeddings as the image encoder makes them, to an answer each, of at most `top` products.
