@@ -134,7 +134,7 @@ def _whitening(embeddings: Floats, rows: Rows) -> Whitening:
     shrinkage = float(ledoit_wolf_shrinkage(residuals, assume_centered=True))
     level = np.trace(covariance) / len(covariance)
     factor = np.linalg.cholesky((1 - shrinkage) * covariance / level + shrinkage * np.eye(len(covariance)))
-    return Whitening(mean_D.astype(np.float32), np.linalg.inv(factor).T.astype(np.float32))
+    return Whitening(mean_D.astype(np.float32), np.ascontiguousarray(np.linalg.inv(factor).T, np.float32))
 
 
 def _gallery(whitening: Whitening, embeddings: Floats, rows: Rows, weights: Floats, num_products: int, drawn: Backgrounds) -> Gallery:

@@ -1,0 +1,164 @@
+"""The recognizer: products by their photos or catalogue images, calibrated confidence, and an honest "not in the catalogue"."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from guidelens.config import RecognizerConfig
+from guidelens.errors import BundleError, ContractError, ShapeError
+from guidelens.models.recognizer import Recognizer
+from guidelens.models.recognizer_fit import NUM_FOLDS, Backgrounds, fit_recognizer, folds
+
+WIDTH = 48
+NUM_PRODUCTS = 8
+CONFIG = RecognizerConfig()
+
+
+class Shop:
+    """Embeddings as a camera would cause them: a product's own pattern, one strong direction of light, and noise."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.random = np.random.default_rng(seed)
+        self.patterns = self.random.gamma(2.0, 1.0, (NUM_PRODUCTS + 4, WIDTH))
+        self.light = self.random.gamma(1.0, 1.5, WIDTH)
+
+    def photos(self, rows: np.ndarray, noise: float = 0.25) -> np.ndarray:
+        light = self.random.gamma(2.0, 1.0, (len(rows), 1)) * self.light
+        grain = self.random.normal(0, noise, (len(rows), WIDTH))
+        return np.maximum(self.patterns[rows] + light + grain, 0).astype(np.float32)
+
+    def backgrounds(self) -> Backgrounds:
+        flat = self.random.gamma(0.3, 1.0, (40, WIDTH)) * (self.random.random((40, WIDTH)) < 0.3)
+        return Backgrounds(flat.astype(np.float32), np.arange(40) % 4)
+
+
+def fitted(shop: Shop, photos_each: int = 10, noise: float = 0.25, config: RecognizerConfig = CONFIG) -> Recognizer:
+    rows = np.repeat(np.arange(NUM_PRODUCTS), photos_each)
+    return fit_recognizer(shop.photos(rows, noise), rows, np.zeros(len(rows), bool), NUM_PRODUCTS, config, 0, shop.backgrounds())
+
+
+def first(recognizer: Recognizer, embeddings: np.ndarray) -> np.ndarray:
+    return np.array([answer.product_rows[0] for answer in recognizer.recognize(embeddings)])
+
+
+def known(recognizer: Recognizer, embeddings: np.ndarray) -> float:
+    return float(np.mean([answer.in_catalogue for answer in recognizer.recognize(embeddings)]))
+
+
+def test_new_photos_are_recognised_through_changing_light() -> None:
+    shop = Shop()
+    rows = np.repeat(np.arange(NUM_PRODUCTS), 20)
+    assert (first(fitted(shop), shop.photos(rows)) == rows).mean() > 0.95
+
+
+def test_what_is_not_in_the_catalogue_is_called_so_and_what_is_in_it_mostly_not() -> None:
+    shop = Shop()
+    recognizer = fitted(shop)
+    assert known(recognizer, shop.photos(np.repeat(np.arange(NUM_PRODUCTS), 20))) > 0.85
+    assert known(recognizer, shop.photos(np.repeat(np.arange(NUM_PRODUCTS, NUM_PRODUCTS + 4), 20))) < 0.3
+    assert known(recognizer, shop.backgrounds().embeddings) < 0.05
+    assert known(recognizer, np.zeros((1, WIDTH), np.float32)) == 0
+
+
+def test_a_larger_false_unknown_share_calls_more_unknown() -> None:
+    strict, lax = (fitted(Shop(), config=RecognizerConfig(false_unknown_share=share)) for share in (0.3, 0.02))
+    assert strict.facts.min_evidence > lax.facts.min_evidence
+
+
+def test_confidence_is_a_probability_in_line_with_the_share_that_is_right() -> None:
+    shop = Shop()
+    rows = np.repeat(np.arange(NUM_PRODUCTS), 40)
+    answers = fitted(shop, noise=2.0).recognize(shop.photos(rows, noise=2.0), top=NUM_PRODUCTS)
+    assert all(answer.confidences.sum() == pytest.approx(1, abs=1e-5) for answer in answers)
+    assert all((np.diff(answer.confidences) <= 0).all() for answer in answers)
+    said = np.mean([answer.confidences[0] for answer in answers])
+    right = np.mean([answer.product_rows[0] == row for answer, row in zip(answers, rows, strict=True)])
+    assert 0.3 < right < 0.98
+    assert abs(said - right) < 0.15
+
+
+def test_a_product_with_a_catalogue_image_alone_is_recognised_and_one_with_nothing_never() -> None:
+    shop = Shop()
+    rows = np.repeat(np.arange(5), 6)
+    images = np.array([5, 6])
+    recognizer = fit_recognizer(
+        np.concatenate([shop.photos(rows), shop.photos(images)]),
+        np.concatenate([rows, images]),
+        np.arange(len(rows) + 2) >= len(rows),
+        NUM_PRODUCTS,
+        CONFIG,
+        0,
+        shop.backgrounds(),
+    )
+    asked = np.repeat([5, 6], 20)
+    assert (first(recognizer, shop.photos(asked)) == asked).mean() > 0.8
+    answers = recognizer.recognize(shop.photos(np.full(5, 7)), top=NUM_PRODUCTS)
+    assert all(len(answer.product_rows) == 7 and 7 not in answer.product_rows for answer in answers)
+
+
+def test_catalogue_images_alone_make_a_recognizer_that_says_how_it_was_calibrated() -> None:
+    shop = Shop()
+    rows = np.arange(NUM_PRODUCTS)
+    recognizer = fit_recognizer(shop.photos(rows), rows, np.ones(NUM_PRODUCTS, bool), NUM_PRODUCTS, CONFIG, 0, shop.backgrounds())
+    asked = np.repeat(rows, 10)
+    assert recognizer.facts.calibration == "backgrounds_only"
+    assert (first(recognizer, shop.photos(asked)) == asked).mean() > 0.6
+    assert known(recognizer, shop.backgrounds().embeddings) < 0.2
+
+
+def test_unlabelled_photos_change_nothing() -> None:
+    rows = np.repeat(np.arange(NUM_PRODUCTS), 6)
+    photos, backgrounds = Shop().photos(rows), Shop().backgrounds()
+    extra = Shop(9).photos(rows)
+    plain = fit_recognizer(photos, rows, np.zeros(len(rows), bool), NUM_PRODUCTS, CONFIG, 0, backgrounds)
+    more = fit_recognizer(
+        np.concatenate([photos, extra]), np.concatenate([rows, np.full(len(rows), -1)]), np.zeros(2 * len(rows), bool), NUM_PRODUCTS, CONFIG, 0, backgrounds
+    )
+    assert plain.facts == more.facts
+
+
+def test_one_seed_gives_one_recognizer_and_a_saved_one_answers_alike(tmp_path: Path) -> None:
+    asked = Shop(5).photos(np.arange(NUM_PRODUCTS))
+    one, two = fitted(Shop()), fitted(Shop())
+    one.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["recognizer.json", "recognizer.safetensors"]
+    for a, b, c in zip(one.recognize(asked), two.recognize(asked), Recognizer.load(tmp_path).recognize(asked), strict=True):
+        assert a.product_rows.tolist() == b.product_rows.tolist() == c.product_rows.tolist()
+        assert a.confidences.tolist() == b.confidences.tolist() == c.confidences.tolist()
+        assert a.in_catalogue == b.in_catalogue == c.in_catalogue
+
+
+def test_an_answer_does_not_depend_on_the_other_frames_of_its_batch() -> None:
+    shop = Shop()
+    recognizer = fitted(shop)
+    asked = shop.photos(np.repeat(np.arange(NUM_PRODUCTS), 3))
+    for together, embedding in zip(recognizer.recognize(asked), asked, strict=True):
+        alone = recognizer.recognize(embedding[None])[0]
+        assert alone.product_rows.tolist() == together.product_rows.tolist()
+        assert np.abs(alone.confidences - together.confidences).max() < 1e-5
+
+
+def test_folds_spread_each_product_and_keep_copies_of_one_photo_together() -> None:
+    shop = Shop()
+    rows = np.repeat(np.arange(4), 16)
+    shots = shop.photos(rows)
+    assigned = folds(np.concatenate([shots, shots + 1e-4]), np.concatenate([rows, rows]), 0)
+    for row in range(4):
+        assert set(assigned[:64][rows == row]) == set(range(NUM_FOLDS))
+    assert (assigned[:64] == assigned[64:]).all()
+
+
+def test_wrong_input_is_refused(tmp_path: Path) -> None:
+    shop = Shop()
+    photos = shop.photos(np.zeros(4, int))
+    with pytest.raises(ContractError, match="at least one photo"):
+        fit_recognizer(photos, np.full(4, -1), np.zeros(4, bool), 2, CONFIG, 0, shop.backgrounds())
+    with pytest.raises(ContractError, match="below 2"):
+        fit_recognizer(photos, np.full(4, 2), np.zeros(4, bool), 2, CONFIG, 0, shop.backgrounds())
+    with pytest.raises(ShapeError):
+        fit_recognizer(photos, np.zeros(3, int), np.zeros(4, bool), 2, CONFIG, 0, shop.backgrounds())
+    with pytest.raises(ShapeError, match="encoder"):
+        fitted(shop).recognize(np.zeros((1, WIDTH + 1), np.float32))
+    with pytest.raises(BundleError):
+        Recognizer.load(tmp_path)
