@@ -14,9 +14,9 @@ from guidelens.schemas.steps import OUTCOMES, STEPS
 from guidelens.world.appeal import TEXT
 from guidelens.world.guide_process import CART, PURCHASE
 from guidelens.world.latents import DEVICES, Ints
-from guidelens.world.parameters import Trouble
 from guidelens.world.sessions import CHANNELS, Chunk, Shop
 from guidelens.world.texts import query_text
+from guidelens.world.trouble import suspects, with_bot_clicks, with_trouble, without_ar_signals
 
 _TYPES = [kind.value for kind in EventType]
 _GESTURES = [gesture.value for gesture in Gesture]
@@ -44,25 +44,34 @@ def session_names(chunk: Chunk) -> pl.Series:
     return pl.Series("session_id", names, dtype=pl.String)
 
 
-def event_frame(shop: Shop, chunk: Chunk, words: Words) -> pl.DataFrame:
-    """All events of a chunk, by session and time, with trouble applied; columns as in the event contract."""
+def event_frame(shop: Shop, chunk: Chunk, words: Words, part: int) -> pl.DataFrame:
+    """All events of the `part`-th chunk, by session and time, with trouble applied; columns as in the event contract."""
     start = datetime.fromisoformat(shop.parameters.start_day).replace(tzinfo=UTC)
     start_us = int(start.timestamp()) * _SECOND_US
     at = start_us + (chunk.moments.day * _DAY_US).astype(np.int64)
     end_us = start_us + shop.num_days * _DAY_US
     blocks = [_openings(chunk, words, at), _impressions(chunk, at), *_pages(shop, chunk, at), *_guide(shop, chunk, at)]
     blocks += _returns(chunk, blocks, end_us)
-    frame = pl.concat([block for block in blocks if len(block)], how="diagonal").sort("session", "ts", "order", maintain_order=True)
+    trouble = shop.parameters.trouble
+    found = suspects(shop.shoppers.num, shop.seed, trouble)
+    frame = pl.concat([block for block in blocks if len(block)], how="diagonal")
+    frame = with_bot_clicks(frame, found.is_bot[chunk.moments.shopper], _code(EventType.IMPRESSION), _code(EventType.CLICK))
+    frame = without_ar_signals(frame, found.is_broken[chunk.moments.shopper], (_code(EventType.AR_VIEW), _code(EventType.AR_GESTURE)))
+    frame = frame.sort("session", "ts", "order", maintain_order=True)
     frame = frame.with_columns(event=pl.int_range(pl.len()).over("session"))
     frame = _with_session(shop, chunk, frame, words)
-    return with_trouble(frame, shop.seed, shop.parameters.trouble)
+    return with_trouble(frame, shop.seed, part, start_us, trouble)
+
+
+def _code(kind: EventType) -> int:
+    return _TYPES.index(kind.value)
 
 
 def _block(kind: EventType, order: int, session: Ints, ts: Ints, **columns: pl.Series | NDArray[np.generic]) -> pl.DataFrame:
     """Events of one type. order: of types at one moment."""
     frame = pl.DataFrame({"session": session.astype(np.int64), "ts": ts.astype(np.int64)})
     return frame.with_columns(
-        pl.lit(_TYPES.index(kind.value), pl.Int64).alias("type"),
+        pl.lit(_code(kind), pl.Int64).alias("type"),
         pl.lit(order, pl.Int64).alias("order"),
         *(pl.Series(name, values) for name, values in columns.items()),
     )
@@ -239,18 +248,6 @@ def _with_session(shop: Shop, chunk: Chunk, frame: pl.DataFrame, words: Words) -
 
 def _named(rows: pl.Expr, names: pl.Series) -> pl.Expr:
     return rows.cast(pl.Int64).replace_strict(old=pl.int_range(len(names), eager=True), new=names, default=None, return_dtype=pl.String)
-
-
-def with_trouble(frame: pl.DataFrame, seed: int, trouble: Trouble) -> pl.DataFrame:
-    """Duplicates some events and delays the knowledge of some, decided by each event's id, so that any split of the log agrees."""
-    chance = pl.col("event_id").hash(seed=seed % 2**32) / 2**64
-    late = frame.with_columns(
-        created_ts=pl.when(chance < trouble.late_share)
-        .then(pl.col("created_ts") + 3600 * _SECOND_US * (1 + (chance / max(trouble.late_share, 1e-12) * 40).cast(pl.Int64)))
-        .otherwise("created_ts")
-    )
-    twice = late.filter(chance > 1 - trouble.duplicated_share) if trouble.duplicated_share > 0 else late.clear()
-    return pl.concat([late, twice])
 
 
 def json_lines(frame: pl.DataFrame) -> bytes:

@@ -24,6 +24,7 @@ from guidelens.world.parameters import STYLE_DIM, WORLD_V1, WorldParameters
 from guidelens.world.photos import plan_photos, write_photos
 from guidelens.world.sessions import Chunk, Shop, session_counts, simulate
 from guidelens.world.texts import catalogue, query_parts, write_catalogue
+from guidelens.world.trouble import TroubleTruth, suspects
 
 SHOPPERS_A_CHUNK = 48
 WORLD_SCHEMA_VERSION = 1
@@ -102,6 +103,7 @@ def generate(
         real=catalogue is not None,
     )
     (out / "truth" / "world.json").write_text(world.model_dump_json())
+    (out / "truth" / "trouble.json").write_text(_trouble_truth(shop).model_dump_json())
     if catalogue is not None:
         _write_real(catalogue, out / "truth")
     own = catalogue is None
@@ -138,6 +140,12 @@ def build(job: Job) -> tuple[Shop, Words]:
 
 def _catalogue(job: Job, shop: Shop) -> list[Product]:
     return catalogue(shop.products, job.size, job.seed, job.parameters)
+
+
+def _trouble_truth(shop: Shop) -> TroubleTruth:
+    found = suspects(shop.shoppers.num, shop.seed, shop.parameters.trouble)
+    bots, broken = (tuple(shopper_name(int(row)) for row in np.flatnonzero(who)) for who in (found.is_bot, found.is_broken))
+    return TroubleTruth(switches=shop.parameters.trouble, bots=bots, broken_clients=broken)
 
 
 def _check(real: RealCatalogue) -> None:
@@ -184,7 +192,8 @@ def _draw_chunk(job: Job, counts: Ints, start: int, built: tuple[Shop, Words] | 
     if not rows:
         rows = [start]
     chunk = simulate(shop, rows, counts)
-    (job.out / "events" / f"part-{start // SHOPPERS_A_CHUNK:05d}.jsonl").write_bytes(json_lines(event_frame(shop, chunk, words)))
+    part = start // SHOPPERS_A_CHUNK
+    (job.out / "events" / f"part-{part:05d}.jsonl").write_bytes(json_lines(event_frame(shop, chunk, words, part)))
     return _truth(chunk)
 
 

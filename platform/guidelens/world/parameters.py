@@ -99,9 +99,9 @@ class Trouble(Frozen):
     lost_ar_share: Share = 0.0
     """Share of shoppers whose client loses ar_view and ar_gesture events."""
     price_bug_day: int | None = None
-    """A day on which every price is shown a hundred times too low."""
+    """A day (0 = the first) on which purchases are booked at a hundredth of their value."""
     outage_hour: int | None = None
-    """An hour since the start in which no event arrives."""
+    """An hour (0 = the first of the log) of which no event arrives."""
 
 
 class WorldParameters(Frozen):

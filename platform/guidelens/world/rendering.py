@@ -14,6 +14,9 @@ from guidelens.world.shapes import OUTLINES, Part
 
 Image = NDArray[np.uint8]
 _CANVAS = 256
+_LAYERS = {"base": 1, "accent": 2, "dark": 3, "light": 4}
+_FIGURE = 5
+"""Layer number of the pattern's figure on the base."""
 _ROUGHNESS = {"oak": 9, "fabric": 12, "canvas": 11, "wool": 14, "mesh": 13, "bamboo": 9, "leather": 6, "velvet": 8, "cotton": 8, "carton": 4, "paper": 5}
 _SHINE = {
     "steel": 0.45,
@@ -38,25 +41,21 @@ def sprite(products: ProductLatents, row: int, seed: int) -> tuple[Image, Image]
     family = FAMILIES[products.family[row]]
     rng = philox(seed, "sprite", row)
     base = _colour(products, row)
-    turned = COLOURS[(int(products.colour[row]) + 2 + int(7 * products.shape[row, 1])) % len(COLOURS)][2]
-    layers = {
-        "base": _texture(base, np.array(turned, float), int(products.pattern[row]), products.shape[row], rng),
-        "accent": _flat(np.clip(np.array(turned, float) + rng.normal(0, 18, 3), 10, 250)),
-        "dark": _flat(base * 0.35 + 10),
-        "light": _flat(0.25 * base + 180),
-    }
-    material = family.materials[products.material[row]]
-    image: NDArray[np.float32] = np.full((_CANVAS, _CANVAS, 3), 255.0, np.float32)
-    cover = np.zeros((_CANVAS, _CANVAS), np.uint8)
+    turned = np.array(COLOURS[(int(products.colour[row]) + 2 + int(7 * products.shape[row, 1])) % len(COLOURS)][2], float)
+    pattern = _pattern(int(products.pattern[row]), products.shape[row], rng)
     scale = (0.86, 0.93, 1.0)[products.size[row]]
+    layers = np.zeros((_CANVAS, _CANVAS), np.uint8)
     for part in OUTLINES[family.name](*(float(value) for value in products.shape[row])):
-        mask = _mask(part, scale)
-        weight = (mask.astype(np.float32) / 255)[..., None]
-        image = (image * (1 - weight) + layers[part[0]] * weight).astype(np.float32)
-        cover = np.maximum(cover, mask)
-    image = _finish(image, material, rng)
+        _draw_part(layers, part, scale)
+    layers[pattern & (layers == _LAYERS["base"])] = _FIGURE
+    palette = np.full((6, 3), 255.0)
+    palette[_LAYERS["base"]], palette[_FIGURE] = base, 0.3 * base + 0.7 * turned
+    palette[_LAYERS["accent"]] = np.clip(turned + rng.normal(0, 18, 3), 10, 250)
+    palette[_LAYERS["dark"]], palette[_LAYERS["light"]] = base * 0.35 + 10, 0.25 * base + 180
+    image = _finish(palette.astype(np.float32)[layers], family.materials[products.material[row]], rng)
+    cover = np.where(layers > 0, 255, 0).astype(np.uint8)
     _brand(image, cover, rng)
-    return image.clip(0, 255).astype(np.uint8), cover
+    return image.clip(0, 255).astype(np.uint8), cv2.GaussianBlur(cover, (3, 3), 0)
 
 
 def _colour(products: ProductLatents, row: int) -> NDArray[np.float64]:
@@ -66,62 +65,61 @@ def _colour(products: ProductLatents, row: int) -> NDArray[np.float64]:
     return np.clip(named + shift, 12, 245)
 
 
-def _flat(colour: NDArray[np.float64]) -> NDArray[np.float32]:
-    return np.broadcast_to(colour.astype(np.float32), (_CANVAS, _CANVAS, 3))
-
-
-def _texture(base: NDArray[np.float64], accent: NDArray[np.float64], pattern: int, shape: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float32]:
+def _pattern(pattern: int, shape: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """(256, 256) where the figure of the cloth lies."""
     y, x = np.mgrid[0:_CANVAS, 0:_CANVAS].astype(np.float32)
-    period = 14 + 22 * float(rng.random())
+    period = np.float32(14 + 22 * rng.random())
     angle = float(rng.random()) * np.pi
-    u = (x * np.cos(angle) + y * np.sin(angle)) / period
-    v = (y * np.cos(angle) - x * np.sin(angle)) / period
+    u = (x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))) / period
+    v = (y * np.float32(np.cos(angle)) - x * np.float32(np.sin(angle))) / period
     width = 0.25 + 0.3 * float(shape[0])
-    on = {
-        0: np.zeros_like(u, dtype=bool),
-        1: (u % 1) < width,
-        2: ((u % 1 - 0.5) ** 2 + (v % 1 - 0.5) ** 2) < (0.5 * width + 0.1) ** 2,
-        3: ((u % 1) < 0.5) ^ ((v % 1) < 0.5),
-        4: ((u + 0.5 * np.abs(v % 1 - 0.5)) % 1) < width,
-    }[pattern]
-    mixed = np.where(on[..., None], 0.3 * base + 0.7 * accent, base)
-    return mixed.astype(np.float32)
+    figure: NDArray[np.bool_] = np.zeros((_CANVAS, _CANVAS), np.bool_)
+    if pattern == 1:
+        figure = _fraction(u) < width
+    elif pattern == 2:
+        figure = ((_fraction(u) - 0.5) ** 2 + (_fraction(v) - 0.5) ** 2) < (0.5 * width + 0.1) ** 2
+    elif pattern == 3:
+        figure = (_fraction(u) < 0.5) ^ (_fraction(v) < 0.5)
+    elif pattern == 4:
+        figure = _fraction(u + 0.5 * np.abs(_fraction(v) - 0.5)) < width
+    return figure
 
 
-def _mask(part: Part, scale: float) -> Image:
-    _, primitive, numbers = part
-    mask = np.zeros((_CANVAS, _CANVAS), np.uint8)
+def _fraction(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    fraction: NDArray[np.float32] = values - np.floor(values)
+    return fraction
+
+
+def _draw_part(layers: Image, part: Part, scale: float) -> None:
+    """Writes one part's layer number over what lies below it."""
+    layer, primitive, numbers = part
+    value = _LAYERS[layer]
 
     def at(x: float, y: float) -> tuple[int, int]:
         return round((50 + (x - 50) * scale) * 2.56 * 16), round((50 + (y - 50) * scale) * 2.56 * 16)
 
     if primitive == "rect":
         x0, y0, x1, y1 = numbers
-        corners = np.array([at(x0, y0), at(x1, y0), at(x1, y1), at(x0, y1)], np.int32)
-        cv2.fillPoly(mask, [corners], 255, cv2.LINE_AA, 4)
+        cv2.fillPoly(layers, [np.array([at(x0, y0), at(x1, y0), at(x1, y1), at(x0, y1)], np.int32)], value, cv2.LINE_8, 4)
     elif primitive == "poly":
-        corners = np.array([at(numbers[k], numbers[k + 1]) for k in range(0, len(numbers), 2)], np.int32)
-        cv2.fillPoly(mask, [corners], 255, cv2.LINE_AA, 4)
+        cv2.fillPoly(layers, [np.array([at(numbers[k], numbers[k + 1]) for k in range(0, len(numbers), 2)], np.int32)], value, cv2.LINE_8, 4)
     elif primitive == "line":
         points = np.array([at(numbers[k], numbers[k + 1]) for k in range(1, len(numbers), 2)], np.int32)
-        cv2.polylines(mask, [points], False, 255, max(1, round(numbers[0] * 2.56 * scale)), cv2.LINE_AA, 4)
+        cv2.polylines(layers, [points], False, value, max(1, round(numbers[0] * 2.56 * scale)), cv2.LINE_8, 4)
     else:
         cx, cy, rx, ry = numbers[:4]
         size = (max(1, round(rx * 2.56 * scale * 16)), max(1, round(ry * 2.56 * scale * 16)))
         width = max(1, round(numbers[4] * 2.56 * scale)) if primitive == "ring" else -1
-        cv2.ellipse(mask, at(cx, cy), size, 0, 0, 360, 255, width, cv2.LINE_AA, 4)
-    return mask
+        cv2.ellipse(layers, at(cx, cy), size, 0, 0, 360, value, width, cv2.LINE_8, 4)
 
 
 def _finish(image: NDArray[np.float32], material: str, rng: np.random.Generator) -> NDArray[np.float32]:
     grain = rng.normal(0, _ROUGHNESS.get(material, 2), (_CANVAS // 2, _CANVAS // (8 if material in ("oak", "bamboo") else 2))).astype(np.float32)
     image = image + cv2.resize(grain, (_CANVAS, _CANVAS), interpolation=cv2.INTER_LINEAR)[..., None]
-    y, x = np.mgrid[0:_CANVAS, 0:_CANVAS].astype(np.float32) / _CANVAS
-    image = image * (1.06 - 0.22 * y[..., None])
-    shine = _SHINE.get(material, 0.06)
-    glow = np.exp(-(((x - 0.35 - 0.25 * y) / 0.07) ** 2))[..., None]
-    finished: NDArray[np.float32] = image * (1 - shine * glow) + 255 * shine * glow
-    return finished
+    y, x = np.mgrid[0:_CANVAS, 0:_CANVAS].astype(np.float32) / np.float32(_CANVAS)
+    glow = np.float32(_SHINE.get(material, 0.06)) * np.exp(-(((x - 0.35 - 0.25 * y) / 0.07) ** 2))
+    finished: NDArray[np.float32] = image * ((1.06 - 0.22 * y) * (1 - glow))[..., None] + (255 * glow)[..., None]
+    return finished.astype(np.float32)
 
 
 def _brand(image: NDArray[np.float32], cover: Image, rng: np.random.Generator) -> None:
@@ -151,17 +149,19 @@ def catalogue_view(picture: tuple[Image, Image], view: int, size_px: int, rng: n
 
 def session_frame(picture: tuple[Image, Image], size_px: int, rng: np.random.Generator) -> Image:
     """What a phone sees: a cluttered ground, a free pose, coloured light, blur, noise and sometimes a hand in the way."""
-    image = _place(
-        picture, _clutter(size_px, rng), size_px, rng, yaw=rng.uniform(-38, 38), roll=rng.normal(0, 11), scale=rng.uniform(0.55, 0.95), shift=0.10
-    ).astype(np.float32)
+    image = _place(picture, _clutter(size_px, rng), size_px, rng, yaw=rng.uniform(-38, 38), roll=rng.normal(0, 9), scale=rng.uniform(0.6, 0.97), shift=0.10)
     if rng.random() < 0.3:
         _hand(image, size_px, rng)
-    gain = rng.uniform(0.6, 1.2) * (1 + rng.normal(0, 0.06, 3))
-    lit = 255 * np.clip(image * gain / 255, 0, 1) ** rng.uniform(0.8, 1.25)
+    gain = rng.uniform(0.7, 1.2) * (1 + rng.normal(0, 0.06, 3))
+    gamma = rng.uniform(0.8, 1.25)
+    curve = 255 * np.clip(np.arange(256)[:, None] * gain / 255, 0, 1) ** gamma
+    lit = cv2.LUT(image, curve.round().astype(np.uint8)[None])
     if rng.random() < 0.5:
-        lit = cv2.GaussianBlur(lit, (0, 0), rng.uniform(0.5, 1.9))
-    lit = lit + rng.normal(0, rng.uniform(1, 8), lit.shape)
-    return lit.clip(0, 255).astype(np.uint8)
+        lit = cv2.GaussianBlur(lit, (0, 0), rng.uniform(0.5, 1.6))
+    grain = rng.normal(0, rng.uniform(1, 6), (size_px, size_px // 2)).astype(np.float32)
+    noisy = lit + cv2.resize(grain, (size_px, size_px), interpolation=cv2.INTER_NEAREST)[..., None]
+    frame: Image = noisy.clip(0, 255).astype(np.uint8)
+    return frame
 
 
 def _place(
@@ -178,11 +178,12 @@ def _place(
     source = np.array([[0, 0], [_CANVAS, 0], [_CANVAS, _CANVAS], [0, _CANVAS]], np.float32)
     matrix = cv2.getPerspectiveTransform(source, (flat * size_px).astype(np.float32))
     warped = cv2.warpPerspective(picture[0], matrix, (size_px, size_px), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    cover = cv2.warpPerspective(picture[1], matrix, (size_px, size_px), flags=cv2.INTER_LINEAR).astype(np.float32) / 255
-    shadow = cv2.GaussianBlur(np.roll(cover, (size_px // 40, size_px // 60), (0, 1)), (0, 0), size_px / 45)
-    ground = ground * (1 - 0.35 * shadow[..., None])
-    placed = ground * (1 - cover[..., None]) + warped * cover[..., None]
-    pixels: Image = placed.clip(0, 255).astype(np.uint8)
+    cover = cv2.warpPerspective(picture[1], matrix, (size_px, size_px), flags=cv2.INTER_LINEAR)
+    below = cv2.blur(np.roll(cover, (size_px // 40, size_px // 60), (0, 1)), (size_px // 16, size_px // 16))
+    weight = cover.astype(np.float32) * np.float32(1 / 255)
+    shade = (1 - below.astype(np.float32) * np.float32(0.35 / 255)) * (1 - weight)
+    placed = cv2.multiply(ground, cv2.merge([shade] * 3)) + cv2.multiply(warped.astype(np.float32), cv2.merge([weight] * 3))
+    pixels: Image = cv2.convertScaleAbs(placed)
     return pixels
 
 
@@ -196,7 +197,7 @@ def _clutter(size_px: int, rng: np.random.Generator) -> NDArray[np.float32]:
     return blurred
 
 
-def _hand(image: NDArray[np.float32], size_px: int, rng: np.random.Generator) -> None:
+def _hand(image: Image, size_px: int, rng: np.random.Generator) -> None:
     skin = tuple(float(value) for value in np.array([215, 170, 140]) * rng.uniform(0.45, 1.1))
     side = rng.random() < 0.5
     x = -0.02 * size_px if side else 1.02 * size_px
