@@ -7,6 +7,7 @@ import fcntl
 import logging
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -248,7 +249,8 @@ def _connect(home: Home) -> Any:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     home.root.mkdir(parents=True, exist_ok=True)
-    with _locked(home.root / ".mlflow.lock"), _translated("open the registry"):
+    with _locked(home.root / ".mlflow.lock"), _translated("open the registry"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")  # MLflow's own, on SQLAlchemy 2.1
         client = MlflowClient(tracking_uri=home.mlflow_tracking_uri, registry_uri=home.mlflow_tracking_uri)
         if client.get_experiment_by_name(EXPERIMENT) is None:
             client.create_experiment(EXPERIMENT, artifact_location=home.mlflow_artifacts.as_uri())

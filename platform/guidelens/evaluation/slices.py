@@ -6,13 +6,14 @@ from numpy.typing import NDArray
 from guidelens.data.examples import Examples
 from guidelens.evaluation.bootstrap import mean_interval
 from guidelens.evaluation.report import Slice
+from guidelens.schemas.packed import decode
 
 MIN_REQUESTS = 30
 
 
 def slices(examples: Examples) -> dict[str, NDArray[np.bool_]]:
-    """(R,) masks by name. A shopper is new while no feature row of theirs was known at request time."""
-    known = np.array([row is not None for row in examples.packed], dtype=np.bool_)
+    """(R,) masks by name. A shopper is new while no visit of theirs was known at request time."""
+    known = decode(list(examples.packed))[0]["num_recent"] > 0
     scanned, searched = examples.frame_row >= 0, examples.query_row >= 0
     return {
         "new shoppers": ~known,
