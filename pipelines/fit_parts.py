@@ -17,6 +17,7 @@ from guidelens.config import Config, Home, TaskName
 from guidelens.data.examples import Examples
 from guidelens.data.lake import Lake, Manifest
 from guidelens.data.visits import InterestMedians
+from guidelens.models.items import Catalogue
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.tables import IMAGE_DIM, Table
@@ -109,7 +110,6 @@ class FitParts:
             return absent, absent, ()
         from guidelens.data.prepare import build_examples, read_log
         from guidelens.features import Features
-        from guidelens.models.items import Catalogue
 
         log = read_log(self.lake, self.snapshot, self.config.train)
         if len(log.rows) == 0:
@@ -125,9 +125,7 @@ class FitParts:
             return "absent: the lake holds no events"
         return None
 
-    def _fitted(
-        self, examples: Examples, medians: InterestMedians, catalogue: "Catalogue"
-    ) -> tuple[str, str, tuple[tuple[int, dict[str, float]], ...]]:
+    def _fitted(self, examples: Examples, medians: InterestMedians, catalogue: Catalogue) -> tuple[str, str, tuple[tuple[int, dict[str, float]], ...]]:
         from guidelens.models.outcomes import with_targets
         from guidelens.training.fit import fit_guide
         from guidelens.training.publish import publish

@@ -157,14 +157,14 @@ def _with_plans(base: Examples, rows: pl.DataFrame, prices_minor: NDArray[np.flo
 def plan_returns(
     steps_RS: NDArray[np.int8], outcomes_RS: NDArray[np.int8], kept_value_R: NDArray[np.float64], price_R: NDArray[np.float64], config: TrainConfig
 ) -> NDArray[np.float64]:
-    """(R, S) what each step and those after it earned by the shop's own account, in minor units; 0 past the plan's end.
+    """(R, S) what each step and those after it earned by the shop's own account (PlanCosts), in minor units; 0 past the plan's end.
 
-    Margin of what was bought and kept, less the price cut of coupons where a purchase followed them, less the shop's
-    charge for each step shown and for each session walked out of.
+    A purchase counts as kept where the session kept any value. A product without a price earns and costs nothing.
     """
-    purchase_RS = outcomes_RS == OUTCOME_INDEX["purchase"]
+    costs, margin_R = config.plan_costs, config.margin_share * np.nan_to_num(price_R)
+    bought_RS = outcomes_RS == OUTCOME_INDEX["purchase"]
     coupons_RS = np.cumsum(steps_RS == STEP_INDEX["offer_coupon"], axis=1)
-    cut_RS = config.coupon_share * np.nan_to_num(price_R)[:, None] * coupons_RS
-    gain_RS = np.where(purchase_RS, config.margin_share * kept_value_R[:, None] - cut_RS, 0.0)
-    charge_RS = config.annoyance_minor * (outcomes_RS == OUTCOME_INDEX["left"])
-    return np.cumsum((gain_RS - charge_RS)[:, ::-1], axis=1)[:, ::-1] * (steps_RS >= 0)
+    earned_RS = np.where(kept_value_R[:, None] > 0, np.maximum(1 - costs.coupon * coupons_RS, 0), -costs.taken_back)
+    gain_RS = earned_RS * bought_RS - costs.walkout * (outcomes_RS == OUTCOME_INDEX["left"]) - costs.human * (steps_RS == STEP_INDEX["hand_to_human"])
+    returns_RS: NDArray[np.float64] = np.cumsum((gain_RS * margin_R[:, None])[:, ::-1], axis=1)[:, ::-1] * (steps_RS >= 0)
+    return returns_RS

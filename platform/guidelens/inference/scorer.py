@@ -139,7 +139,7 @@ class GuideScorer:
         for start in range(0, len(rows), 4096):
             part = slice(start, start + 4096)
             parts.append(
-                self._next_step(context_UD[torch.from_numpy(back[part])], steps[part], outcomes[part], view_ms[part], gestures[part], length, allowed[part])
+                self.next_step(context_UD[torch.from_numpy(back[part])], steps[part], outcomes[part], view_ms[part], gestures[part], length, allowed[part])
             )
         return np.concatenate(parts) if parts else np.zeros((0, NUM_STEPS), np.float32)
 
@@ -153,7 +153,7 @@ class GuideScorer:
         return torch.cat(contexts) if contexts else torch.zeros(0, self.model.config.width)
 
     @torch.no_grad()
-    def _next_step(
+    def next_step(
         self,
         context_BD: Tensor,
         steps: NDArray[np.integer],
@@ -163,6 +163,7 @@ class GuideScorer:
         length: int,
         allowed: NDArray[np.bool_],
     ) -> Floats:
+        """`step_probabilities` for contexts already made: (B, D) of `plan_context`."""
         plan = plan_inputs(plan_so_far(steps, outcomes, view_ms, gestures, length), self.catalogue)
         places = torch.from_numpy(allowed)[:, None].expand(-1, MAX_STEPS, -1)
         log_p_BSA = self.model.decoder(context_BD, plan, places)

@@ -1,0 +1,159 @@
+"""`guidelens train`: fits the recognizer and the joint guide model of a lake's snapshot, and tracks the run."""
+
+import shutil
+from pathlib import Path
+
+import click
+
+from guidelens.config import FEATURE_SERVICE, Config, Home
+from guidelens.data.lake import Lake, Manifest
+from guidelens.errors import InputError, NotFoundError
+from guidelens.registry import Registry, flatten_params
+from guidelens.schemas.base import Frozen
+from guidelens.schemas.tables import Table
+from pipelines.cluster import ray_session
+from pipelines.entry import config_options, emit, home_option, progress, run_command
+from pipelines.fit_parts import FitParts, Parts
+
+FIT, EXAMPLES = "fit", "examples.parquet"
+
+
+class FitRecord(Frozen):
+    """fit.json: where a fit comes from, and what of it was trained or is absent, and why. `run_id` is MLflow's."""
+
+    schema_version: int = 1
+    run_id: str
+    parts: Parts
+    missing: tuple[str, ...]
+    lake: str
+    manifest: int
+    snapshot_sha256: str
+    home: str
+    feature_service: str
+    num_products: int
+    seed: int
+    config: Config
+
+
+class TrainResult(Frozen):
+    """run: MLflow run id. metrics: the last value of each. parts: `trained` or `absent: reason`. examples: None without a log."""
+
+    run: str
+    metrics: dict[str, float]
+    parts: Parts
+    lake: str
+    manifest: int
+    fit: str
+    examples: str | None
+
+
+def run(home: Home, config: Config, lake: str | None = None, resume: str | None = None, manifest: int | None = None) -> TrainResult:
+    """Fits everything the lake's snapshot allows and leaves it as artifact `fit` of an MLflow run.
+
+    Args:
+        lake: URI; the home's own by default.
+        resume: an MLflow run that did not finish; goes on from its last checkpoint, with its own config, lake and snapshot.
+        manifest: version of the lake to train on; the newest by default.
+
+    Raises:
+        NotFoundError: the lake has no catalogue, nothing was materialized, or there is no such run.
+    """
+    registry = Registry(home)
+    if resume is not None:
+        begun = _begun(home, registry, resume)
+        return _fit(home, begun.config, Lake(begun.lake, home.s3), begun.manifest, registry, resume)
+    opened = Lake(lake or home.lake_uri, home.s3)
+    snapshot = opened.manifest(manifest)
+    opened.require(snapshot, Table.PRODUCTS)
+    tags = {"lake": opened.uri, "manifest": str(snapshot.version), "snapshot_sha256": snapshot.snapshot_sha256, "feature_service": FEATURE_SERVICE}
+    run_id = registry.start_run(f"train-{config.preset}", flatten_params(config), tags)
+    return _fit(home, config, opened, snapshot.version, registry, run_id)
+
+
+class Begun(Frozen):
+    """begun.json in the run's work folder: what a resumed training goes on with."""
+
+    config: Config
+    lake: str
+    manifest: int
+
+
+def _begun(home: Home, registry: Registry, run_id: str) -> Begun:
+    status = registry.status(run_id)
+    path = home.work / run_id / "begun.json"
+    if status == "FINISHED":
+        raise InputError(f"--resume must name a run that did not finish, got {run_id}, which did; leave --resume out to train anew")
+    if not path.exists():
+        raise NotFoundError(f"{path.parent} holds no checkpoints of run {run_id}; leave --resume out to train anew")
+    registry.reopen(run_id)
+    return Begun.model_validate_json(path.read_text())
+
+
+def _fit(home: Home, config: Config, lake: Lake, version: int, registry: Registry, run_id: str) -> TrainResult:
+    """All parts of one run; whatever breaks it leaves the run FAILED and its checkpoints in place."""
+    work = home.work / run_id
+    work.mkdir(parents=True, exist_ok=True)
+    (work / "begun.json").write_text(Begun(config=config, lake=lake.uri, manifest=version).model_dump_json())
+    try:
+        snapshot = lake.manifest(version)
+        fit_dir = work / FIT
+        shutil.rmtree(fit_dir, ignore_errors=True)
+        fit_dir.mkdir()
+        with ray_session():
+            done = FitParts(home, config, lake, snapshot, work, fit_dir).run()
+        record = _record(home, config, lake, snapshot, run_id, done.parts, done.num_products)
+        (fit_dir / "fit.json").write_text(record.model_dump_json(indent=1))
+        for step, metrics in done.by_epoch:
+            registry.log_metrics(run_id, metrics, step=step)
+        registry.log_metrics(run_id, done.metrics)
+        registry.log_folder(run_id, fit_dir, FIT)
+        registry.finish(run_id)
+    except BaseException:
+        registry.finish(run_id, "FAILED")
+        raise
+    progress(f"train: run {run_id} is finished: " + ", ".join(f"{part} {state}" for part, state in done.parts.model_dump().items()))
+    examples = work / EXAMPLES
+    return TrainResult(
+        run=run_id,
+        metrics=done.metrics,
+        parts=done.parts,
+        lake=lake.uri,
+        manifest=version,
+        fit=str(fit_dir),
+        examples=str(examples) if examples.exists() else None,
+    )
+
+
+def _record(home: Home, config: Config, lake: Lake, snapshot: Manifest, run_id: str, parts: Parts, num_products: int) -> FitRecord:
+    return FitRecord(
+        run_id=run_id,
+        parts=parts,
+        missing=() if parts.guide == "trained" else ("events",),
+        lake=lake.uri,
+        manifest=snapshot.version,
+        snapshot_sha256=snapshot.snapshot_sha256,
+        home=str(home.root),
+        feature_service=FEATURE_SERVICE,
+        num_products=num_products,
+        seed=config.seed,
+        config=config,
+    )
+
+
+@click.command("train")
+@home_option
+@config_options
+@click.option("--lake", default=None, metavar="URI", help="Lake to read; the home's own by default.")
+@click.option("--resume", default=None, metavar="RUN", help="Go on with a run that did not finish, from its last checkpoint.")
+def command(home: Home, config: Config, lake: str | None, resume: str | None) -> None:
+    """Fit the recognizer and the joint guide model; track the run."""
+    emit(run(home, config, lake=lake, resume=resume))
+
+
+def examples_path(home: Home, run_id: str) -> Path:
+    """Where a run's training examples lie, while its work folder is kept."""
+    return home.work / run_id / EXAMPLES
+
+
+if __name__ == "__main__":
+    run_command(command)

@@ -1,0 +1,135 @@
+"""The fusion stage of serving: what is seen, read and known becomes one intent vector and its candidates.
+
+With a guide model candidates are the best of its retrieval, joined by hits of the text search, products that look like what
+is scanned, and popular ones. Without one, content similarity alone scores them. Knows nothing of slates or steps.
+"""
+
+# Letters: N = products, C = candidates, D = width.
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from guidelens.config import Config
+from guidelens.encoders.text import TextEncoder, load_text_encoder
+from guidelens.inference.content import Content
+from guidelens.inference.guide_files import has_guide, load_items, one_thread
+from guidelens.inference.messages import Floats, FusionInput, FusionOutput, Source
+from guidelens.inference.rows import request_row
+from guidelens.inference.scorer import GuideScorer
+from guidelens.models.guide import Encoded
+from guidelens.retrieval import TextIndex
+
+FIT = "fit.json"
+TEXT_INDEX = "text_index"
+MAX_FROM_OTHERS = 20
+EXACT_RELEVANCE = 0.9
+SEARCH_RELEVANCE = 0.4
+BUY_CHANCE = 0.3
+"""From which predicted chance of a purchase after a click, of the best candidate, an intent is called "buy"."""
+
+
+class FusionModel:
+    """A release's fusion stage. `missing` and `degraded` say what this release lacks."""
+
+    def __init__(self, scorer: GuideScorer | None, content: Content, search: TextIndex, encoder: TextEncoder, num_candidates: int) -> None:
+        self.scorer, self.content, self.search, self.encoder, self.num_candidates = scorer, content, search, encoder, num_candidates
+        self.missing: tuple[str, ...] = () if scorer else ("events",)
+        self.degraded: str | None = None if scorer else "no_guide_model"
+
+    @classmethod
+    def load(cls, fit_dir: Path) -> "FusionModel":
+        """From a fit or a bundle."""
+        one_thread()
+        _, catalogue = load_items(fit_dir)
+        scorer = GuideScorer.load(fit_dir) if has_guide(fit_dir) else None
+        config = Config.model_validate(json.loads((fit_dir / FIT).read_text())["config"])
+        search = TextIndex.load(fit_dir / TEXT_INDEX)
+        return cls(scorer, Content.load(fit_dir, catalogue), search, load_text_encoder(), config.serve.num_candidates)
+
+    def fuse(self, asked: FusionInput) -> FusionOutput:
+        """Intent and candidates, best first.
+
+        The label: "search" where text was given; else "buy" where the best candidate's predicted chance of a purchase after
+        a click reaches BUY_CHANCE; else "compare" where a product was recognized; else "browse".
+        """
+        query = self.encoder.embed([asked.text])[0] if asked.text else None
+        found = self._searched(asked.text, query)
+        scores_N, encoded = self._scores(asked, query, found)
+        rows, source = self._candidates(asked, scores_N, found)
+        return FusionOutput(
+            intent=encoded.intent_BD[0].numpy() if encoded else np.zeros(0, np.float32),
+            candidate_rows=rows,
+            candidate_scores=scores_N[rows],
+            source=source,
+            intent_label=self._label(asked, encoded, rows, scores_N),
+        )
+
+    def _searched(self, text: str | None, query: Floats | None) -> Floats:
+        """(N,) relevance to the text in [0, 1]; zeros without one."""
+        relevance_N = np.zeros(len(self.content.popularity_N), dtype=np.float32)
+        if text and query is not None:
+            rows, relevance = self.search.search(text, query, min(MAX_FROM_OTHERS, len(relevance_N)))
+            relevance_N[rows] = relevance
+        return relevance_N
+
+    def _scores(self, asked: FusionInput, query: Floats | None, found: Floats) -> tuple[Floats, Encoded | None]:
+        """(N,) retrieval logits, and the encoded request where there is a model."""
+        if self.scorer is None:
+            return self._content_scores(asked, found), None
+        focus = int(asked.recognized_rows[0]) if len(asked.recognized_rows) else -1
+        row = request_row(
+            asked.packed, asked.device, asked.now_us, channel=asked.channel, focus_row=focus, frame_embedding=asked.frame_embedding, query_embedding=query
+        )
+        encoded = self.scorer.encode(row)
+        with torch.no_grad():
+            logits: Floats = self.scorer.model.retrieval(encoded, self.scorer.inputs, self.scorer.items_ND)[0].numpy()
+        return logits, encoded
+
+    def _content_scores(self, asked: FusionInput, found: Floats) -> Floats:
+        """(N,) likeness to what was recognized, seen and read, in about [0, 3]; popularity breaks ties."""
+        crowd = self.content.popularity_N
+        scores = 0.05 * crowd / max(float(crowd.max()), 1.0) + 2 * found
+        if asked.frame_embedding is not None and len(asked.recognized_rows):
+            scores = scores + self.content.like_frame(asked.frame_embedding) / 2
+        for row, confidence in zip(asked.recognized_rows[:1], asked.recognized_confidences[:1], strict=True):
+            scores = scores + float(confidence) * self.content.like_product(int(row))
+        return scores.astype(np.float32)
+
+    def _candidates(self, asked: FusionInput, scores_N: Floats, found: Floats) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+        source = np.zeros(len(scores_N), dtype=np.uint8)
+        source[_best(scores_N, self.num_candidates)] |= np.uint8(Source.RETRIEVAL)
+        source[found >= SEARCH_RELEVANCE] |= np.uint8(Source.SEARCH)
+        source[found >= EXACT_RELEVANCE] |= np.uint8(Source.EXACT)
+        for likeness in self._likenesses(asked):
+            source[_best(likeness, min(MAX_FROM_OTHERS, len(scores_N) // 4 + 1))] |= np.uint8(Source.SIMILAR)
+        if self.content.popularity_N.max(initial=0) > 0:
+            source[_best(self.content.popularity_N, min(MAX_FROM_OTHERS, len(scores_N) // 10 + 1))] |= np.uint8(Source.POPULAR)
+        kept = np.flatnonzero(source)
+        rows: NDArray[np.int32] = kept[np.lexsort((kept, -scores_N[kept]))].astype(np.int32)
+        return rows, source[rows]
+
+    def _likenesses(self, asked: FusionInput) -> list[Floats]:
+        """Only where something of the catalogue was recognized: a wall is like nothing."""
+        if not len(asked.recognized_rows):
+            return []
+        known = [self.content.like_product(int(asked.recognized_rows[0]))]
+        return known if asked.frame_embedding is None else [*known, self.content.like_frame(asked.frame_embedding)]
+
+    def _label(self, asked: FusionInput, encoded: Encoded | None, rows: NDArray[np.int32], scores_N: Floats) -> str:
+        if asked.text:
+            return "search"
+        if self.scorer is not None and encoded is not None and len(rows):
+            best = torch.from_numpy(rows[:1].astype(np.int64))[None]
+            click, purchase, _ = self.scorer.chances(encoded, best, torch.from_numpy(scores_N[rows[:1]])[None])
+            if float((purchase - click).exp()) >= BUY_CHANCE:
+                return "buy"
+        return "compare" if len(asked.recognized_rows) else "browse"
+
+
+def _best(scores: Floats, num: int) -> NDArray[np.int64]:
+    """Indices of the highest scores; ties by index."""
+    return np.lexsort((np.arange(len(scores)), -scores))[:num]

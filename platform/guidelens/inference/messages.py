@@ -1,0 +1,94 @@
+"""What fusion and ranker take and give: small arrays and ids."""
+
+# Letters: D = width, C = candidates, K = places of the slate, L = steps so far.
+
+from dataclasses import dataclass, field
+from enum import IntFlag
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int32]
+
+
+class Source(IntFlag):
+    """Where a candidate came from. EXACT: its title is what was asked for in words."""
+
+    RETRIEVAL = 1
+    SEARCH = 2
+    SIMILAR = 4
+    POPULAR = 8
+    EXACT = 16
+
+
+@dataclass(frozen=True)
+class FusionInput:
+    """packed: the shopper's packed row or None. frame_embedding: (1280,) or None. recognized_*: best first, maybe empty."""
+
+    packed: bytes | None
+    frame_embedding: Floats | None
+    text: str | None
+    recognized_rows: Rows
+    recognized_confidences: Floats
+    device: str
+    channel: str
+    now_us: int
+    locale: str
+
+
+@dataclass(frozen=True)
+class FusionOutput:
+    """intent: (D,). candidate_rows, candidate_scores, source: (C,), best first; scores are retrieval logits.
+
+    intent_label: "search" | "buy" | "compare" | "browse" (inference/fusion.py states the rule).
+    """
+
+    intent: Floats
+    candidate_rows: Rows
+    candidate_scores: Floats
+    source: NDArray[np.uint8]
+    intent_label: str
+
+
+@dataclass(frozen=True)
+class SessionState:
+    """The guide steps a session has seen, each (L,): indices of schemas/steps.py; an outcome may be UNKNOWN_OUTCOME."""
+
+    steps: NDArray[np.integer] = field(default_factory=lambda: np.zeros(0, np.int8))
+    outcomes: NDArray[np.integer] = field(default_factory=lambda: np.zeros(0, np.int8))
+    view_ms: NDArray[np.floating] = field(default_factory=lambda: np.zeros(0, np.float32))
+    gestures: NDArray[np.integer] = field(default_factory=lambda: np.zeros(0, np.int16))
+
+
+@dataclass(frozen=True)
+class RankInput:
+    """focus_row: the product in view, -1 for none. seed: of the exploration draws. in_stock: (N,) bool, None where unknown."""
+
+    fusion: FusionOutput
+    packed: bytes | None
+    focus_row: int
+    session: SessionState
+    device: str
+    num: int
+    seed: int
+    now_us: int
+    locale: str
+    in_stock: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
+class RankOutput:
+    """A slate (K,), best first, and the next guide steps.
+
+    scores: share of each candidate's ranking weight, in [0, 1]. interest: None without a guide model. propensities: exact
+    Plackett-Luce probability of each product at its place, given those before. steps: (step, propensity, product row).
+    """
+
+    rows: Rows
+    scores: Floats
+    interest: Floats | None
+    propensities: Floats
+    reasons: list[list[str]]
+    steps: list[tuple[str, float, int]]
+    say: list[str]
