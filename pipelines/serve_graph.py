@@ -24,6 +24,8 @@ from pipelines.entry import config_options, emit, home_option, progress, run_com
 
 GRAPH = "serve.app:build"
 ARGUMENTS = "serve.app:ServeArgs"
+NAME = "guidelens"
+QUIET = {"log_level": "ERROR", "enable_access_log": False}
 READY_S = 180.0
 
 
@@ -53,7 +55,7 @@ def start(home: Home, release: str = "champion", host: str = "127.0.0.1", port: 
             application = _import(GRAPH)(_arguments(home, version.result(), config))
             try:
                 _start_proxy(host, port)
-                serve.run(application, name="guidelens", route_prefix="/", logging_config={"log_level": "ERROR", "enable_access_log": False})
+                _deploy(application)
                 url = f"http://{host if ':' not in host else f'[{host}]'}:{port}"
                 _wait_until_ready(url)
                 yield url
@@ -97,8 +99,19 @@ def _start_proxy(host: str, port: int) -> None:
     serve.start(
         proxy_location="HeadOnly",
         http_options=HTTPOptions(host=host, port=port, request_timeout_s=60, keep_alive_timeout_s=75),
-        logging_config={"log_level": "ERROR", "enable_access_log": False},
+        logging_config=QUIET,
     )
+
+
+def _deploy(application: Any) -> None:
+    from ray import serve
+
+    try:
+        serve.run(application, name=NAME, route_prefix="/", logging_config=QUIET)
+    except RuntimeError as error:
+        found = serve.status().applications.get(NAME)
+        reasons = [f"{part}: {state.message.strip()[-1500:]}" for part, state in (found.deployments if found else {}).items() if state.message]
+        raise GuideLensError(f"the graph cannot start: {error}\n" + "\n".join(reasons)) from error
 
 
 def _refuse_taken_port(host: str, port: int) -> None:
