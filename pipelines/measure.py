@@ -36,7 +36,7 @@ def measure(files: RunFiles, world: Path | None, config: Config) -> Report:
     )
     progress("evaluate: recognition on photos held back")
     lake = Lake(record.lake, files.home.s3)
-    recognition, why = measure_recognition(lake, lake.manifest(record.manifest), record.config, draws)
+    recognition, why = measure_recognition(lake, lake.manifest(record.manifest), record.config)
     report = report.with_sections(recognition=recognition) if recognition else _without(report, recognition=why)
     if not files.has_guide:
         return _without(report, ranking=record.parts.guide, interest=record.parts.guide, plan=record.parts.guide)

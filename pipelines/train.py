@@ -105,7 +105,6 @@ def _fit(home: Home, config: Config, lake: Lake, version: int, registry: Registr
         (fit_dir / "fit.json").write_text(record.model_dump_json(indent=1))
         for step, metrics in done.by_epoch:
             registry.log_metrics(run_id, metrics, step=step)
-        registry.log_metrics(run_id, done.metrics)
         registry.log_folder(run_id, fit_dir, FIT)
         registry.finish(run_id)
     except BaseException:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from guidelens.config import Config
 from guidelens.data.examples import row_of
 from guidelens.data.lake import Lake, Manifest
-from guidelens.evaluation.guide import Draws
-from guidelens.evaluation.report import RecognitionReport, confusion_matrix, most_confused
+from guidelens.evaluation.recognition import ShownProduct, measure_answers
+from guidelens.evaluation.report import RecognitionReport
 from guidelens.models.recognizer_fit import answers_held_back, folds
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.tables import IMAGE_DIM, Table
@@ -21,7 +21,6 @@ from guidelens.schemas.tables import IMAGE_DIM, Table
 # Letters: M = labelled photos and catalogue images, H = photos held back.
 
 MIN_HELD_BACK = 10
-MAX_MATRIX = 40
 PROTOCOL = "A quarter of the labelled photos, near-duplicates kept together, held back from a recognizer fitted on the rest in the same way as the run's own."
 
 
@@ -33,7 +32,7 @@ class Labelled(NamedTuple):
     is_catalogue_image: NDArray[np.bool_]
 
 
-def measure_recognition(lake: Lake, manifest: Manifest, config: Config, draws: Draws) -> tuple[RecognitionReport | None, str]:
+def measure_recognition(lake: Lake, manifest: Manifest, config: Config) -> tuple[RecognitionReport | None, str]:
     """The report, or None and the reason why nothing could be measured."""
     products = lake.read(Table.PRODUCTS, ["product_id", "title", "category"], manifest=manifest).sort("product_id")
     photos = _labelled(lake, manifest, products["product_id"].to_list())
@@ -43,7 +42,9 @@ def measure_recognition(lake: Lake, manifest: Manifest, config: Config, draws: D
     if int(held.sum()) < MIN_HELD_BACK:
         return None, f"only {int(held.sum())} labelled photos can be held back and {MIN_HELD_BACK} are needed; `guidelens evaluate recognizer` takes others"
     answers = answers_held_back(photos.embeddings, photos.rows, photos.is_catalogue_image, held, len(products))
-    return score(answers, photos.rows[held], products, PROTOCOL, draws), ""
+    shown = [ShownProduct(**row) for row in products.with_columns(pl.col("category").fill_null("")).to_dicts()]
+    named = [tuple(shown[row].product_id for row in top) for top in answers]
+    return measure_answers([shown[row].product_id for row in photos.rows[held]], named, shown, PROTOCOL, seed), ""
 
 
 def _labelled(lake: Lake, manifest: Manifest, item_ids: list[str]) -> Labelled:
@@ -52,28 +53,3 @@ def _labelled(lake: Lake, manifest: Manifest, item_ids: list[str]) -> Labelled:
     known = table.with_columns(pl.Series("row", rows)).filter((pl.col("row") >= 0) & pl.col("embedding").is_not_null()).sort("path")
     embeddings = known["embedding"].cast(pl.Array(pl.Float32, IMAGE_DIM)).to_numpy() if len(known) else np.zeros((0, IMAGE_DIM), np.float32)
     return Labelled(np.ascontiguousarray(embeddings), known["row"].to_numpy().astype(np.int64), known["is_catalogue_image"].fill_null(False).to_numpy())
-
-
-def score(answers_HK: NDArray[np.integer], truth_H: NDArray[np.integer], products: pl.DataFrame, protocol: str, draws: Draws) -> RecognitionReport:
-    """Shares and confusions of answered product rows, best first, beside the products that H photos show.
-
-    Args:
-        products: product_id, title, category, in the order of product rows.
-    """
-    first_H = answers_HK[:, 0]
-    titles, families = products["title"].to_list(), [str(category).split("/")[0] for category in products["category"].fill_null("").to_list()]
-    shown, answered = [families[row] for row in truth_H], [families[row] for row in first_H]
-    labels, counts = confusion_matrix(shown, answered)
-    interval = draws.over((first_H == truth_H).astype(np.float64), np.arange(len(truth_H)).astype(object))
-    drawn = 1 < len(labels) <= MAX_MATRIX
-    return RecognitionReport(
-        top1=interval.value,
-        top5=float((answers_HK[:, :5] == truth_H[:, None]).any(axis=1).mean()),
-        photos=len(truth_H),
-        protocol=protocol,
-        top1_interval=interval,
-        coarse_top1=float(np.mean([a == b for a, b in zip(shown, answered, strict=True)])),
-        labels=labels if drawn else (),
-        matrix=counts if drawn else (),
-        confusions=most_confused([titles[row] for row in truth_H], [titles[row] for row in first_H]),
-    )

@@ -69,19 +69,26 @@ def measure_predictions(scored: Sequence[Prediction], products: Sequence[ShownPr
     """
     if not scored:
         raise ShapeError("recognition needs at least one scored photo, got none")
+    kept = float(np.mean([one.in_catalogue for one in scored]))
+    return measure_answers([one.product_id for one in scored], [one.top5 for one in scored], products, protocol, seed).model_copy(update={"kept": kept})
+
+
+def measure_answers(
+    truth: Sequence[str], answers: Sequence[Sequence[str]], products: Sequence[ShownProduct], protocol: str, seed: int = 0
+) -> RecognitionReport:
+    """The same from product ids alone, best first; says nothing of what was kept."""
     by_id = {product.product_id: product for product in products}
-    shown, answered = [by_id[one.product_id] for one in scored], [by_id[one.predicted] for one in scored]
-    right = np.array([one.predicted == one.product_id for one in scored], dtype=np.float64)
+    shown, answered = [by_id[name] for name in truth], [by_id[top[0]] for top in answers]
+    right = np.array([top[0] == name for name, top in zip(truth, answers, strict=True)], dtype=np.float64)
     interval = mean_interval(right, num_bootstrap=_NUM_BOOTSTRAP, seed=seed)
     labels, matrix = _drawable([product.category for product in shown], [product.category for product in answered])
     return RecognitionReport(
         top1=interval.value,
-        top5=float(np.mean([one.product_id in one.top5 for one in scored])),
-        photos=len(scored),
+        top5=float(np.mean([name in top for name, top in zip(truth, answers, strict=True)])),
+        photos=len(truth),
         protocol=protocol,
         top1_interval=interval,
         coarse_top1=float(np.mean([a.category == b.category for a, b in zip(shown, answered, strict=True)])),
-        kept=float(np.mean([one.in_catalogue for one in scored])),
         labels=labels,
         matrix=matrix,
         confusions=most_confused([product.title for product in shown], [product.title for product in answered]),
