@@ -57,7 +57,7 @@ class Desk:
 
     async def stop(self) -> None:
         await self.exposures.stop()
-        self.graph.shoppers.close()
+        self.graph.online.close()
 
     def now(self) -> datetime:
         return datetime.now(UTC)

@@ -7,7 +7,7 @@ ladder, named in the reply. Knows nothing of HTTP and of how a hop is reached.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -23,14 +23,17 @@ from serve.catalogue import Catalogue
 from serve.hops import Hop, HopFailedError
 from serve.messages import FrameProblem, FuseCall, FuseReply, RankCall, RankReply, RecognizeCall, RecognizeReply, SessionSteps
 from serve.metrics import ServeMetrics
+from serve.online import OnlineFeatures, StockAndPrice
 from serve.problems import ApiError
 from serve.requests import Asked
-from serve.shoppers import ShopperReader
 
 log = logging.getLogger(__name__)
 Value = TypeVar("Value")
 
 MAX_RECOGNIZED = 5
+SPARE = 5
+"""Ranked beyond what was asked for, to take the places of products that are out of stock by now."""
+MIN_STOCK_S = 0.02
 # Share of what is left that a hop may use; the rest belongs to the hops after it, and to the reply itself.
 _RECOGNIZE_SHARE = 0.6
 _FUSE_SHARE = 0.6
@@ -91,7 +94,7 @@ class Graph:
     recognizer: Hop[RecognizeCall, RecognizeReply | FrameProblem]
     fusion: Hop[FuseCall, FuseReply]
     ranker: Hop[RankCall, RankReply]
-    shoppers: ShopperReader
+    online: OnlineFeatures
     popularity: NDArray[np.float32]
     has_guide: bool
     missing: tuple[str, ...]
@@ -114,8 +117,23 @@ class Graph:
         ranked = await self._fuse_and_rank(request_id, asked.fields, seen, packed, session, trace)
         if ranked is None:
             trace.fall(Degraded.POPULARITY)
-            ranked = "", self._popular(asked.fields.num_recommendations)
-        return self._reply(request_id, asked.fields.locale, seen, ranked, trace)
+            ranked = "", self._popular(asked.fields.num_recommendations + SPARE)
+        intent, ranking = ranked
+        stock = await self._stock(ranking, trace)
+        slate = self._slate(ranking, stock or {}, asked.fields)
+        missing = self.missing if stock is not None else (*self.missing, "stock")
+        return self._reply(request_id, asked.fields.locale, seen, slate, self._plan(ranking), intent, missing, trace)
+
+    async def _stock(self, ranking: RankReply, trace: Trace) -> Mapping[str, StockAndPrice] | None:
+        """Stock and price of what may be shown, in one read; None where they cannot be read in time."""
+        ids = [self.catalogue.items[row].view.product_id for row in ranking.rows.tolist()]
+        with trace.stage("stock"):
+            try:
+                return await self.online.stock_and_price(ids, max(MIN_STOCK_S, trace.budget.share_s(1.0)))
+            except (GuideLensError, TimeoutError) as error:
+                log.warning("stock and price: %r", error)
+                self.metrics.hop_failures.labels("stock").inc()
+                return None
 
     async def _recognize(self, asked: Asked, trace: Trace) -> RecognizeReply | None:
         if asked.frame is None and asked.embedding is None:
@@ -135,7 +153,7 @@ class Graph:
         self.metrics.feature_reads.inc()
         with trace.stage("shopper_features"):
             try:
-                return await self.shoppers.packed(shopper_key, trace.budget.share_s(_RECOGNIZE_SHARE))
+                return await self.online.packed(shopper_key, trace.budget.share_s(_RECOGNIZE_SHARE))
             except (GuideLensError, TimeoutError) as error:
                 log.warning("shopper features: %r", error)
                 self.metrics.hop_failures.labels("shopper_features").inc()
@@ -172,7 +190,7 @@ class Graph:
             session=session.steps,
             device=device,
             channel=CHANNEL,
-            num=fields.num_recommendations,
+            num=fields.num_recommendations + SPARE,
             seed=sub_seed(0, request_id),
             now_us=now_us,
             locale=fields.locale,
@@ -197,8 +215,17 @@ class Graph:
         reasons = tuple(("popular",) for _ in rows)
         return RankReply(rows, self.popularity[rows], None, np.ones(len(rows), dtype=np.float32), reasons, ())
 
-    def _reply(self, request_id: str, locale: str, seen: RecognizeReply | None, ranked: tuple[str, RankReply], trace: Trace) -> GuideReply:
-        intent, ranking = ranked
+    def _reply(
+        self,
+        request_id: str,
+        locale: str,
+        seen: RecognizeReply | None,
+        slate: tuple[SlateItem, ...],
+        plan: tuple[PlannedStep, ...],
+        intent: str,
+        missing: tuple[str, ...],
+        trace: Trace,
+    ) -> GuideReply:
         trace.timings_ms["total"] = round(trace.budget.spent_ms(), 2)
         for stage, spent_ms in trace.timings_ms.items():
             self.metrics.stage_seconds.labels(stage).observe(spent_ms / 1000)
@@ -209,9 +236,9 @@ class Graph:
             degraded=trace.degraded,
             in_catalogue=None if seen is None else seen.in_catalogue,
             recognized=() if seen is None or not seen.in_catalogue else self._recognized(seen, locale),
-            missing=self.missing,
-            slate=self._slate(ranking, locale),
-            plan=tuple(self._step(choice.step, choice.product_row, choice.say, choice.propensity) for choice in ranking.plan),
+            missing=missing,
+            slate=slate,
+            plan=plan,
             intent=intent,
             timings_ms=trace.timings_ms,
         )
@@ -224,20 +251,31 @@ class Graph:
             for item, confidence in items
         )
 
-    def _slate(self, ranking: RankReply, locale: str) -> tuple[SlateItem, ...]:
-        items = [self.catalogue.items[row] for row in ranking.rows.tolist()]
-        return tuple(
-            SlateItem(
-                position=place + 1,
-                product_id=item.view.product_id,
-                title=item.title(locale),
-                score=float(ranking.scores[place]),
-                interest=None if ranking.interest is None else float(np.clip(ranking.interest[place], 0, 1)),
-                propensity=float(np.clip(ranking.propensities[place], 1e-9, 1)),
-                reasons=ranking.reasons[place],
+    def _slate(self, ranking: RankReply, stock: Mapping[str, StockAndPrice], fields: GuideRequest) -> tuple[SlateItem, ...]:
+        """The first `num_recommendations` that are not known to be out of stock."""
+        slate: list[SlateItem] = []
+        for place, row in enumerate(ranking.rows.tolist()):
+            item = self.catalogue.items[row]
+            known = stock.get(item.view.product_id)
+            if known is not None and known.stock == 0:
+                continue
+            slate.append(
+                SlateItem(
+                    position=len(slate) + 1,
+                    product_id=item.view.product_id,
+                    title=item.title(fields.locale),
+                    score=float(ranking.scores[place]),
+                    interest=None if ranking.interest is None else float(np.clip(ranking.interest[place], 0, 1)),
+                    propensity=float(np.clip(ranking.propensities[place], 1e-9, 1)),
+                    reasons=ranking.reasons[place],
+                    price_minor=item.view.price_minor if known is None else known.price_minor,
+                    currency=item.view.currency if known is None else known.currency,
+                )
             )
-            for place, item in enumerate(items)
-        )
+        return tuple(slate[: fields.num_recommendations])
+
+    def _plan(self, ranking: RankReply) -> tuple[PlannedStep, ...]:
+        return tuple(self._step(choice.step, choice.product_row, choice.say, choice.propensity) for choice in ranking.plan)
 
     def _step(self, step: str, row: int, say: str, propensity: float) -> PlannedStep:
         product_id = None if row < 0 else self.catalogue.items[row].view.product_id

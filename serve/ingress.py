@@ -22,8 +22,8 @@ from serve.desk import Desk
 from serve.graph import CHANNEL, Graph
 from serve.messages import FrameProblem, FuseCall, FuseReply, RankCall, RankReply, RecognizeCall, RecognizeReply, SessionSteps
 from serve.metrics import ServeMetrics
+from serve.online import NoStore, OnlineFeatures, OnlineStore
 from serve.release import open_bundle, popularity
-from serve.shoppers import NoShoppers, OnlineShoppers, ShopperReader
 
 log = logging.getLogger(__name__)
 _PROBE_S = 10.0
@@ -34,7 +34,7 @@ class Ingress:
     """Built once a replica; `__serve_build_asgi_app__` is Serve's hook for a class that makes its own app."""
 
     def __init__(self, home: Home, release: str, config: ServeConfig, features: FeatureConfig, recognizer: Any, fusion: Any, ranker: Any) -> None:
-        shoppers = ShopperReader(_online_store(home, features))
+        online = OnlineFeatures(_online_store(home, features))
         bundle, manifest = open_bundle(home, release)
         catalogue = Catalogue(bundle, release)
         graph = Graph(
@@ -43,7 +43,7 @@ class Ingress:
             recognizer=RayHop[RecognizeCall, RecognizeReply | FrameProblem]("recognizer", recognizer),
             fusion=RayHop[FuseCall, FuseReply]("fusion", fusion),
             ranker=RayHop[RankCall, RankReply]("ranker", ranker),
-            shoppers=shoppers,
+            online=online,
             popularity=popularity(bundle, [item.view.product_id for item in catalogue.items]),
             has_guide=manifest.parts.get("guide") == "trained",
             missing=tuple(manifest.missing),
@@ -59,24 +59,24 @@ class Ingress:
         )
         # Threads for the files and the inbox; the default of asyncio is sized by cores.
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="ingress")
-        shoppers.wait()
+        online.wait()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         asyncio.get_running_loop().set_default_executor(self._threads)
         return build_api(self._desk)
 
 
-def _online_store(home: Home, config: FeatureConfig) -> Callable[[], OnlineShoppers]:
+def _online_store(home: Home, config: FeatureConfig) -> Callable[[], OnlineStore]:
     """Opens the online store where it is called: Feast takes seconds to import."""
 
-    def open_store() -> OnlineShoppers:
+    def open_store() -> OnlineStore:
         from guidelens.features import Features
 
         try:
             return Features(home, config).online()
         except GuideLensError as error:
             log.error("no online store: %s; shoppers are answered without their features", error)
-            return NoShoppers(str(error))
+            return NoStore(str(error))
 
     return open_store
 

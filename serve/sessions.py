@@ -31,7 +31,7 @@ class _Session:
         if event.type is EventType.AR_OPEN and event.product_id is not None:
             self.focus_product_id = event.product_id
         elif event.type is EventType.GUIDE_STEP and event.step is not None:
-            self.shown[index] = STEP_INDEX[event.step]
+            self.shown.setdefault(index, STEP_INDEX[event.step])
         elif event.type is EventType.STEP_OUTCOME and event.outcome is not None:
             self.outcomes[index] = OUTCOME_INDEX[event.outcome]
             if event.step is not None:

@@ -19,13 +19,14 @@ from PIL import Image
 from guidelens.config import Home
 from guidelens.data.inbox import Inbox
 from guidelens.data.pseudonyms import Pseudonymizer
+from guidelens.features import StockAndPrice
 from serve.api import build_api
 from serve.catalogue import Catalogue
 from serve.desk import Desk
 from serve.graph import Graph
 from serve.hops import HopFailedError
 from serve.metrics import ServeMetrics
-from serve.shoppers import OnlineShoppers, ShopperReader
+from serve.online import OnlineFeatures, OnlineStore
 
 PRODUCTS: tuple[dict[str, Any], ...] = (
     {"product_id": "p-0", "title": "Oak chair", "title_zh": "橡木椅子", "category": "furniture/chairs", "width_m": 0.5, "height_m": 0.9, "depth_m": 0.55, "try_on": "room"},
@@ -56,9 +57,17 @@ class DeadHop:
         raise HopFailedError("this part is down")
 
 
-class NoStore:
+class EmptyStore:
+    """An online store that knows nobody, and what is in stock as the test says."""
+
+    def __init__(self, stock: dict[str, int] | None = None) -> None:
+        self._stock = stock or {}
+
     def shopper(self, shopper_key: str) -> bytes | None:
         return None
+
+    def stock_and_price(self, product_ids: Sequence[str]) -> dict[str, StockAndPrice]:
+        return {each: StockAndPrice(self._stock[each], 990, "USD") for each in product_ids if each in self._stock}
 
 
 def open_desk(
@@ -67,7 +76,7 @@ def open_desk(
     recognizer: Any = None,
     fusion: Any = None,
     ranker: Any = None,
-    store: OnlineShoppers | None = None,
+    store: OnlineStore | None = None,
     max_in_flight: int = 8,
     popularity: Sequence[float] = (3.0, 1.0, 2.0),
 ) -> Desk:
@@ -81,7 +90,7 @@ def open_desk(
         recognizer=recognizer or DeadHop(),
         fusion=fusion or DeadHop(),
         ranker=ranker or DeadHop(),
-        shoppers=ShopperReader(lambda: store or NoStore()),
+        online=OnlineFeatures(lambda: store or EmptyStore()),
         popularity=np.array(popularity, dtype=np.float32),
         has_guide=True,
         missing=(),

@@ -9,11 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
-from serve_desk import jpeg, open_desk, served
+from serve_desk import EmptyStore, jpeg, open_desk, served
 
 from guidelens.data.pseudonyms import Pseudonymizer
 from guidelens.schemas.guide import MAX_FRAME_BYTES
 from serve.desk import Desk
+from serve.online import NoStore
 
 
 @pytest.fixture
@@ -288,3 +289,22 @@ def test_the_frame_itself_reaches_the_recognizer_unchanged(tmp_path: Path) -> No
         frame = jpeg()
         client.post("/v1/guide", **multipart({"deadline_ms": 1000}, frame))
     assert seen == [frame]
+
+
+def test_what_is_out_of_stock_by_now_gives_way_and_prices_are_today_s(tmp_path: Path) -> None:
+    with served(open_desk(tmp_path, store=EmptyStore({"p-0": 0, "p/2 é": 4}))) as client:
+        reply = client.post("/v1/guide", json={"text": "x", "num_recommendations": 2}).json()
+    assert [(item["position"], item["product_id"], item["price_minor"], item["currency"]) for item in reply["slate"]] == [
+        (1, "p/2 é", 990, "USD"),
+        (2, "p-1", 1990, "EUR"),
+    ]
+    assert reply["missing"] == []
+
+
+def test_a_store_that_fails_is_named_and_the_answer_given_without_it(tmp_path: Path) -> None:
+    with served(open_desk(tmp_path, store=NoStore("the store is away"))) as client:
+        reply = client.post("/v1/guide", json={"shopper_id": "s-1", "text": "x", "num_recommendations": 2}).json()
+        metrics = client.get("/metrics").text
+    assert (reply["missing"], len(reply["slate"])) == (["stock"], 2)
+    assert 'guidelens_hop_failures_total{hop="shopper_features"} 1.0' in metrics
+    assert 'guidelens_hop_failures_total{hop="stock"} 1.0' in metrics

@@ -49,7 +49,10 @@ class Recognized(Frozen):
 
 
 class SlateItem(Frozen):
-    """One recommendation. `interest` is null where no guide model was trained; `propensity` is of this item at this place."""
+    """One recommendation. `interest` is null where no guide model was trained; `propensity` is of this item at this place.
+
+    `price_minor` and `currency` are the online store's at the time of the answer, the release's where that cannot be read.
+    """
 
     position: Annotated[int, Field(ge=1)]
     product_id: ProductId
@@ -58,6 +61,8 @@ class SlateItem(Frozen):
     interest: Annotated[float, Field(ge=0, le=1)] | None
     propensity: Annotated[float, Field(gt=0, le=1)]
     reasons: tuple[str, ...]
+    price_minor: int | None = None
+    currency: str | None = None
 
 
 class PlannedStep(Frozen):
@@ -77,7 +82,8 @@ class Degraded(StrEnum):
 
 
 class GuideReply(Frozen):
-    """The answer. `in_catalogue` is null where no frame was sent; `missing` names inputs the release lacks (`events`, …)."""
+    """The answer. `in_catalogue` is null where no frame was sent; `missing` names inputs the release lacks (`events`, …), and
+    `stock` where the online store could not say what is in stock."""
 
     request_id: str
     release: str

@@ -158,7 +158,7 @@ function slateCard(item, known) {
   const body = make("div", "card-body");
   body.append(make("strong", "card-title", known ? titleOf(known) : item.title));
   const line = make("div", "card-line");
-  line.append(make("span", "price", known ? price(known) : ""));
+  line.append(make("span", "price", price(item)));
   if (item.interest !== null) line.append(interestBar(item.interest));
   body.append(line);
   for (const reason of item.reasons.slice(0, 2)) body.append(make("span", "reason", reason));

@@ -1,23 +1,37 @@
-"""What the online store knows of a shopper, read off the event loop and within a budget. Knows nothing of requests."""
+"""What the online store knows of a shopper, and of stock and prices, read off the event loop and within a budget."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from guidelens.errors import GuideLensError
 
+Value = TypeVar("Value")
 
-class OnlineShoppers(Protocol):
+
+class StockAndPrice(Protocol):
+    """Of one product; None where the catalogue does not say."""
+
+    @property
+    def stock(self) -> int | None: ...
+    @property
+    def price_minor(self) -> int | None: ...
+    @property
+    def currency(self) -> str | None: ...
+
+
+class OnlineStore(Protocol):
     """The part of features.OnlineReader that a request needs."""
 
     def shopper(self, shopper_key: str) -> bytes | None: ...
+    def stock_and_price(self, product_ids: Sequence[str]) -> Mapping[str, StockAndPrice]: ...
 
 
-class ShopperReader:
+class OnlineFeatures:
     """One thread of its own: a store's connection stays where it was opened, and a slow store blocks nothing else."""
 
-    def __init__(self, open_store: Callable[[], OnlineShoppers]) -> None:
+    def __init__(self, open_store: Callable[[], OnlineStore]) -> None:
         """Opens the store in the reader's thread; `wait` tells when it is there.
 
         Args:
@@ -41,22 +55,34 @@ class ShopperReader:
             GuideLensError: the store failed.
             TimeoutError: it took longer than the budget.
         """
+        return await self._read(lambda store: store.shopper(shopper_key), budget_s)
+
+    async def stock_and_price(self, product_ids: Sequence[str], budget_s: float) -> Mapping[str, StockAndPrice]:
+        """Of several products in one read; those the store does not know are left out.
+
+        Raises:
+            GuideLensError: the store failed.
+            TimeoutError: it took longer than the budget.
+        """
+        return await self._read(lambda store: store.stock_and_price(product_ids), budget_s)
+
+    async def _read(self, ask: Callable[[OnlineStore], Value], budget_s: float) -> Value:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(budget_s):
-            return await loop.run_in_executor(self._thread, self._read, shopper_key)
-
-    def _read(self, shopper_key: str) -> bytes | None:
-        return self._store.result().shopper(shopper_key)
+            return await loop.run_in_executor(self._thread, lambda: ask(self._store.result()))
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
-class NoShoppers:
+class NoStore:
     """Stands in where a home has no online store, so that a request for a shopper is answered as degraded, not as unknown."""
 
     def __init__(self, reason: str) -> None:
         self._reason = reason
 
     def shopper(self, shopper_key: str) -> bytes | None:
+        raise GuideLensError(self._reason)
+
+    def stock_and_price(self, product_ids: Sequence[str]) -> Mapping[str, StockAndPrice]:
         raise GuideLensError(self._reason)
