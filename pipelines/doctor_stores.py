@@ -82,7 +82,7 @@ def _one(path: Path, query: str) -> object:
 def online_store(home: Home, features: FeatureConfig) -> Finding:
     if features.online_store == "redis":
         return _redis(features.redis_connection or "")
-    files = sorted(home.feast.glob("*online*")) if home.feast.is_dir() else []
+    files = sorted(home.feast.glob("*online*.db")) if home.feast.is_dir() else []
     if not files:
         return Finding("online store", "ok", f"{home.feast}: none yet (`guidelens materialize` makes it)")
     try:
