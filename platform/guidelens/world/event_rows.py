@@ -20,6 +20,14 @@ from guidelens.world.trouble import suspects, with_bot_clicks, with_trouble, wit
 
 _TYPES = [kind.value for kind in EventType]
 _GESTURES = [gesture.value for gesture in Gesture]
+_COLUMNS = {
+    **dict.fromkeys(
+        ("session", "ts", "type", "order", "product", "position", "depth", "frame", "step", "step_index", "gesture", "outcome", "value_minor"), pl.Int64
+    ),
+    **dict.fromkeys(("propensity", "browse_ms", "stay_ms", "view_ms", "step_propensity"), pl.Float64),
+    **dict.fromkeys(("query", "frame_id"), pl.String),
+    **dict.fromkeys(("in_slate", "is_kept"), pl.Boolean),
+}
 _DAY_US = 86_400_000_000
 _SECOND_US = 1_000_000
 _STEP_US = 9 * _SECOND_US
@@ -54,7 +62,7 @@ def event_frame(shop: Shop, chunk: Chunk, words: Words, part: int) -> pl.DataFra
     blocks += _returns(chunk, blocks, end_us)
     trouble = shop.parameters.trouble
     found = suspects(shop.shoppers.num, shop.seed, trouble)
-    frame = pl.concat([block for block in blocks if len(block)], how="diagonal")
+    frame = pl.concat([pl.DataFrame(schema=_COLUMNS), *(block for block in blocks if len(block))], how="diagonal_relaxed")
     frame = with_bot_clicks(frame, found.is_bot[chunk.moments.shopper], _code(EventType.IMPRESSION), _code(EventType.CLICK))
     frame = without_ar_signals(frame, found.is_broken[chunk.moments.shopper], (_code(EventType.AR_VIEW), _code(EventType.AR_GESTURE)))
     frame = frame.sort("session", "ts", "order", maintain_order=True)

@@ -65,6 +65,7 @@ class InterestParameters(Frozen):
     slope: float = 0.55
     spread: float = 0.55
     censored_share: Share = 0.08
+    """Share of page stays cut short by leaving."""
 
 
 class GuideParameters(Frozen):
@@ -74,7 +75,7 @@ class GuideParameters(Frozen):
     ar_click: float = 0.4
     """Chance that a scan, or a click, turns into an AR session, at mean AR affinity."""
     script_share: Share = 0.6
-    buy_bias: float = -8.1
+    buy_bias: float = -8.3
     buy_readiness: float = 1.15
     buy_cart: float = 1.9
     buy_checkout: float = 2.6

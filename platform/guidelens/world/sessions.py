@@ -26,7 +26,7 @@ _CAMPAIGN_DAYS = (9, 10, 11)
 CHANNELS = ("app", "web", "mini_program", "store")
 
 NUM_FIXED = 14
-NUM_PER_ITEM = 8
+NUM_PER_ITEM = 9
 NUM_TAIL = 12
 
 
@@ -178,6 +178,8 @@ def _slates(shop: Shop, moments: Moments, contexts: Contexts, total: Floats, gum
     level = (mine - 1.0) / 1.5
     browse = times.browse_ms * np.exp(times.slope * level + times.spread * normal[:, :, 1])
     stay = times.stay_ms * np.exp(times.slope * level + times.spread * normal[:, :, 2])
+    is_censored = items[:, :, 8] < times.censored_share
+    stay = stay * np.where(is_censored, items[:, :, 8] / max(times.censored_share, 1e-12), 1.0)
     depth = 1 + np.floor(np.exp(0.5 * level + 0.5 * normal[:, :, 3]))
     return Slates(
         chosen,
