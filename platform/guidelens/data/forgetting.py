@@ -12,9 +12,9 @@ from datetime import datetime
 
 import polars as pl
 
-from guidelens.data.intake import forgotten_keys
 from guidelens.data.lake import DataFile, Lake, Manifest
 from guidelens.data.tables import append, delete, rewrite
+from guidelens.data.tombstones import forgotten_keys
 from guidelens.errors import CommitConflictError
 from guidelens.schemas.tables import Table
 
@@ -43,6 +43,7 @@ def forget_in_lake(lake: Lake, shopper_id: str, keys: frozenset[str], now: datet
             time.sleep(random.uniform(0, 0.1 * 2 ** min(attempt, 5)))
             continue
         _clean_history(lake, committed, shopper_id, keys, cleaned)
+        sweep(lake, keys)
         return removed
     raise CommitConflictError(f"lake {lake.uri}: other writers committed first {_MAX_COMMITS} times; run forget again")
 
@@ -121,3 +122,16 @@ def _clean_history(lake: Lake, newest: Manifest, shopper_id: str, keys: frozense
 
 def _replaced(files: tuple[DataFile, ...], cleaned: Mapping[str, list[DataFile]]) -> list[DataFile]:
     return [after for file in files for after in cleaned.get(file.key, [file])]
+
+
+def sweep(lake: Lake, keys: frozenset[str]) -> None:
+    """Deletes data files that no version names and that hold a forgotten shopper: what crashed or overtaken ingests left.
+
+    Safe beside running ingests once the tombstone is committed: whoever prepared such a file must redo it without the shopper.
+    """
+    named = {file.key for manifest in lake.manifests() for file in manifest.files}
+    is_gone = pl.col("shopper_key").is_in(sorted(keys))
+    for table in _PERSONAL:
+        for key in lake.store.keys(f"{table}/"):
+            if key not in named and lake.read_key(table, key).select(is_gone.any()).item():
+                lake.store.delete(key)

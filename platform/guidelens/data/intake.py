@@ -13,11 +13,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from guidelens.data.forgetting import sweep
 from guidelens.data.lake import DataFile, Lake, Manifest
 from guidelens.data.photos import settle_photos
 from guidelens.data.settling import QUARANTINE_FRAME, FileCounts, Settled, quarantine_rows, settle_events, settle_rows
 from guidelens.data.sources import Kind
 from guidelens.data.tables import append, upsert
+from guidelens.data.tombstones import forgotten_keys
 from guidelens.errors import CommitConflictError
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.tables import SCHEMAS, TEXT_DIM, Table
@@ -56,10 +58,6 @@ def known_photos(lake: Lake, base: Manifest) -> pl.DataFrame:
     return photos.with_columns(has_thumbnail=pl.col("thumbnail").is_not_null()).drop("thumbnail")
 
 
-def forgotten_keys(lake: Lake, base: Manifest) -> frozenset[str]:
-    return frozenset(lake.read(Table.TOMBSTONES, ["shopper_key"], manifest=base)["shopper_key"].to_list())
-
-
 def take_in(lake: Lake, staged: Mapping[Kind, StagedKind], embed: EmbedTexts, now: datetime) -> Intake:
     """Settles and commits.
 
@@ -67,9 +65,13 @@ def take_in(lake: Lake, staged: Mapping[Kind, StagedKind], embed: EmbedTexts, no
         CommitConflictError: other writers were faster twelve times in a row.
     """
     vectors = _TextVectors(embed)
+    forgotten: frozenset[str] | None = None
     for attempt in range(_MAX_COMMITS):
         base = lake.manifest()
         change = _Change(lake, base, vectors, now)
+        if forgotten is not None and change.forgotten > forgotten:
+            sweep(lake, change.forgotten - forgotten)
+        forgotten = change.forgotten
         for kind, brought in staged.items():
             change.settle(kind, brought)
         report = {str(kind): found.model_dump() for kind, found in change.reports.items()}
@@ -106,7 +108,7 @@ class _Change:
         self.lake, self.base, self.now = lake, base, now
         self.reports: dict[Kind, KindReport] = {}
         self._vectors = vectors
-        self._forgotten = forgotten_keys(lake, base)
+        self.forgotten = forgotten_keys(lake, base)
         self._accepted: dict[Kind, pl.DataFrame] = {}
         self._quarantined: list[pl.DataFrame] = []
 
@@ -120,12 +122,12 @@ class _Change:
     def _settled(self, kind: Kind, brought: StagedKind) -> Settled:
         if kind is Kind.EVENTS:
             known = self.lake.read(Table.EVENTS, ["event_id"], manifest=self.base)["event_id"]
-            return settle_events(brought.rows, known, self._forgotten)
+            return settle_events(brought.rows, known, self.forgotten)
         if kind is Kind.PHOTOS:
             assert brought.refused_labels is not None
             return settle_photos(brought.rows, brought.refused_labels, known_photos(self.lake, self.base))
         known_rows = self.lake.read(_TABLES[kind], [_KEYS[kind], "row_sha256"], manifest=self.base)
-        return settle_rows(brought.rows, _KEYS[kind], known_rows, self._forgotten)
+        return settle_rows(brought.rows, _KEYS[kind], known_rows, self.forgotten)
 
     def files(self) -> list[DataFile]:
         """Writes what was accepted and refused; the live files of all tables."""

@@ -99,7 +99,7 @@ class Lake:
         live = (manifest or self.manifest()).of(table)
         schema = SCHEMAS[table]
         wanted = list(columns) if columns is not None else schema.names
-        parts = [self._read_file(file, wanted) for file in live]
+        parts = [self._read_table(table, file.key, wanted) for file in live]
         empty = pa.schema([schema.field(name) for name in wanted]).empty_table()
         joined = pa.concat_tables([empty, *parts], promote_options="default")
         frame = pl.from_arrow(joined)
@@ -108,14 +108,18 @@ class Lake:
 
     def read_file(self, file: DataFile) -> pl.DataFrame:
         """The rows of one data file."""
-        frame = pl.from_arrow(self._read_file(file, SCHEMAS[file.table].names))
+        return self.read_key(file.table, file.key)
+
+    def read_key(self, table: Table, key: str) -> pl.DataFrame:
+        """The rows of a table's data file by its key, live or not."""
+        frame = pl.from_arrow(self._read_table(table, key, SCHEMAS[table].names))
         assert isinstance(frame, pl.DataFrame)
         return frame
 
-    def _read_file(self, file: DataFile, columns: Sequence[str]) -> pa.Table:
+    def _read_table(self, table: Table, key: str, columns: Sequence[str]) -> pa.Table:
         """Of a file's columns those asked for, in the table's types."""
-        rows = pq.read_table(io.BytesIO(self.store.read_bytes(file.key)), columns=list(columns))
-        return rows.cast(pa.schema([SCHEMAS[file.table].field(name) for name in rows.column_names]))
+        rows = pq.read_table(io.BytesIO(self.store.read_bytes(key)), columns=list(columns))
+        return rows.cast(pa.schema([SCHEMAS[table].field(name) for name in rows.column_names]))
 
     def write(self, table: Table, rows: pa.Table) -> list[DataFile]:
         """Writes rows as data files (one a date where the table is partitioned); live only once committed.

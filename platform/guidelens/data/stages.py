@@ -33,6 +33,7 @@ def quiet() -> None:
     context.enable_progress_bars = False
     context.verbose_progress = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
 
 
 def check_records(chunks: Sequence[Chunk], checker: Checker, s3: S3Options, config: IngestConfig) -> pl.DataFrame:
@@ -58,9 +59,15 @@ def embed_photos(tasks: pa.Table, root: str, s3: S3Options, config: IngestConfig
     blocks = [tasks.slice(start, size) for start in range(0, tasks.num_rows, size)]
     if not blocks:
         return _frame(EMBEDDED_SCHEMA.empty_table())
+
+    class Embedder(PhotoEmbedder):
+        """With its arguments inside, so that Ray can start it anew on another node."""
+
+        def __init__(self) -> None:
+            super().__init__(root, s3, config)
+
     embedded = ray.data.from_arrow(blocks).map_batches(
-        PhotoEmbedder,
-        fn_constructor_args=(root, s3, config),
+        Embedder,
         batch_size=None,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=min(config.num_workers, len(blocks))),

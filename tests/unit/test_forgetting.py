@@ -1,0 +1,93 @@
+"""What forgetting a shopper leaves behind in the lake: nothing but the tombstone."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from guidelens.data.forgetting import forget_in_lake
+from guidelens.data.lake import Lake
+from guidelens.data.tombstones import forgotten_keys
+from guidelens.schemas.tables import SCHEMAS, Table
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+GONE = frozenset({"gone" * 16})
+
+
+def rows(table: Table, *found: dict[str, Any]) -> pa.Table:
+    return pa.Table.from_pylist(list(found), schema=SCHEMAS[table])
+
+
+def event(name: str, key: str) -> dict[str, Any]:
+    return {"event_id": name, "event_ts": datetime(2026, 1, 1, tzinfo=UTC), "shopper_key": key}
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    lake = Lake(str(tmp_path))
+    first = lake.commit(lake.manifest(), lake.write(Table.EVENTS, rows(Table.EVENTS, event("a", *GONE), event("b", "stays"))), {})
+    lake.commit(first, [*first.files, *lake.write(Table.EVENTS, rows(Table.EVENTS, event("c", "stays")))], {})
+    return lake
+
+
+def keys_on_disk(lake: Lake) -> set[str]:
+    return set().union(*(lake.read_key(Table.EVENTS, key)["shopper_key"] for key in lake.store.keys("events/")))
+
+
+def test_live_and_older_versions_lose_the_shopper_and_keep_the_others(lake: Lake) -> None:
+    assert forget_in_lake(lake, "raw", GONE, NOW)[Table.EVENTS] == 1
+    assert lake.read(Table.EVENTS)["event_id"].sort().to_list() == ["b", "c"]
+    assert lake.read(Table.EVENTS, manifest=lake.manifest(1))["event_id"].to_list() == ["b"]
+    assert keys_on_disk(lake) == {"stays"}
+
+
+def test_a_tombstone_is_written_once(lake: Lake) -> None:
+    forget_in_lake(lake, "raw", GONE, NOW)
+    version = lake.manifest().version
+    forget_in_lake(lake, "raw", GONE, NOW)
+    assert lake.manifest().version == version
+    assert forgotten_keys(lake, lake.manifest()) == GONE
+
+
+def test_files_that_an_overtaken_ingest_left_are_deleted_if_they_hold_the_shopper(lake: Lake) -> None:
+    lake.write(Table.EVENTS, rows(Table.EVENTS, event("d", *GONE)))
+    lake.write(Table.EVENTS, rows(Table.EVENTS, event("e", "being written")))
+    forget_in_lake(lake, "raw", GONE, NOW)
+    assert keys_on_disk(lake) == {"stays", "being written"}
+
+
+@pytest.mark.parametrize(
+    ("raw", "is_kept"),
+    [
+        (b'{"shopper_id": "hmac:' + next(iter(GONE)).encode() + b'"', False),
+        (b"shopper s-1, cut off", False),
+        (b"shopper s-17, another", True),
+        (b"shopper is-1, another", True),
+    ],
+)
+def test_quarantined_originals_that_name_the_shopper_are_emptied(lake: Lake, raw: bytes, is_kept: bool) -> None:
+    base = lake.manifest()
+    record = {"record_sha256": "1", "kind": "events", "source": "f", "offset": 0, "rule": "json.invalid", "message": "no", "raw": raw}
+    lake.commit(base, [*base.files, *lake.write(Table.QUARANTINE, rows(Table.QUARANTINE, record))], {})
+    assert forget_in_lake(lake, "s-1", GONE, NOW)[Table.QUARANTINE] == int(not is_kept)
+    (left,) = lake.read(Table.QUARANTINE)["raw"].to_list()
+    assert left == (raw if is_kept else None)
+
+
+def test_forgetting_goes_on_when_another_writer_commits_meanwhile(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_commit, raced = Lake.commit, []
+
+    def commit(self: Lake, *args: Any) -> Any:
+        if not raced:
+            raced.append(True)
+            base = self.manifest()
+            real_commit(self, base, [*base.files, *self.write(Table.EVENTS, rows(Table.EVENTS, event("d", *GONE), event("e", "late")))], {})
+        return real_commit(self, *args)
+
+    monkeypatch.setattr(Lake, "commit", commit)
+    forget_in_lake(lake, "raw", GONE, NOW)
+    assert lake.read(Table.EVENTS).filter(pl.col("shopper_key").is_in(GONE)).height == 0
+    assert keys_on_disk(lake) == {"stays", "late"}
