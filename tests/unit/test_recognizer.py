@@ -8,7 +8,7 @@ import pytest
 from guidelens.config import RecognizerConfig
 from guidelens.errors import BundleError, ContractError, ShapeError
 from guidelens.models.recognizer import Recognizer
-from guidelens.models.recognizer_fit import NUM_FOLDS, Backgrounds, fit_recognizer, folds
+from guidelens.models.recognizer_fit import NUM_FOLDS, Backgrounds, _shrinkage, fit_recognizer, folds
 
 WIDTH = 48
 NUM_PRODUCTS = 8
@@ -147,6 +147,16 @@ def test_folds_spread_each_product_and_keep_copies_of_one_photo_together() -> No
     for row in range(4):
         assert set(assigned[:64][rows == row]) == set(range(NUM_FOLDS))
     assert (assigned[:64] == assigned[64:]).all()
+
+
+def test_the_shrinkage_is_the_one_of_ledoit_and_wolf() -> None:
+    from sklearn.covariance import ledoit_wolf_shrinkage
+
+    residuals = Shop().photos(np.repeat(np.arange(NUM_PRODUCTS), 5))
+    residuals -= residuals.mean(0)
+    covariance = (residuals.T @ residuals).astype(np.float64) / len(residuals)
+    level = float(np.trace(covariance)) / WIDTH
+    assert _shrinkage(residuals, covariance, level) == pytest.approx(ledoit_wolf_shrinkage(residuals, assume_centered=True), rel=1e-4)
 
 
 def test_wrong_input_is_refused(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.linalg.lapack import dtrtri
 from scipy.optimize import minimize_scalar
-from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
@@ -121,20 +121,28 @@ def _checked(
 
 def _whitening(embeddings: Floats, rows: Rows) -> Whitening:
     """Inverse root of the covariance within products, shrunk as Ledoit and Wolf (2004) say; the identity where no product has two photos."""
-    points = rooted(embeddings).astype(np.float64)
-    mean_D = points.mean(0)
+    points = rooted(embeddings)
+    mean_D = points.mean(0, dtype=np.float64)
     _, product_of, counts = np.unique(rows, return_inverse=True, return_counts=True)
     sums = np.zeros((len(counts), points.shape[1]))
     np.add.at(sums, product_of, points)
     repeated = counts[product_of] > 1
-    residuals = points[repeated] - (sums / counts[:, None])[product_of[repeated]]
+    residuals = (points[repeated] - (sums / counts[:, None])[product_of[repeated]]).astype(np.float32)
     if not len(residuals) or not residuals.any():
         return Whitening(mean_D.astype(np.float32), np.eye(points.shape[1], dtype=np.float32))
-    covariance = residuals.T @ residuals / len(residuals)
-    shrinkage = float(ledoit_wolf_shrinkage(residuals, assume_centered=True))
-    level = np.trace(covariance) / len(covariance)
+    covariance = (residuals.T @ residuals).astype(np.float64) / len(residuals)
+    level = float(np.trace(covariance)) / len(covariance)
+    shrinkage = _shrinkage(residuals, covariance, level)
     factor = np.linalg.cholesky((1 - shrinkage) * covariance / level + shrinkage * np.eye(len(covariance)))
-    return Whitening(mean_D.astype(np.float32), np.ascontiguousarray(np.linalg.inv(factor).T, np.float32))
+    inverse, _ = dtrtri(factor, lower=1)
+    return Whitening(mean_D.astype(np.float32), np.ascontiguousarray(inverse.T, np.float32))
+
+
+def _shrinkage(residuals: Floats, covariance: NDArray[np.float64], level: float) -> float:
+    """Ledoit and Wolf's (2004) share of the identity, from the covariance that is there already."""
+    spread = float((np.einsum("nd,nd->n", residuals, residuals).astype(np.float64) ** 2).mean() - (covariance**2).sum()) / len(residuals)
+    distance = float(((covariance - level * np.eye(len(covariance))) ** 2).sum())
+    return min(1.0, spread / distance) if distance > 0 else 1.0
 
 
 def _gallery(whitening: Whitening, embeddings: Floats, rows: Rows, weights: Floats, num_products: int, drawn: Backgrounds) -> Gallery:
