@@ -95,12 +95,9 @@ class FeatureConfig(Frozen):
 
 
 class RecognizerConfig(Frozen):
-    """false_unknown_share: share of the catalogue's own photos that may be called "not in the catalogue"."""
+    """The fit itself is closed-form and has nothing to set. false_unknown_share: share of photos of the catalogue's own products, taken
+    on other visits, that may be called "not in the catalogue"."""
 
-    epochs: Annotated[int, Field(ge=1)] = 60
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    batch_size: Annotated[int, Field(ge=2)] = 256
     false_unknown_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
 
 

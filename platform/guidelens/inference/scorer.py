@@ -61,7 +61,7 @@ class GuideScorer:
     def encode(self, examples: Examples) -> Encoded:
         """Context and intent of each row."""
         context = context_inputs(examples, self.catalogue, self.model.config.num_profile_buckets)
-        frames, queries = (_gathered(x, rows) for x, rows in ((examples.frames, examples.frame_row), (examples.queries, examples.query_row)))
+        frames, queries = self.model.reduced(_gathered(examples.frames, examples.frame_row), _gathered(examples.queries, examples.query_row))
         return self.model.encode(context, self.model.look(frames, queries, context), self.items_ND)
 
     def product_scores(self, examples: Examples) -> Floats:

@@ -14,9 +14,9 @@ from torch.nn import functional as fn
 
 from guidelens.config import Modality, ModelConfig
 from guidelens.models.fusion import build_fusion
-from guidelens.models.heads import PairHeads, PairLogits
-from guidelens.models.inputs import AR_VALUES, NUM_AR, NUM_HISTORY, NUM_MOMENT, NUM_PROFILE, NUM_WINDOWS, ContextInputs, PlanInputs, history
-from guidelens.models.items import CATEGORICAL, REDUCED_DIM, ItemInputs, ItemTower, Reducer, normalized
+from guidelens.models.heads import PairHeads, PairInputs, PairLogits
+from guidelens.models.inputs import AR_VALUES, NUM_AR, NUM_HISTORY, NUM_MOMENT, NUM_PROFILE, NUM_WINDOWS, ContextInputs, PlanInputs, habit_scores, history
+from guidelens.models.items import CATEGORICAL, NUM_FIELD_BUCKETS, REDUCED_DIM, ItemInputs, ItemTower, Reducer, normalized
 from guidelens.models.noise import Noise
 from guidelens.models.sequence import SequenceEncoder
 from guidelens.models.strategist import PlanDecoder, allowed_at_each
@@ -75,6 +75,8 @@ class GuideModel(nn.Module):
         self.heads = PairHeads(config)
         self.decoder = PlanDecoder(config)
         self.sees = tuple(_TOKEN_MODALITY.get(token) not in without for token in TOKENS)
+        ar = [*AR_VALUES, *(NUM_HISTORY // 2 + value for value in AR_VALUES)]
+        self.reads_F = torch.tensor([float("x1" not in without and ("x3" not in without or feature not in ar)) for feature in range(NUM_HISTORY)])
         self.sees_x1, self.sees_x2, self.sees_x3 = "x1" not in without, "x2" not in without, "x3" not in without
 
     def items(self, items: ItemInputs, noise: Noise | None = None) -> Tensor:
@@ -82,11 +84,16 @@ class GuideModel(nn.Module):
         vectors: Tensor = self.tower(items, noise)
         return vectors
 
-    def look(self, frames_BE: Tensor, queries_BE: Tensor, context: ContextInputs) -> Looked:
-        """Encoder embeddings (rows without one hold anything) to what the model reads of them."""
-        frame = self.image(frames_BE) * ((context.frame_R >= 0) & self.sees[TOKENS.index("frame")])[:, None]
-        query = self.text(queries_BE) * ((context.query_R >= 0) & self.sees[TOKENS.index("query")])[:, None]
+    def look(self, frames_BR: Tensor, queries_BR: Tensor, context: ContextInputs) -> Looked:
+        """Reduced embeddings of frames and queries (`reduced`); rows without one hold anything."""
+        frame = frames_BR * ((context.frame_R >= 0) & self.sees[TOKENS.index("frame")])[:, None]
+        query = queries_BR * ((context.query_R >= 0) & self.sees[TOKENS.index("query")])[:, None]
         return Looked(frame, query)
+
+    @torch.no_grad()
+    def reduced(self, frames: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoder embeddings (F, 1280) and (Q, 512) to (F, R) and (Q, R): done once, as the reducers are not trained."""
+        return self.image(frames), self.text(queries)
 
     def encode(self, context: ContextInputs, looked: Looked, items_ND: Tensor, noise: Noise | None = None) -> Encoded:
         """The intent vector of each row. In training whole modalities are dropped at random, so that any may be missing."""
@@ -132,7 +139,8 @@ class GuideModel(nn.Module):
         logits: Tensor = encoded.intent_BD @ items_ND[wanted].T / self.config.width**0.5 + self.bias[wanted]
         logits = logits + self._alike(encoded, items, wanted) @ self.similarity
         if self.sees_x1:
-            logits = logits + self._history(encoded.context, items, wanted) @ self.habit
+            leaf_N, num_leaves = self._leaves(items)
+            logits = logits + habit_scores(encoded.context, self.habit * self.reads_F, len(items), leaf_N, num_leaves)[:, wanted]
         return logits
 
     def _alike(self, encoded: Encoded, items: ItemInputs, wanted: Tensor) -> Tensor:
@@ -150,32 +158,25 @@ class GuideModel(nn.Module):
         sharp = [4 * image_BC, 4 * text_BC, 4 * focus_image_BC, 4 * focus_text_BC, 4 * same_BC, image_BC.relu().square() * 8, text_BC.relu().square() * 8]
         return torch.stack(sharp, dim=2)
 
-    def _history(self, context: ContextInputs, items: ItemInputs, candidates: Tensor) -> Tensor:
-        leaf_N = items.fields_NC[:, _LEAF] if self.sees_x2 else torch.arange(len(items))
-        seen = history(context, candidates, leaf_N)
-        if self.sees_x3:
-            return seen
-        half = NUM_HISTORY // 2
-        return seen.index_fill(2, torch.tensor([*AR_VALUES, *(half + value for value in AR_VALUES)]), 0.0)
+    def _leaves(self, items: ItemInputs) -> tuple[Tensor, int]:
+        """(N,) category bucket of each product and their number; without X2 each product is its own category."""
+        if self.sees_x2:
+            return items.fields_NC[:, _LEAF], NUM_FIELD_BUCKETS
+        return torch.arange(len(items)), len(items)
 
     def pairs(self, encoded: Encoded, items: ItemInputs, items_ND: Tensor, rows_BC: Tensor, retrieval_BC: Tensor, noise: Noise | None = None) -> PairLogits:
         """Click, purchase and interest of candidates (B, C) whose retrieval logits are given."""
-        logits: PairLogits = self.heads(self._pair_inputs(encoded, items, items_ND, rows_BC, retrieval_BC), noise)
+        logits: PairLogits = self.heads(self._pairs(encoded, items, items_ND, rows_BC, retrieval_BC), noise)
         return logits
 
-    def _pair_inputs(self, encoded: Encoded, items: ItemInputs, items_ND: Tensor, rows_BC: Tensor, retrieval_BC: Tensor) -> Tensor:
-        item_BCD = items_ND[rows_BC.clamp_min(0)] * (rows_BC >= 0)[:, :, None]
-        intent_BCD = encoded.intent_BD[:, None].expand(-1, rows_BC.shape[1], -1)
-        habit_BCF = self._history(encoded.context, items, rows_BC)
-        if not self.sees_x1:
-            habit_BCF = torch.zeros_like(habit_BCF)
-        return torch.cat([intent_BCD, item_BCD, intent_BCD * item_BCD, habit_BCF, retrieval_BC.detach()[:, :, None] / 5], dim=2)
+    def _pairs(self, encoded: Encoded, items: ItemInputs, items_ND: Tensor, rows_BC: Tensor, retrieval_BC: Tensor) -> PairInputs:
+        habit_BCF = history(encoded.context, rows_BC, self._leaves(items)[0]) * self.reads_F
+        return PairInputs(encoded.intent_BD, items_ND, rows_BC, habit_BCF, retrieval_BC)
 
     def plan_context(self, encoded: Encoded, items: ItemInputs, items_ND: Tensor, focus_B: Tensor) -> Tensor:
         """(B, D): what conditions the decoder, of each row and the product its plan is about (-1: none)."""
         rows_B1 = focus_B[:, None]
-        pair_BI = self._pair_inputs(encoded, items, items_ND, rows_B1, torch.zeros_like(rows_B1, dtype=torch.float32)).squeeze(1)
-        return self.heads.plan_context(pair_BI)
+        return self.heads.plan_context(self._pairs(encoded, items, items_ND, rows_B1, torch.zeros_like(rows_B1, dtype=torch.float32)))
 
     def plan(self, encoded: Encoded, items: ItemInputs, items_ND: Tensor, plan: PlanInputs) -> Tensor:
         """(B, S, A) log-probabilities of the next step at each place of the plans, about -1e9 where the grammar forbids it."""

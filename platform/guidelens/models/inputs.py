@@ -100,25 +100,35 @@ def _moment(examples: Examples) -> NDArray[np.float64]:
 NUM_HISTORY = 2 * (NUM_VALUES + 1)
 
 
-def history(context: ContextInputs, candidates: Tensor, leaf_N: Tensor) -> Tensor:
-    """Pair features: what this shopper did with each candidate, and with its category, in the recent visits.
-
-    Args:
-        candidates: (B, C) or (C,) product rows; -1 matches nothing.
-        leaf_N: (N,) category bucket of each product.
-
-    Returns:
-        (B, C, NUM_HISTORY) float32: sums over matching visits of the values, of a weight that fades with age, and their count.
-    """
+def visit_values(context: ContextInputs) -> Tensor:
+    """(B, H, NUM_HISTORY / 2): each visit's values, a weight that fades with its age, and 1; zeros where there is no visit."""
     values_BHF = context.recent_RHF
     fresh_BH1 = torch.exp(-10 * values_BHF[:, :, -1:])
-    values_BHF = torch.cat([values_BHF[:, :, :-1], fresh_BH1, torch.ones_like(fresh_BH1)], dim=2) * (context.recent_rows_RH >= 0)[:, :, None]
-    rows_B1H = context.recent_rows_RH[:, None, :]
-    wanted_BC1 = (candidates if candidates.ndim == 2 else candidates[None]).unsqueeze(2)
+    return torch.cat([values_BHF[:, :, :-1], fresh_BH1, torch.ones_like(fresh_BH1)], dim=2) * (context.recent_rows_RH >= 0)[:, :, None]
+
+
+def history(context: ContextInputs, candidates_BC: Tensor, leaf_N: Tensor) -> Tensor:
+    """(B, C, NUM_HISTORY): sums of `visit_values` over the recent visits of each candidate, and of its category.
+
+    Args:
+        candidates_BC: product rows; -1 matches nothing.
+        leaf_N: (N,) category bucket of each product.
+    """
+    values_BHF = visit_values(context)
+    rows_B1H, wanted_BC1 = context.recent_rows_RH[:, None, :], candidates_BC[:, :, None]
     same = ((wanted_BC1 == rows_B1H) & (wanted_BC1 >= 0)).float()
-    leaf_BC1, leaf_B1H = leaf_N[wanted_BC1.clamp_min(0)], leaf_N[rows_B1H.clamp_min(0)]
-    kin = ((leaf_BC1 == leaf_B1H) & (wanted_BC1 >= 0)).float()
+    kin = ((leaf_N[wanted_BC1.clamp_min(0)] == leaf_N[rows_B1H.clamp_min(0)]) & (wanted_BC1 >= 0)).float()
     return torch.cat([same @ values_BHF, (kin @ values_BHF) / 3], dim=2)
+
+
+def habit_scores(context: ContextInputs, weights_F: Tensor, num_products: int, leaf_N: Tensor, num_leaves: int) -> Tensor:
+    """(B, N): `history` of every product times weights (NUM_HISTORY,), without making the features of all pairs."""
+    values_BHF = visit_values(context)
+    half = values_BHF.shape[2]
+    rows_BH = context.recent_rows_RH.clamp_min(0)
+    same_BN = torch.zeros(len(rows_BH), num_products).scatter_add(1, rows_BH, values_BHF @ weights_F[:half])
+    kin_BL = torch.zeros(len(rows_BH), num_leaves).scatter_add(1, leaf_N[rows_BH], values_BHF @ weights_F[half:] / 3)
+    return same_BN + kin_BL[:, leaf_N]
 
 
 @dataclass(frozen=True)

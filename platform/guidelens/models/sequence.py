@@ -39,7 +39,8 @@ class SequenceEncoder(nn.Module):
         batch, length, width = x_BHD.shape
         q, k, v = self.qkv(x_BHD).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         bias = torch.zeros_like(there_BH, dtype=x_BHD.dtype).masked_fill(~there_BH, -1e4)[:, None, None, :]
-        mixed = fn.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        weights = torch.softmax(q @ k.transpose(-1, -2) / (width // self.heads) ** 0.5 + bias, dim=-1)
+        mixed: Tensor = weights @ v
         return mixed.transpose(1, 2).reshape(batch, length, width)
 
     def _last_state(self, x_BHD: Tensor, there_BH: Tensor) -> Tensor:

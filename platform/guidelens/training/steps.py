@@ -110,6 +110,7 @@ class Learner:
         self.job, self.data, self.config, self.seed, self.place, self.reduce = job, data, config, sub_seed(seed, job.name), place, reduce
         self.model = new_model(job, data, seed)
         self.items: ItemInputs = item_inputs(data.catalogue, self.model.image, self.model.text)
+        self.frames, self.queries = self.model.reduced(data.frames, data.queries)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
         self.train_rows, self.val_rows = data.rows("train", job.lambdas), data.rows("val", job.lambdas)
         self.steps_per_epoch = max(1, math.ceil(len(self.train_rows) / config.global_batch_size))
@@ -188,7 +189,7 @@ class Learner:
         rows = torch.from_numpy(rows_G[mine])
         context = self.data.context.take(rows)
         items_ND = self.model.items(self.items, noise)
-        looked = self.model.look(_gathered(self.data.frames, context.frame_R), _gathered(self.data.queries, context.query_R), context)
+        looked = self.model.look(_gathered(self.frames, context.frame_R), _gathered(self.queries, context.query_R), context)
         encoded = self.model.encode(context, looked, items_ND, noise)
         terms: dict[str, Term] = {}
         if self.job.lambdas["recommendation"] > 0 or self.job.lambdas["interest"] > 0:
