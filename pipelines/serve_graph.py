@@ -1,9 +1,12 @@
 """`guidelens serve`: one release over HTTP, in the foreground. The graph itself is found by its import path, never imported here."""
 
+import contextlib
 import importlib
+import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 import urllib.error
@@ -50,6 +53,7 @@ def start(home: Home, release: str = "champion", host: str = "127.0.0.1", port: 
     with ThreadPoolExecutor(max_workers=1) as aside:
         version = aside.submit(_version, home, release)
         with ray_session():
+            logging.getLogger("ray.serve").setLevel(logging.WARNING)
             from ray import serve
 
             application = _import(GRAPH)(_arguments(home, version.result(), config))
@@ -60,7 +64,8 @@ def start(home: Home, release: str = "champion", host: str = "127.0.0.1", port: 
                 _wait_until_ready(url)
                 yield url
             finally:
-                serve.shutdown()
+                with contextlib.redirect_stdout(sys.stderr):  # Ray prints what it kills; stdout is the caller's
+                    serve.shutdown()
 
 
 def _version(home: Home, release: str) -> str:

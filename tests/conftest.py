@@ -3,11 +3,15 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from guidelens.config import Home
 from pipelines.cluster import ray_session
+
+if TYPE_CHECKING:
+    from served_shop import ReleasedShop
 
 
 @pytest.fixture(scope="session")
@@ -15,6 +19,14 @@ def ray_cluster() -> Iterator[None]:
     """A local Ray with its own short temporary folder, token and ports; verbs called in the test join it."""
     with ray_session():
         yield
+
+
+@pytest.fixture(scope="session")
+def released_shop(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> "ReleasedShop":
+    """A tiny world with a champion: made once, for every test that serves it."""
+    from served_shop import release_tiny_world
+
+    return release_tiny_world(tmp_path_factory.mktemp("shop"))
 
 
 @pytest.fixture

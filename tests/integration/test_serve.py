@@ -1,0 +1,243 @@
+"""The served graph as its callers see it: real replicas, a real release of a tiny world, faults that really happen."""
+
+import concurrent.futures
+import io
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+from served_shop import ReleasedShop, ServedShop, free_port, serving
+
+from guidelens.data.pseudonyms import Pseudonymizer
+from guidelens.schemas.steps import DeviceCapabilities, PlanContext, violations
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")  # Ray Serve's own models
+
+
+@pytest.fixture(scope="module")
+def served(released_shop: ReleasedShop) -> Iterator[ServedShop]:
+    with serving(released_shop) as found:
+        yield found
+
+
+def wall() -> bytes:
+    field = np.add.outer(np.linspace(0, 120, 240), np.linspace(40, 110, 320)) + np.random.default_rng(1).normal(0, 6, (240, 320))
+    sink = io.BytesIO()
+    Image.fromarray(np.stack([field, field * 0.8, field * 0.5], -1).clip(0, 255).astype(np.uint8)).save(sink, "JPEG")
+    return sink.getvalue()
+
+
+def event(session_id: str, type_: str, shopper_id: str | None = None, **fields: Any) -> dict[str, Any]:
+    who = {"anonymous_id": session_id} if shopper_id is None else {"shopper_id": shopper_id}
+    now = pl.Series([time.time_ns() // 1000]).cast(pl.Datetime("us", "UTC"))[0]
+    return {"event_id": os.urandom(8).hex(), "event_ts": now.isoformat(), "session_id": session_id, "type": type_, **who, **fields}
+
+
+def inbox(shop: ReleasedShop) -> list[dict[str, Any]]:
+    return [json.loads(line) for path in sorted(shop.home.inbox.glob("*.jsonl")) for line in path.read_text().splitlines()]
+
+
+def test_frames_never_seen_are_answered_with_their_product_a_slate_and_a_plan(served: ServedShop) -> None:
+    right = 0
+    for path, product_id in served.shop.frames[:12]:
+        reply = served.guide(path.read_bytes(), num_recommendations=5).json()
+        right += product_id in [each["product_id"] for each in reply["recognized"][:3]]
+        assert len(reply["recognized"]) <= 5
+        assert (reply["release"], reply["degraded"], reply["missing"]) == ("1", None, [])
+        products = [item["product_id"] for item in reply["slate"]]
+        assert 1 <= len(set(products)) == len(products) <= 5
+        assert [item["position"] for item in reply["slate"]] == list(range(1, len(products) + 1))
+        assert all(0 < item["propensity"] <= 1 and 0 <= item["interest"] <= 1 and item["reasons"] for item in reply["slate"])
+        assert {"recognize", "fuse", "rank", "stock", "total"} <= set(reply["timings_ms"])
+    assert right >= 9
+
+
+def test_something_else_is_not_in_the_catalogue_and_still_answered(served: ServedShop) -> None:
+    reply = served.guide(wall())
+    assert reply.status_code == 200
+    assert (reply.json()["in_catalogue"], reply.json()["recognized"]) == (False, [])
+    assert reply.json()["slate"]
+
+
+@pytest.mark.parametrize(
+    ("frame", "status", "code"), [(b"\xff\xd8 nope", 400, "frame_unreadable"), (b"", 400, "frame_unreadable"), (b"GIF89a" + bytes(40), 415, "frame_type")]
+)
+def test_a_frame_that_cannot_be_used_says_so(served: ServedShop, frame: bytes, status: int, code: str) -> None:
+    reply = served.guide(frame)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (status, code)
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(served: ServedShop) -> None:
+    sink = io.BytesIO()
+    Image.new("L", (6000, 4100)).save(sink, "JPEG", quality=1)
+    reply = served.guide(sink.getvalue())
+    assert (reply.status_code, reply.json()["error"]["code"]) == (413, "frame_too_large")
+
+
+def test_what_was_asked_for_by_name_comes_first_in_either_language(served: ServedShop) -> None:
+    catalogue = pl.read_parquet(served.shop.home.releases / "1" / "items.parquet", columns=["product_id", "title", "title_zh"])
+    product_id, title, title_zh = catalogue.row(3)
+    assert served.guide(text=title).json()["slate"][0]["product_id"] == product_id
+    reply = served.guide(text=title_zh, locale="zh-CN").json()
+    assert (reply["slate"][0]["product_id"], reply["slate"][0]["title"], reply["intent"]) == (product_id, title_zh, "search")
+
+
+def test_a_step_s_outcome_changes_the_rest_of_the_plan_and_the_whole_stays_legal(served: ServedShop) -> None:
+    frame, session = served.shop.frames[0][0].read_bytes(), os.urandom(6).hex()
+    first = served.guide(frame, session_id=session, request_id="plan-1").json()
+    view = served.client.get(f"/v1/products/{first['recognized'][0]['product_id']}").json()
+    taken = [first["plan"][0]["step"]]
+    shown = event(session, "guide_step", step=taken[0], step_index=0, product_id=view["product_id"])
+    left = event(session, "step_outcome", step=taken[0], step_index=0, outcome="engaged")
+    assert served.client.post("/v1/events", json={"events": [shown, left]}).json()["accepted"] == 2
+    second = served.guide(frame, session_id=session, request_id="plan-1").json()
+    rest = [step["step"] for step in second["plan"]]
+    assert rest != [step["step"] for step in first["plan"]]
+    context = PlanContext(try_on=view["try_on"], has_3d=view["size"] is not None, device=DeviceCapabilities())
+    assert violations(context, taken + rest) == []
+    assert violations(context, [step["step"] for step in first["plan"]]) == []
+
+
+def test_who_may_not_be_known_gets_the_answer_of_a_stranger(served: ServedShop) -> None:
+    shopper_id = served.shop.shopper_id
+    reads = served.metric("guidelens_shopper_feature_reads_total")
+
+    def slate(**fields: Any) -> list[tuple[str, float]]:
+        reply = served.guide(text="a lamp", request_id="same", num_recommendations=20, **fields).json()
+        assert reply["degraded"] is None
+        return [(item["product_id"], item["score"]) for item in reply["slate"]]
+
+    stranger = slate()
+    assert slate(shopper_id=shopper_id, personalized=False) == stranger
+    assert slate(shopper_id=shopper_id, consent={"personalization": False}) == stranger
+    assert served.metric("guidelens_shopper_feature_reads_total") == reads
+    assert slate(shopper_id=shopper_id) != stranger
+    assert served.metric("guidelens_shopper_feature_reads_total") == reads + 1
+
+
+def test_every_product_shown_is_an_exposure_with_its_propensity(served: ServedShop) -> None:
+    reply = served.guide(text="tea", shopper_id=served.shop.shopper_id, session_id="exposed", request_id="exposed-1", num_recommendations=4).json()
+    deadline = time.monotonic() + 10
+    while len(kept := [each for each in inbox(served.shop) if each.get("request_id") == "exposed-1"]) < 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [(each["position"], each["product_id"], round(each["propensity"], 6), each["release"]) for each in kept] == [
+        (item["position"], item["product_id"], round(item["propensity"], 6), "1") for item in reply["slate"]
+    ]
+    assert {each["shopper_key"] for each in kept} == {Pseudonymizer.open(served.shop.home.keys).key(served.shop.shopper_id)}
+
+
+def test_a_deadline_too_short_for_the_graph_is_met_by_a_named_fallback(served: ServedShop) -> None:
+    rungs = set()
+    for _ in range(5):
+        start = time.monotonic()
+        reply = served.guide(served.shop.frames[0][0].read_bytes(), deadline_ms=20)
+        assert reply.status_code == 200
+        assert time.monotonic() - start < 2
+        assert reply.json()["slate"]
+        rungs.add(reply.json()["degraded"])
+    assert rungs <= {"without_frame", "popularity", None}
+    assert rungs & {"without_frame", "popularity"}
+
+
+def test_more_at_once_than_it_takes_is_shed_with_the_envelope_and_nothing_breaks(served: ServedShop) -> None:
+    def ask(_number: int) -> tuple[int, dict[str, Any], str | None]:
+        reply = httpx.post(f"{served.url}/v1/guide", json={"text": "lamp", "deadline_ms": 300}, timeout=60)
+        return reply.status_code, reply.json(), reply.headers.get("retry-after")
+
+    with concurrent.futures.ThreadPoolExecutor(max_workers=120) as crowd:
+        replies = list(crowd.map(ask, range(240)))
+    assert {status for status, _, _ in replies} <= {200, 503}
+    assert all(body["error"]["code"] == "overloaded" and retry for status, body, retry in replies if status == 503)
+    assert any(status == 200 for status, _, _ in replies)
+    assert served.guide(text="lamp").json()["degraded"] is None
+
+
+def test_products_pictures_and_models_come_through_the_proxy(served: ServedShop) -> None:
+    view = served.client.get(f"/v1/products/{served.shop.frames[0][1]}").json()
+    assert served.client.get(view["image_url"]).content[:2] == b"\xff\xd8"
+    assert served.client.get(view["model_url"]).content[:4] == b"glTF"
+    assert "<html" in served.client.get("/").text
+    assert served.client.get("/v1/releases/current").json()["release"] == "1"
+    assert served.client.get("/nowhere").json()["error"]["code"] == "not_found"
+
+
+def test_a_killed_replica_costs_no_request_its_answer(served: ServedShop) -> None:
+    (pid,) = replicas("Ranker")
+    os.kill(pid, signal.SIGKILL)
+    rungs = []
+    ends = time.monotonic() + 60
+    while time.monotonic() < ends:
+        reply = served.guide(text="lamp", deadline_ms=1500)
+        assert reply.status_code == 200, reply.text
+        assert reply.json()["slate"]
+        rungs.append(reply.json()["degraded"])
+        if rungs[-1] is None and replicas("Ranker") not in ([], [pid]):
+            break
+        time.sleep(0.2)
+    assert rungs[-1] is None
+    assert set(rungs) <= {None, "popularity"}
+
+
+def replicas(name: str) -> list[int]:
+    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout.splitlines()[1:]
+    rows = [(int(pid), int(parent), " ".join(args)) for pid, parent, *args in (line.split() for line in listed)]
+    mine, grew = {os.getpid()}, True
+    while grew:
+        fresh = {pid for pid, parent, _ in rows if parent in mine} - mine
+        mine, grew = mine | fresh, bool(fresh)
+    return [pid for pid, _, args in rows if pid in mine and "ServeReplica" in args and args.endswith(f":{name}")]
+
+
+def test_the_command_serves_until_it_is_asked_to_stop_and_leaves_nothing(released_shop: ReleasedShop, tmp_path: Path) -> None:
+    import sys
+
+    command = [str(Path(sys.executable).with_name("guidelens")), "serve", "--port", str(free_port()), "--home", str(released_shop.home.root)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True, env=environment, cwd=tmp_path)
+        assert process.stdout is not None
+        try:
+            ready = process.stdout.readline()
+            assert ready.startswith("ready http://127.0.0.1:"), (tmp_path / "log").read_text()[-2000:]
+            asked = {"text": "tea", "session_id": "last", "request_id": "the-last-one", "num_recommendations": 3}
+            assert httpx.post(f"{ready.split()[1]}/v1/guide", json=asked, timeout=30).status_code == 200
+            process.send_signal(signal.SIGTERM)
+            rest, _ = process.communicate(timeout=60)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    assert process.returncode == 0
+    assert json.loads(rest.strip().splitlines()[-1])["release"] == "1"
+    assert len([each for each in inbox(released_shop) if each.get("request_id") == "the-last-one"]) == 3
+    deadline = time.monotonic() + 15
+    while (left := processes_of(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left == []
+
+
+def processes_of(session: int) -> list[str]:
+    listed = subprocess.run(["ps", "-eo", "sid,stat,args"], capture_output=True, text=True, check=True).stdout.splitlines()[1:]
+    return [line for line in listed if line.split()[0] == str(session) and not line.split()[1].startswith("Z")]
+
+
+def test_a_release_that_is_not_there_and_a_port_that_is_taken_are_the_caller_s_mistake(released_shop: ReleasedShop) -> None:
+    import socket
+    import sys
+
+    command = [str(Path(sys.executable).with_name("guidelens")), "serve", "--home", str(released_shop.home.root)]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ran = subprocess.run([*command, "--port", str(taken.getsockname()[1])], capture_output=True, text=True, timeout=120, check=False)
+    assert (ran.returncode, "--port" in ran.stderr) == (2, True)
