@@ -163,7 +163,7 @@ def _write_sessions(job: Job, shop: Shop, num_workers: int) -> None:
     counts = session_counts(shop.shoppers, job.size.num_sessions, job.seed)
     starts = list(range(0, shop.shoppers.num, SHOPPERS_A_CHUNK))
     if num_workers == 1 or job.size.num_sessions < 4000:
-        truths = [_draw_chunk(job, counts, start) for start in starts]
+        truths = _draw_chunks(job, counts, starts)
     else:
         groups = [starts[k :: 2 * num_workers] for k in range(2 * num_workers)]
         with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
@@ -185,9 +185,9 @@ def _draw_chunks(job: Job, counts: Ints, starts: list[int]) -> list[dict[str, ND
     return [_draw_chunk(job, counts, start, built) for start in starts]
 
 
-def _draw_chunk(job: Job, counts: Ints, start: int, built: tuple[Shop, Words] | None = None) -> dict[str, NDArray[np.generic]]:
+def _draw_chunk(job: Job, counts: Ints, start: int, built: tuple[Shop, Words]) -> dict[str, NDArray[np.generic]]:
     """Writes one part of the events; returns its part of the truth."""
-    shop, words = built or build(job)
+    shop, words = built
     rows = [row for row in range(start, min(start + SHOPPERS_A_CHUNK, shop.shoppers.num)) if counts[row] > 0]
     if not rows:
         rows = [start]

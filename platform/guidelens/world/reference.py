@@ -21,6 +21,8 @@ from guidelens.world.rollout import GuideSessions
 
 _RIDGE = 3.0
 _CHUNK = 25_000
+_BLOCKS = (MAX_STEPS, 2 * NUM_STEPS, 6, 12, NUM_STEPS, MAX_STEPS, MAX_STEPS)
+"""Widths of the parts of a summary, but the last one: what is known of who asks."""
 _EXPLORE = (1.0, 0.35, 0.25, 0.2)
 _LEAST_WEIGHT = 0.15
 
@@ -35,34 +37,39 @@ class Visible:
 
 def features(visible: Visible, observed: Observed) -> NDArray[np.float32]:
     """(B, D) summary of sessions at one length: which step met which response, view times, gestures, the answer to a question, who asks."""
-    rows, length = observed.session_rows, observed.length
-    num = len(rows)
+    rows, length, num = observed.session_rows, observed.length, len(observed.session_rows)
     who = visible.numbers[rows]
-    steps, outcomes = observed.steps[:, :length].astype(np.int64), observed.outcomes[:, :length].astype(np.int64)
-    met = np.zeros((num, NUM_STEPS, 2), np.float32)
-    index = np.arange(num)
-    answer = np.zeros((num, 6), np.float32)
-    engaged = np.zeros(num, np.float32)
-    for place in range(length):
-        liked = np.isin(outcomes[:, place], (ENGAGED, CART))
-        met[index, steps[:, place], liked.astype(np.int64)] = 1
-        engaged += liked
-        asked = steps[:, place] == ASK
-        answer[index[asked], np.minimum(observed.gestures[asked, place], 5)] = 1
-    in_cart = (outcomes == CART).any(axis=1).astype(np.float32)
-    seen = observed.view_ms[:, :length]
-    view = (np.log1p(seen).sum(axis=1) / np.maximum((seen > 0).sum(axis=1), 1) - 8.2).astype(np.float32) * (seen > 0).any(axis=1)
-    taps = observed.gestures[:, :length].sum(axis=1).astype(np.float32) / max(length, 1)
-    last = (outcomes[:, -1] == ENGAGED).astype(np.float32) if length else np.zeros(num, np.float32)
-    quiet = (outcomes[:, -1] == NONE).astype(np.float32) if length else np.zeros(num, np.float32)
-    at = np.zeros((num, MAX_STEPS), np.float32)
+    x = np.zeros((num, sum(_BLOCKS) + who.shape[1]), np.float32)
+    at, met, answer, mood, met_in_cart, at_in_cart, at_engaged, asks = np.split(x, np.cumsum(_BLOCKS), axis=1)
+    asks[:] = who
     at[:, length] = 1
+    if length == 0:
+        return x
+    index = np.arange(num)
+    engaged, in_cart = np.zeros(num, np.float32), np.zeros(num, np.float32)
+    for place in range(length):
+        step, outcome = observed.steps[:, place].astype(np.int64), observed.outcomes[:, place]
+        carted = outcome == CART
+        liked = carted | (outcome == ENGAGED)
+        met[index, 2 * step + liked] = 1
+        engaged += liked
+        in_cart[carted] = 1
+        asked = np.flatnonzero(step == ASK)
+        answer[asked, np.minimum(observed.gestures[asked, place], 5)] = 1
+    seen = observed.view_ms[:, :length]
+    times = (seen > 0).sum(axis=1)
+    view = np.where(times > 0, np.log1p(seen).sum(axis=1) / np.maximum(times, 1) - 8.2, 0).astype(np.float32)
+    taps = observed.gestures[:, :length].sum(axis=1).astype(np.float32) / length
     left = np.float32(1 - length / MAX_STEPS)
-    mood = np.column_stack(
-        [in_cart, engaged / MAX_STEPS, view, taps, last, quiet, in_cart * view, in_cart * taps, view * view, taps * taps, view * left, taps * left]
-    )
-    parts = [at, met.reshape(num, -1), answer, mood, who, in_cart[:, None] * met[:, :, 1], in_cart[:, None] * at, last[:, None] * at]
-    return np.concatenate(parts, axis=1).astype(np.float32)
+    last = (observed.outcomes[:, length - 1] == ENGAGED).astype(np.float32)
+    quiet = (observed.outcomes[:, length - 1] == NONE).astype(np.float32)
+    columns = (in_cart, engaged / MAX_STEPS, view, taps, last, quiet, in_cart * view, in_cart * taps, view * view, taps * taps, view * left, taps * left)
+    for place, column in enumerate(columns):
+        mood[:, place] = column
+    met_in_cart[:] = in_cart[:, None] * met[:, 1::2]
+    at_in_cart[:, length] = in_cart
+    at_engaged[:, length] = last
+    return x
 
 
 @dataclass(frozen=True)
@@ -178,22 +185,27 @@ class ReferenceFit:
         width = features(self.visible, _empty(self.sessions)).shape[1]
         gram, cross = np.zeros((len(KINDS), NUM_STEPS, width, width), np.float32), np.zeros((len(KINDS), NUM_STEPS, width))
         fitted = np.zeros(cross.shape)
+        starts = range(0, len(logs.rows), _CHUNK)
+        after: dict[int, NDArray[np.float32]] = {}
         for place in range(MAX_STEPS - 1, -1, -1):
-            for start in range(0, len(logs.rows), _CHUNK):
+            for start in starts:
                 live = start + np.flatnonzero(logs.length[start : start + _CHUNK] > place)
-                after = self._best_after(visible, base, logs, live, place + 1, fitted)
-                x = features(visible, self._seen(logs, live, place))
-                target = logs.value[live, place] + logs.go_on[live, place] * after
+                worth = self._best_after(after.get(start), base, logs, live, place + 1, fitted)
+                # Of all sessions that came this far, those too that end here: the step before looks at them.
+                came = live if place == 0 else start + np.flatnonzero(logs.length[start : start + _CHUNK] >= place)
+                after[start] = features(visible, self._seen(logs, came, place))
+                x = after[start][logs.length[came] > place]
+                target = logs.value[live, place] + logs.go_on[live, place] * worth
                 _accumulate(gram, cross, x, kind[live], logs.steps[live, place].astype(np.int64), target, logs.weight[live, place])
             fitted = _solve(gram, cross)
         return fitted
 
-    def _best_after(self, visible: Visible, base: NDArray[np.bool_], logs: _Logs, live: Ints, place: int, fitted: Floats) -> Floats:
-        """(B,) best Q once `place` steps were taken; 0 where the plan is at its end."""
-        if place == MAX_STEPS:
+    def _best_after(self, x: NDArray[np.float32] | None, base: NDArray[np.bool_], logs: _Logs, live: Ints, place: int, fitted: Floats) -> Floats:
+        """(B,) best Q once `place` steps were taken, of summaries x; 0 where the plan is at its end."""
+        if x is None:
             return np.zeros(len(live))
         allowed = allowed_next(base[live], logs.steps[live], place)
-        return best_step(features(visible, self._seen(logs, live, place)), visible.kind[live], fitted, allowed)[1]
+        return best_step(x, self.visible.kind[logs.rows[live]], fitted, allowed)[1]
 
     def _seen(self, logs: _Logs, live: Ints, place: int) -> Observed:
         return Observed(live, logs.steps[live], logs.outcomes[live], logs.view_ms[live], logs.gestures[live], place, np.ones((len(live), NUM_STEPS), np.bool_))

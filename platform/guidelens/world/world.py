@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from guidelens.errors import ContractError, NotFoundError
 from guidelens.schemas.catalog import Product
@@ -154,7 +155,8 @@ class World:
         state = HiddenState.from_columns(hidden.start).index
         for key in sorted(set(keys)):
             if key not in self._oracle:
-                self._oracle[key] = oracle_values(key[0], np.frombuffer(key[1], dtype=np.bool_), self.parameters.guide)
+                with threadpool_limits(1):
+                    self._oracle[key] = oracle_values(key[0], np.frombuffer(key[1], dtype=np.bool_), self.parameters.guide)
             mine = np.array([one == key for one in keys])
             value[mine] = self._oracle[key][state[mine]]
         return value * hidden.margin
