@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +30,8 @@ from guidelens.schemas.tables import Table
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 PYTHONPATH = '{"env_vars": {"PYTHONPATH": "platform"}}'
-NUM_PRODUCTS, NUM_PHOTOS = 4, 4
+DRILL = bool(os.environ.get("GUIDELENS_DRILL"))
+NUM_PRODUCTS, NUM_PHOTOS, PRESET = (60, 12, "smoke") if DRILL else (4, 4, "tiny")
 
 
 class Head(NamedTuple):
@@ -85,7 +87,8 @@ def _stop(process: subprocess.Popen[bytes], folder: Path) -> None:
     """Asks the head to end with all it started, and ends what did not within seconds."""
     process.send_signal(signal.SIGTERM)
     for pid in _processes_of(folder):
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     process.wait(30)
 
 
@@ -141,7 +144,9 @@ def draw_shop(folder: Path) -> tuple[Path, Path]:
         )
         for view in range(NUM_PHOTOS):
             picture = random.integers(180, 255, (128, 128, 3), dtype=np.uint8)
-            picture[24:104, 24:104] = np.array([60 * product, 200 - 50 * product, 30 + 40 * product]) + random.integers(0, 12, (80, 80, 3))
+            picture[24:104, 24:104] = np.array([60 * product % 230, (200 - 50 * product) % 230, (30 + 40 * product) % 230]) + random.integers(
+                0, 12, (80, 80, 3)
+            )
             Image.fromarray(picture).save(photos / f"{product_id}-{view}.jpg", quality=90)
             labels.append(f"{product_id}-{view}.jpg,{product_id}")
     (photos / "photos.csv").write_text("\n".join(labels) + "\n")
@@ -150,6 +155,7 @@ def draw_shop(folder: Path) -> tuple[Path, Path]:
     return catalogue, photos
 
 
+@pytest.mark.drill
 def test_ingest_materialize_and_train_run_as_jobs(head: Head, tmp_path: Path) -> None:
     catalogue, photos = draw_shop(tmp_path / "shop")
     home = Home(root=tmp_path / "home")
@@ -162,7 +168,7 @@ def test_ingest_materialize_and_train_run_as_jobs(head: Head, tmp_path: Path) ->
 
     materialize = submit(head, f"python -m pipelines.materialize --home {home.root}")
     assert materialize.returncode == 0, materialize.stdout[-3000:]
-    train = submit(head, f"python -m pipelines.train --home {home.root} --preset tiny")
+    train = submit(head, f"python -m pipelines.train --home {home.root} --preset {PRESET}")
     assert train.returncode == 0, train.stdout[-3000:]
     assert last_object(train.stdout)["run"]
     assert (home.root / "mlflow.db").exists()
