@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guidelens.bundle import BundleManifest, verify
-from guidelens.config import Config, Home, ServeConfig
+from guidelens.config import Home, ServeConfig
 from guidelens.errors import BundleError, NotFoundError
 
 
@@ -62,6 +62,6 @@ def trained_settings(bundle: Path) -> ServeConfig:
     """
     path = bundle / "fit.json"
     try:
-        return Config.model_validate(json.loads(path.read_text())["config"]).serve
+        return ServeConfig.model_validate(json.loads(path.read_text())["config"]["serve"])
     except (OSError, ValueError, KeyError) as error:
         raise BundleError(f"{path}: cannot be read: {error!r}") from error

@@ -16,7 +16,7 @@ const browser = await chromium.launch({ executablePath, headless: true, args });
 const context = await browser.newContext({ viewport: { width: 412, height: 915 }, deviceScaleFactor: 2, locale, permissions: camera === "none" ? [] : ["camera"], isMobile: true, hasTouch: true });
 const page = await context.newPage();
 page.setDefaultTimeout(40000);
-page.on("console", (message) => ["error", "warning"].includes(message.type()) && !/GL Driver Message|WebGL|swiftshader/i.test(message.text()) && seen.console.push(message.text()));
+page.on("console", (message) => message.type() === "error" && seen.console.push(message.text()));
 page.on("pageerror", (error) => seen.console.push(String(error)));
 page.on("request", (request) => {
   const target = new URL(request.url());
@@ -27,7 +27,10 @@ page.on("response", (response) => response.status() >= 400 && seen.failed.push(`
 
 const text = (selector) => page.locator(selector).first().innerText();
 const settled = () => page.waitForFunction(() => !document.querySelector(".scanning"));
-const shot = (name) => page.screenshot({ path: join(shots, `${name}.png`), fullPage: true });
+const shot = async (name) => {
+  await page.evaluate(() => scrollTo({ top: 0, behavior: "instant" }));
+  await page.screenshot({ path: join(shots, `${name}.png`), fullPage: true });
+};
 const steps = () => page.locator(".step").evaluateAll((items) => items.map((item) => item.dataset.step));
 
 try {

@@ -2,7 +2,7 @@
 
 import { askGuide, flush, flushLast, newId, post, product } from "./api.js";
 import { closeCamera, frameOfFile, frameOfVideo, openCamera } from "./camera.js";
-import { locale, otherLanguage, price, stepWords, switchLanguage, titleOf, word } from "./text.js";
+import { factName, locale, otherLanguage, price, stepWords, switchLanguage, titleOf, word } from "./text.js";
 import { Viewer } from "./viewer.js";
 
 const $ = (id) => document.getElementById(id);
@@ -90,6 +90,9 @@ async function show() {
 
 function showOverlay(reply) {
   const overlay = $("overlay");
+  const shown = JSON.stringify([reply.in_catalogue, reply.recognized, locale()]);
+  if (overlay.dataset.shown === shown && overlay.childElementCount) return;
+  overlay.dataset.shown = shown;
   overlay.replaceChildren();
   if (reply.in_catalogue === null) return;
   const best = reply.recognized[0];
@@ -108,7 +111,7 @@ function showOverlay(reply) {
   const facts = make("dl", "facts");
   for (const [name, value] of Object.entries(best.facts).slice(0, 6)) {
     const pair = make("div");
-    pair.append(make("dt", "", name.replaceAll("_", " ")), make("dd", "", shortened(value)));
+    pair.append(make("dt", "", factName(name)), make("dd", "", shortened(value)));
     facts.append(pair);
   }
   card.append(head, facts);

@@ -16,7 +16,7 @@ const WORDS = {
     for_anyone: "Popular right now",
     personal_on: "Personal",
     personal_off: "Private",
-    personal_title: "Personal: answers may use what the shop knows of you. Private: nothing of you is read or kept.",
+    personal_title: "Personal: answers may use what the shop knows of you. Private: nothing the shop knows of you is read, and what you do here is kept under a one-off number.",
     sure: "sure",
     maybe: "or",
     unknown_title: "Not one of ours, as far as we can see",
@@ -66,7 +66,7 @@ const WORDS = {
     for_anyone: "大家都喜欢",
     personal_on: "个性化",
     personal_off: "无痕",
-    personal_title: "个性化：回答会参考商店对你的了解。无痕：不读取也不保存你的任何信息。",
+    personal_title: "个性化：回答会参考商店对你的了解。无痕：不读取商店对你的了解，你的操作只记在一个一次性编号下。",
     sure: "把握",
     maybe: "或者",
     unknown_title: "好像不是我们的商品",
@@ -103,11 +103,18 @@ const WORDS = {
   },
 };
 
+const FACTS_ZH = {
+  colour: "颜色", color: "颜色", material: "材质", pattern: "图案", size: "尺码", shape: "形状", brand: "品牌", origin: "产地", care: "保养", ingredients: "配料", weight: "重量",
+  warranty_years: "保修（年）", max_load_kg: "承重（千克）", battery_h: "续航（小时）", uv_class: "防紫外线", caffeine: "咖啡因", vegan: "纯素", sole: "鞋底", seats: "座位", carat: "克拉",
+  max_watt: "最大瓦数", num_shades: "色数", water_resistance_m: "防水（米）", sugar_g_per_100ml: "糖（克/100毫升）", fibre_g_per_100g: "膳食纤维（克/100克）", nutrition: "营养", compatibility: "适配",
+};
+
 let language = navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
 
 export const locale = () => (language === "zh" ? "zh-CN" : "en");
 export const word = (key) => WORDS[language][key];
 export const stepWords = (step) => WORDS[language].steps[step] ?? [step, word("did")];
+export const factName = (name) => (language === "zh" && FACTS_ZH[name]) || name.replaceAll("_", " ");
 export const otherLanguage = () => (language === "zh" ? "English" : "中文");
 
 export function switchLanguage() {
