@@ -27,6 +27,7 @@ from guidelens.errors import GuideLensError
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("k8s/base", "k8s/overlays/dev", "k8s/overlays/prod")
+SERVE_CONFIG = "serve/config.yaml"
 Manifest = dict[str, Any]
 
 
@@ -111,21 +112,28 @@ def entrypoint_problems(entrypoint: str) -> Iterator[str]:
 
 
 def _serve_config(service: RayService, documents: list[Manifest]) -> Iterator[str]:
+    yield from (f"serveConfigV2: {problem}" for problem in serve_config_problems(service.spec.serveConfigV2))
+    given = yaml.safe_load(service.spec.serveConfigV2)
+    for application in given.get("applications", []) if isinstance(given, dict) else []:
+        yield from (f"serveConfigV2: {problem}" for problem in _home_problems(service, application.get("args", {}), documents))
+
+
+def serve_config_problems(text: str) -> Iterator[str]:
+    """What keeps `serve deploy` from taking a config file and building its applications."""
     from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
     try:
-        given = yaml.safe_load(service.spec.serveConfigV2)
+        given = yaml.safe_load(text)
         config = ServeDeploySchema.model_validate(given)
     except (ValidationError, yaml.YAMLError) as error:
-        yield f"serveConfigV2: {error}"
+        yield str(error)
         return
     # Serve ignores what it does not know.
     unknown = sorted(given.keys() - ServeDeploySchema.model_fields.keys())
     unknown += sorted(name for application in given["applications"] for name in application.keys() - ServeApplicationSchema.model_fields.keys())
-    yield from (f"serveConfigV2: no such field as {name}" for name in unknown)
+    yield from (f"no such field as {name}" for name in unknown)
     for application in config.applications:
-        yield from (f"serveConfigV2: {problem}" for problem in application_problems(application.import_path, application.args))
-        yield from (f"serveConfigV2: {problem}" for problem in _home_problems(service, application.args, documents))
+        yield from application_problems(application.import_path, application.args)
 
 
 def application_problems(import_path: str, args: dict[str, Any]) -> Iterator[str]:
@@ -160,9 +168,9 @@ def _home_problems(service: RayService, args: dict[str, Any], documents: list[Ma
 
 @click.command()
 def main() -> None:
-    """Render and check every folder of k8s/, and the Dockerfile."""
+    """Render and check every folder of k8s/, the Dockerfile, and the example config of `serve deploy`."""
     failed = False
-    for problem in dockerfile.problems(ROOT):
+    for problem in [*dockerfile.problems(ROOT), *serve_config_problems((ROOT / SERVE_CONFIG).read_text())]:
         failed = True
         click.echo(problem, err=True)
     if not shutil.which("kubectl"):

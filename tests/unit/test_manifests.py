@@ -95,6 +95,12 @@ def test_a_folder_that_does_not_render_says_why(tmp_path: Path) -> None:
     assert "nowhere.yaml" in caught.value.stderr
 
 
+def test_the_example_config_of_serve_is_one_that_serve_takes() -> None:
+    text = (ROOT / manifests.SERVE_CONFIG).read_text()
+    assert list(manifests.serve_config_problems(text)) == []
+    assert list(manifests.serve_config_problems(text.replace("import_path:", "importpath:")))
+
+
 def test_overlays_change_values_only() -> None:
     """Same objects, same fields, in every overlay; only requests of GPUs and what Serve's config holds may be new."""
     shapes = [_shape(manifests.render(ROOT / folder)) for folder in manifests.FOLDERS]
