@@ -16,7 +16,6 @@ from guidelens.data.reading import MAX_RECORD_BYTES, Problem, RawRecord, read_ch
 from guidelens.data.settling import ACCEPTED, DUPLICATE, QUARANTINED, Settled, counts_of
 from guidelens.data.sources import IngestSources, Kind, SourceFile, chunks_of, list_files
 from guidelens.data.validation import problem_of, staged_schema
-from guidelens.encoders.image import load_image_encoder
 from guidelens.errors import InputError, UnreadableImageError
 from guidelens.schemas.catalog import LabelledPhoto
 from guidelens.storage import arrow_filesystem
@@ -168,6 +167,8 @@ class PhotoEmbedder:
     """Reads, decodes and embeds batches of photos; holds the encoder, so keep one a worker."""
 
     def __init__(self, root: str, s3: S3Options, config: IngestConfig) -> None:
+        from guidelens.encoders.image import load_image_encoder
+
         self._filesystem, _ = arrow_filesystem(root, s3)
         self._limits = config
         self._readers = ThreadPoolExecutor(_NUM_READERS)

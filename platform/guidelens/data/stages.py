@@ -20,7 +20,6 @@ from guidelens.data.photos import EMBEDDED_SCHEMA, PhotoEmbedder
 from guidelens.data.reading import read_chunk
 from guidelens.data.sources import Chunk
 from guidelens.data.validation import Checker, staged_schema
-from guidelens.encoders.text import load_text_encoder
 from guidelens.schemas.tables import TEXT_DIM
 
 Vector = NDArray[np.float32]
@@ -59,15 +58,9 @@ def embed_photos(tasks: pa.Table, root: str, s3: S3Options, config: IngestConfig
     blocks = [tasks.slice(start, size) for start in range(0, tasks.num_rows, size)]
     if not blocks:
         return _frame(EMBEDDED_SCHEMA.empty_table())
-
-    class Embedder(PhotoEmbedder):
-        """With its arguments inside, so that Ray can start it anew on another node."""
-
-        def __init__(self) -> None:
-            super().__init__(root, s3, config)
-
     embedded = ray.data.from_arrow(blocks).map_batches(
-        Embedder,
+        PhotoEmbedder,
+        fn_constructor_args=(root, s3, config),
         batch_size=None,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=min(config.num_workers, len(blocks))),
@@ -79,6 +72,8 @@ class TextEmbedder:
     """Embeds batches of texts; holds the encoder, so keep one a worker."""
 
     def __init__(self) -> None:
+        from guidelens.encoders.text import load_text_encoder
+
         self._encoder = load_text_encoder()
 
     def __call__(self, texts: pa.Table) -> pa.Table:
