@@ -17,7 +17,7 @@ from guidelens.config import Config
 from guidelens.encoders.text import TextEncoder, load_text_encoder
 from guidelens.inference.content import Content
 from guidelens.inference.guide_files import has_guide, load_items, one_thread
-from guidelens.inference.messages import Floats, FusionInput, FusionOutput, Source
+from guidelens.inference.messages import Floats, FusionInput, FusionOutput, Source, with_relevance
 from guidelens.inference.rows import request_row
 from guidelens.inference.scorer import GuideScorer
 from guidelens.models.guide import Encoded
@@ -26,7 +26,7 @@ from guidelens.retrieval import TextIndex
 FIT = "fit.json"
 TEXT_INDEX = "text_index"
 MAX_FROM_OTHERS = 20
-EXACT_RELEVANCE = 0.9
+EXACT_RELEVANCE = 0.999
 SEARCH_RELEVANCE = 0.4
 BUY_CHANCE = 0.3
 """From which predicted chance of a purchase after a click, of the best candidate, an intent is called "buy"."""
@@ -102,7 +102,8 @@ class FusionModel:
     def _candidates(self, asked: FusionInput, scores_N: Floats, found: Floats) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
         source = np.zeros(len(scores_N), dtype=np.uint8)
         source[_best(scores_N, self.num_candidates)] |= np.uint8(Source.RETRIEVAL)
-        source[found >= SEARCH_RELEVANCE] |= np.uint8(Source.SEARCH)
+        hits = found >= SEARCH_RELEVANCE
+        source[hits] |= np.uint8(Source.SEARCH) | with_relevance(found[hits])
         source[found >= EXACT_RELEVANCE] |= np.uint8(Source.EXACT)
         for likeness in self._likenesses(asked):
             source[_best(likeness, min(MAX_FROM_OTHERS, len(scores_N) // 4 + 1))] |= np.uint8(Source.SIMILAR)

@@ -13,13 +13,30 @@ Rows = NDArray[np.int32]
 
 
 class Source(IntFlag):
-    """Where a candidate came from. EXACT: its title is what was asked for in words."""
+    """Where a candidate came from. EXACT: its title is what was asked for in words.
+
+    The three highest bits hold the relevance of a search hit in eighths (`with_relevance`, `relevance`).
+    """
 
     RETRIEVAL = 1
     SEARCH = 2
     SIMILAR = 4
     POPULAR = 8
     EXACT = 16
+
+
+_RELEVANCE_SHIFT = 5
+
+
+def with_relevance(relevance: Floats) -> NDArray[np.uint8]:
+    """Relevance in [0, 1] as the highest bits of sources."""
+    levels: NDArray[np.uint8] = (np.minimum(relevance * 8, 7).astype(np.uint8) << _RELEVANCE_SHIFT).astype(np.uint8)
+    return levels
+
+
+def relevance_of(source: NDArray[np.uint8]) -> Floats:
+    """What `with_relevance` kept, in [0, 1]."""
+    return ((source >> _RELEVANCE_SHIFT) / 7).astype(np.float32)
 
 
 @dataclass(frozen=True)

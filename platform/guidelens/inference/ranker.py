@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from guidelens.config import Config, ServeConfig
 from guidelens.inference.guide_files import has_guide, load_items, one_thread
-from guidelens.inference.messages import Floats, RankInput, RankOutput, Rows, SessionState, Source
+from guidelens.inference.messages import Floats, RankInput, RankOutput, Rows, SessionState, Source, relevance_of
 from guidelens.inference.plans import Policy, next_steps, rule_policy
 from guidelens.inference.rows import request_row
 from guidelens.inference.scorer import GuideScorer
@@ -27,8 +27,8 @@ from guidelens.schemas.steps import GuideStep
 
 FIT = "fit.json"
 EXACT_BONUS = 30.0
-FIND_BONUS = 3.0
-"""On the log scale: what was asked for by its very title comes first; other hits of the search are lifted."""
+FIND_BONUS = 6.0
+"""On the log scale: what was asked for by its very title comes first; other hits of the search are lifted by relevance squared."""
 HABIT_VISITS = 2
 _ABOUT_OTHERS = (GuideStep.COMPARE_SIMILAR, GuideStep.SHOW_BUNDLE)
 
@@ -54,7 +54,7 @@ class RankerModel:
         rows, retrieval, source = fused.candidate_rows[kept], fused.candidate_scores[kept], fused.source[kept]
         encoded = self._encoded(asked)
         scores, interest = self._scores(encoded, rows, retrieval)
-        scores = scores + EXACT_BONUS * ((source & Source.EXACT) > 0) + FIND_BONUS * ((source & Source.SEARCH) > 0)
+        scores = scores + EXACT_BONUS * ((source & Source.EXACT) > 0) + FIND_BONUS * relevance_of(source) ** 2
         rng = np.random.default_rng(asked.seed)
         order, propensities = plackett_luce(scores, self.config.explore_temperature, asked.num, rng)
         shares = np.exp(scores - scores.max(initial=-np.inf)) if len(scores) else scores

@@ -1,0 +1,210 @@
+"""Serving's answers: equal to evaluation's scores, exact propensities, legal steps, honest without a guide model."""
+
+import dataclasses
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fit_samples import write_fit
+from model_samples import NUM_PRODUCTS, START_US, packed_row, sample_catalogue, sample_examples
+from numpy.typing import NDArray
+
+from guidelens.data.examples import Examples
+from guidelens.inference import FusionInput, FusionModel, FusionOutput, GuideScorer, RankerModel, RankInput, RankOutput, SessionState, Source
+from guidelens.inference.plans import next_steps, rule_policy
+from guidelens.inference.ranker import plackett_luce
+from guidelens.schemas.steps import MAX_STEPS, NUM_STEPS, OUTCOME_INDEX, STEP_INDEX, UNKNOWN_OUTCOME, allowed_next
+
+NOW_US = START_US + 3_600_000_000
+NOTHING = np.zeros(0, np.float32)
+
+
+@pytest.fixture(scope="module")
+def fit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_fit(tmp_path_factory.mktemp("fit"))
+
+
+@pytest.fixture(scope="module")
+def bare_fit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_fit(tmp_path_factory.mktemp("bare"), with_guide=False)
+
+
+@pytest.fixture(scope="module")
+def fusion(fit: Path) -> FusionModel:
+    return FusionModel.load(fit)
+
+
+@pytest.fixture(scope="module")
+def ranker(fit: Path) -> RankerModel:
+    return RankerModel.load(fit)
+
+
+def asked(**changes: object) -> FusionInput:
+    base = FusionInput(None, None, None, np.zeros(0, np.int32), NOTHING, "ar+front", "app", NOW_US, "en")
+    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+def rank_input(fused: FusionOutput, **changes: object) -> RankInput:
+    base = RankInput(fused, None, -1, SessionState(), "ar+front", 5, 7, NOW_US, "en")
+    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+def shopper() -> bytes:
+    return packed_row(np.random.default_rng(3), NOW_US - 1_000_000, [f"p-{i:02d}" for i in range(NUM_PRODUCTS)])
+
+
+def test_the_served_scores_are_those_of_evaluation_on_the_same_inputs(fit: Path, fusion: FusionModel, ranker: RankerModel) -> None:
+    """One request through fusion and ranker, and the same as a row of examples through GuideScorer: equal to 1e-5."""
+    frame = np.random.default_rng(5).normal(0.5, 1, 1280).astype(np.float32)
+    packed = shopper()
+    fused = fusion.fuse(
+        asked(packed=packed, frame_embedding=frame, recognized_rows=np.array([4], np.int32), recognized_confidences=np.array([0.9], np.float32))
+    )
+    ranker = RankerModel(ranker.scorer, ranker.catalogue, ranker.config.model_copy(update={"explore_temperature": 0.0}))
+    ranked = ranker.rank(rank_input(fused, packed=packed, focus_row=4, num=NUM_PRODUCTS))
+    row = as_examples(packed, frame, ranked.rows)
+    scorer = GuideScorer.load(fit)
+    slate = scorer.slate_scores(row, placed=False)
+    order = np.argsort(-scorer.product_scores(row)[0])
+    assert np.array_equal(ranked.rows, order)
+    assert ranked.interest is not None
+    assert slate.interest[0] == pytest.approx(ranked.interest, abs=1e-5)
+    blended = scorer.product_scores(row)[0][ranked.rows]
+    assert np.log(ranked.scores) - np.log(ranked.scores[0]) == pytest.approx(blended - blended[0], abs=1e-4)
+
+
+def as_examples(packed: bytes, frame: NDArray[np.float32], slate: NDArray[np.int32]) -> Examples:
+    from guidelens.inference.rows import request_row
+
+    row = request_row(packed, "ar+front", NOW_US, channel="app", focus_row=4, frame_embedding=frame)
+    return dataclasses.replace(
+        row, **{name: np.zeros((1, len(slate)), np.float32) for name in ("click", "purchase", "interest", "propensity")}, slate_rows=slate[None]
+    )
+
+
+def test_a_product_out_of_stock_is_never_on_the_slate(fusion: FusionModel, ranker: RankerModel) -> None:
+    in_stock = np.arange(NUM_PRODUCTS) % 2 == 0
+    fused = fusion.fuse(asked(packed=shopper()))
+    for seed in range(20):
+        ranked = ranker.rank(rank_input(fused, seed=seed, in_stock=in_stock, num=100))
+        assert in_stock[ranked.rows].all()
+        assert len(ranked.rows) == len(set(ranked.rows.tolist())) == min(len(fused.candidate_rows), int(in_stock.sum()))
+
+
+def test_the_same_seed_gives_the_same_answer_and_other_seeds_explore(fusion: FusionModel, ranker: RankerModel) -> None:
+    ranker = RankerModel(ranker.scorer, ranker.catalogue, ranker.config.model_copy(update={"explore_temperature": 1.0, "explore_step_share": 0.5}))
+    fused = fusion.fuse(asked())
+    answers = [ranker.rank(rank_input(fused, seed=seed)) for seed in (1, 1, *range(2, 12))]
+    assert same(answers[0], answers[1])
+    assert not all(same(answers[0], other) for other in answers[2:])
+
+
+def same(one: RankOutput, other: RankOutput) -> bool:
+    return np.array_equal(one.rows, other.rows) and one.steps == other.steps and np.array_equal(one.propensities, other.propensities)
+
+
+def test_plackett_luce_propensities_are_exact() -> None:
+    """Over all orders of the slate the products of propensities add up to 1, and draws follow them."""
+    scores, temperature = np.array([0.3, 0.0, -0.2, 0.1]), 0.5
+    weights = np.exp(scores / temperature)
+
+    def chance(order: tuple[int, ...]) -> float:
+        left = [weights[list(set(range(4)) - set(order[:k]))].sum() for k in range(len(order))]
+        return float(np.prod([weights[item] / total for item, total in zip(order, left, strict=True)]))
+
+    assert sum(chance(order) for order in permutations(range(4), 2)) == pytest.approx(1.0)
+    counts: dict[tuple[int, ...], int] = {}
+    for seed in range(2000):
+        order, propensities = plackett_luce(scores, temperature, 2, np.random.default_rng(seed))
+        key = tuple(order.tolist())
+        counts[key] = counts.get(key, 0) + 1
+        assert float(np.prod(propensities)) == pytest.approx(chance(key), rel=1e-5)
+    assert counts[(0, 3)] / 2000 == pytest.approx(chance((0, 3)), abs=0.02)
+
+
+def test_temperature_0_is_the_order_of_the_scores() -> None:
+    order, propensities = plackett_luce(np.array([0.1, 3.0, 1.0]), 0.0, 3, np.random.default_rng(0))
+    assert order.tolist() == [1, 2, 0]
+    assert propensities.tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("focus", [-1, 0, 1, 2])
+@pytest.mark.parametrize("device", ["none", "ar", "ar+front"])
+def test_planned_steps_are_legal_whatever_was_shown_before(fusion: FusionModel, ranker: RankerModel, focus: int, device: str) -> None:
+    base = ranker.catalogue.grammar_base(np.array([focus]), np.array([device], dtype=object))
+    fused = fusion.fuse(asked())
+    rng = np.random.default_rng(focus + 10)
+    steps = np.zeros(0, np.int8)
+    while len(steps) < MAX_STEPS and allowed_next(base, steps[None].astype(np.int64), len(steps)).any():
+        state = SessionState(steps, np.zeros(len(steps), np.int8), np.full(len(steps), 900.0), np.zeros(len(steps), np.int16))
+        planned = ranker.rank(rank_input(fused, focus_row=focus, session=state, device=device, seed=int(rng.integers(99)))).steps
+        so_far = steps.copy()
+        for step, propensity, _row in planned:
+            assert allowed_next(base, so_far[None].astype(np.int64), len(so_far))[0, STEP_INDEX[step]]
+            assert 0 < propensity <= 1
+            so_far = np.append(so_far, STEP_INDEX[step]).astype(np.int8)
+        steps = np.append(steps, rng.choice(np.flatnonzero(allowed_next(base, steps[None].astype(np.int64), len(steps))[0]))).astype(np.int8)
+
+
+@pytest.mark.parametrize("ending", ["purchase", "left"])
+def test_a_session_that_has_ended_gets_no_more_steps(fusion: FusionModel, ranker: RankerModel, ending: str) -> None:
+    state = SessionState(np.array([0]), np.array([OUTCOME_INDEX[ending]]), np.array([1.0]), np.array([0]))
+    ranked = ranker.rank(rank_input(fusion.fuse(asked()), session=state))
+    assert ranked.steps == []
+    assert len(ranked.rows) == 5
+
+
+def test_explored_steps_have_exact_propensities() -> None:
+    base, rng, share = np.ones(NUM_STEPS, np.bool_), np.random.default_rng(0), 0.4
+    first = [next_steps(rule_policy, SessionState(), base, share, rng)[0] for _ in range(2000)]
+    for step, propensity in set(first):
+        assert [name for name, _ in first].count(step) / 2000 == pytest.approx(propensity, abs=0.03)
+    assert dict(first)["show_info"] == pytest.approx(1 - share + share / NUM_STEPS)
+
+
+def test_a_title_in_words_comes_first(fusion: FusionModel, ranker: RankerModel) -> None:
+    for text, row in (("物品3号", 3), ("Thing 8", 8)):
+        fused = fusion.fuse(asked(text=text, locale="zh-CN"))
+        assert fused.intent_label == "search"
+        ranked = ranker.rank(rank_input(fused, locale="zh-CN"))
+        assert ranked.rows[0] == row
+        assert ranked.reasons[0][0] == "符合您的搜索"
+
+
+def test_likeness_is_a_source_only_where_something_was_recognized(fusion: FusionModel) -> None:
+    frame = np.zeros(1280, np.float32)
+    unknown = fusion.fuse(asked(frame_embedding=frame))
+    known = fusion.fuse(asked(frame_embedding=frame, recognized_rows=np.array([2], np.int32), recognized_confidences=np.array([0.8], np.float32)))
+    assert not (unknown.source & Source.SIMILAR).any()
+    assert (known.source & Source.SIMILAR).any()
+
+
+def test_without_a_guide_model_content_ranks_and_what_is_missing_is_said(bare_fit: Path) -> None:
+    fusion, ranker = FusionModel.load(bare_fit), RankerModel.load(bare_fit)
+    assert (fusion.missing, fusion.degraded) == (("events",), "no_guide_model")
+    fused = fusion.fuse(asked(recognized_rows=np.array([5], np.int32), recognized_confidences=np.array([0.9], np.float32)))
+    ranked = ranker.rank(rank_input(fused, focus_row=5))
+    assert ranked.interest is None
+    assert ranked.rows[0] == 5
+    assert next(step for step, _, _ in ranked.steps) in {
+        step for step, index in STEP_INDEX.items() if sample_catalogue().grammar_base(np.array([5]), np.array(["ar+front"], dtype=object))[0, index]
+    }
+    found = ranker.rank(rank_input(fusion.fuse(asked(text="物品3号"))))
+    assert found.rows[0] == 3
+
+
+def test_step_probabilities_are_a_policy_over_the_allowed_steps(fit: Path) -> None:
+    scorer, rows = GuideScorer.load(fit), sample_examples(40)
+    planned = np.flatnonzero(rows.plan_row >= 0)
+    base = scorer.catalogue.grammar_base(rows.plan_row[planned], rows.device[planned])
+    steps, outcomes = rows.steps[planned], np.full((len(planned), MAX_STEPS), UNKNOWN_OUTCOME, np.int8)
+    for length in (0, 1):
+        kept = rows.lengths[planned] >= length
+        allowed = allowed_next(base[kept], steps[kept].astype(np.int64), length)
+        p = scorer.step_probabilities(
+            rows, planned[kept], steps[kept], outcomes[kept], rows.view_ms[planned][kept], rows.gestures[planned][kept], length, allowed
+        )
+        assert p.shape == allowed.shape
+        assert not p[~allowed].any()
+        assert p[allowed.any(axis=1)].sum(axis=1) == pytest.approx(np.ones(int(allowed.any(axis=1).sum())), abs=1e-5)
