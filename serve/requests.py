@@ -144,6 +144,8 @@ def _checked(body: bytes, frame: bytes | None) -> Asked:
         raise _too_large(len(body), MAX_JSON_BYTES, holds_frame=False)
     if frame is not None and len(frame) > MAX_FRAME_BYTES:
         raise _frame_too_large(len(frame))
+    if frame == b"":
+        raise ApiError("frame_unreadable", "the part frame must hold a JPEG, PNG or WebP image, got 0 bytes")
     tree = _json(body, "the request")
     if not isinstance(tree, dict):
         raise ApiError("invalid_body", f"the request must be a JSON object, got {type(tree).__name__}")

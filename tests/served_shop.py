@@ -69,6 +69,26 @@ def release_tiny_world(root: Path) -> ReleasedShop:
     return ReleasedShop(home, config, frames, shopper_id)
 
 
+def release_some_groceries(root: Path, data: Path, num_products: int = 8, photos_each: int = 8) -> ReleasedShop:
+    """A shop of real photos without a log: a few products of the grocery data set, by the same verbs; `frames` are held back."""
+    from guidelens.data.adapters import grocery_store
+    from pipelines import ingest, materialize, promote, release, train
+
+    source = grocery_store.load(data / "grocery-store")
+    held = {photo.product_id for photo in source.holdout}
+    products = tuple(product for product in source.products if product.product_id in held)[:num_products]
+    kept = {product.product_id for product in products}
+    labels = [label for each in sorted(kept) for label in [label for label in source.labels if label.product_id == each][:photos_each]]
+    frames = tuple((source.photos / photo.path, photo.product_id) for photo in source.holdout if photo.product_id in kept)
+    home = Home(root=root / "home")
+    config = presets.load("tiny", seed=SEED)
+    with contextlib.redirect_stderr(io.StringIO()):
+        ingest.run(home, config, source.model_copy(update={"products": products, "labels": tuple(labels)}).write(root / "adapted"))
+        materialize.run(home, config)
+        promote.run(home, release.run(home, train.run(home, config).run).version)
+    return ReleasedShop(home, config, frames, shopper_id="somebody")
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -54,6 +54,7 @@ try {
   seen.cards = await page.locator(".card").evaluateAll((cards) => cards.map((card) => ({ product: card.dataset.product, title: card.querySelector(".card-title").textContent, price: card.querySelector(".price").textContent, reasons: card.querySelectorAll(".reason").length })));
   seen.steps = await steps();
   seen.viewer = (await page.locator("model-viewer").count()) > 0;
+  seen.viewer_note = (await page.locator(".viewer-note").allInnerTexts()).join(" ");
   const loaded = () => page.waitForFunction(() => document.querySelector("model-viewer")?.loaded);
   if (seen.viewer) {
     await loaded();

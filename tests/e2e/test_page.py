@@ -12,13 +12,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from served_shop import ReleasedShop, ServedShop, serving
+from served_shop import ReleasedShop, ServedShop, release_some_groceries, serving
 
 WEB = Path(__file__).resolve().parents[2] / "serve" / "web"
 STEPS = 2
 WIDTH, HEIGHT = 640, 480
 
-pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")]
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,12 @@ def chromium() -> str:
 @pytest.fixture(scope="module")
 def served(chromium: str, released_shop: ReleasedShop) -> Iterator[ServedShop]:
     with serving(released_shop) as found:
+        yield found
+
+
+@pytest.fixture
+def groceries(chromium: str, ray_cluster: None, shared_data: Path, tmp_path: Path) -> Iterator[ServedShop]:
+    with serving(release_some_groceries(tmp_path, shared_data)) as found:
         yield found
 
 
@@ -113,3 +119,15 @@ def test_without_a_camera_a_search_does(served: ServedShop, chromium: str, tmp_p
     assert seen["cards"][0]["title"] == title
     assert "search" in [each["type"] for each in seen["posted"]]
     assert seen["other_language"] == "What to do next".upper()
+
+
+@pytest.mark.shared_data
+def test_a_real_photo_is_recognized_and_its_size_is_not_made_up(groceries: ServedShop, chromium: str, tmp_path: Path) -> None:
+    photo, product_id = frame_the_graph_knows(groceries)
+    write_camera(photo, tmp_path / "camera.y4m")
+    seen = walk(groceries.url, tmp_path / "camera.y4m", tmp_path / "shots", chromium)
+    assert (seen["console"], seen["foreign"], seen["failed"]) == ([], [], [])
+    assert seen["recognized"] == groceries.client.get(f"/v1/products/{product_id}").json()["title"]
+    assert (seen["viewer"], len(seen["cards"])) == (False, 8)
+    assert "show_3d" not in seen["steps"]
+    assert "picture" in seen["viewer_note"]

@@ -21,8 +21,6 @@ from served_shop import ReleasedShop, ServedShop, free_port, serving
 from guidelens.data.pseudonyms import Pseudonymizer
 from guidelens.schemas.steps import DeviceCapabilities, PlanContext, violations
 
-pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")  # Ray Serve's own models
-
 
 @pytest.fixture(scope="module")
 def served(released_shop: ReleasedShop) -> Iterator[ServedShop]:
@@ -171,6 +169,24 @@ def test_products_pictures_and_models_come_through_the_proxy(served: ServedShop)
     assert served.client.get("/nowhere").json()["error"]["code"] == "not_found"
 
 
+@pytest.mark.parametrize(("part", "rung"), [("Recognizer", "without_frame"), ("Fusion", "popularity"), ("Ranker", "popularity")])
+def test_a_part_that_hangs_is_answered_around_within_the_deadline(served: ServedShop, part: str, rung: str) -> None:
+    frame = served.shop.frames[0][0].read_bytes()
+    (pid,) = replicas(part)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        start = time.monotonic()
+        reply = served.guide(frame, deadline_ms=1500)
+        took_s = time.monotonic() - start
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert (reply.status_code, reply.json()["degraded"]) == (200, rung)
+    assert reply.json()["in_catalogue"] is (None if part == "Recognizer" else True)
+    assert reply.json()["slate"]
+    assert took_s < 2.5
+    assert served.guide(frame).json()["degraded"] is None
+
+
 def test_a_killed_replica_costs_no_request_its_answer(served: ServedShop) -> None:
     (pid,) = replicas("Ranker")
     os.kill(pid, signal.SIGKILL)
@@ -241,3 +257,5 @@ def test_a_release_that_is_not_there_and_a_port_that_is_taken_are_the_caller_s_m
         taken.listen()
         ran = subprocess.run([*command, "--port", str(taken.getsockname()[1])], capture_output=True, text=True, timeout=120, check=False)
     assert (ran.returncode, "--port" in ran.stderr) == (2, True)
+    ran = subprocess.run([*command, "--release", "99", "--port", str(free_port())], capture_output=True, text=True, timeout=120, check=False)
+    assert (ran.returncode, "99" in ran.stderr) == (2, True)
