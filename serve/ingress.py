@@ -44,7 +44,7 @@ class Ingress:
             fusion=RayHop[FuseCall, FuseReply]("fusion", fusion),
             ranker=RayHop[RankCall, RankReply]("ranker", ranker),
             online=online,
-            popularity=popularity(bundle, [item.view.product_id for item in catalogue.items]),
+            popularity=popularity(bundle, len(catalogue.items)),
             has_guide=manifest.parts.get("guide") == "trained",
             missing=tuple(manifest.missing),
             metrics=ServeMetrics(release),

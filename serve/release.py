@@ -1,7 +1,6 @@
 """Which release is served, and its verified local copy. The alias is resolved once, when the graph is built."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,18 +39,20 @@ def open_bundle(home: Home, version: str) -> tuple[Path, BundleManifest]:
     return path, verify(path)
 
 
-def popularity(bundle: Path, product_ids: Sequence[str]) -> NDArray[np.float32]:
-    """(N,) how popular each product is, for the last rung of the fallback ladder; all equal where there was no log.
+def popularity(bundle: Path, num_products: int) -> NDArray[np.float32]:
+    """(N,) how popular each product is, in the item table's order, for the last rung of the fallback ladder; zeros where there was no log.
 
     Raises:
-        BundleError: the bundle has no readable popularity.json.
+        BundleError: popularity.json cannot be read, or counts another number of products.
     """
     path = bundle / "popularity.json"
     try:
-        counts = dict(json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
+        counts = np.array(json.loads(path.read_text())["popularity"], dtype=np.float32)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path}: cannot be read: {error!r}") from error
-    return np.array([counts.get(product_id, 0.0) for product_id in product_ids], dtype=np.float32)
+    if counts.shape != (num_products,):
+        raise BundleError(f"{path}: must count the {num_products} products of the item table, got {counts.shape}; build the release again")
+    return counts
 
 
 def trained_settings(bundle: Path) -> ServeConfig:

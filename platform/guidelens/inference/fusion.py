@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from guidelens.config import Config
+from guidelens.config import ServeConfig
 from guidelens.encoders.text import TextEncoder, load_text_encoder
 from guidelens.inference.content import Content
 from guidelens.inference.guide_files import has_guide, load_items, one_thread
@@ -46,9 +46,9 @@ class FusionModel:
         one_thread()
         _, catalogue = load_items(fit_dir)
         scorer = GuideScorer.load(fit_dir) if has_guide(fit_dir) else None
-        config = Config.model_validate(json.loads((fit_dir / FIT).read_text())["config"])
+        settings = ServeConfig.model_validate(json.loads((fit_dir / FIT).read_text())["config"]["serve"])
         search = TextIndex.load(fit_dir / TEXT_INDEX)
-        return cls(scorer, Content.load(fit_dir, catalogue), search, load_text_encoder(), config.serve.num_candidates)
+        return cls(scorer, Content.load(fit_dir, catalogue), search, load_text_encoder(), settings.num_candidates)
 
     def fuse(self, asked: FusionInput) -> FusionOutput:
         """Intent and candidates, best first.

@@ -44,8 +44,8 @@ class RankerModel:
         """From a fit or a bundle."""
         one_thread()
         _, catalogue = load_items(fit_dir)
-        config = Config.model_validate(json.loads((fit_dir / FIT).read_text())["config"])
-        return cls(GuideScorer.load(fit_dir) if has_guide(fit_dir) else None, catalogue, config.serve)
+        settings = ServeConfig.model_validate(json.loads((fit_dir / FIT).read_text())["config"]["serve"])
+        return cls(GuideScorer.load(fit_dir) if has_guide(fit_dir) else None, catalogue, settings)
 
     def rank(self, asked: RankInput) -> RankOutput:
         """The slate (at most `num` products, none of them out of stock) and the next steps; the same seed, the same answer."""
