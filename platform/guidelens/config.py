@@ -136,7 +136,7 @@ class TrainConfig(Frozen):
     lambdas: dict[TaskName, Annotated[float, Field(ge=0)]] = {"recommendation": 1.0, "interest": 1.0, "plan": 1.0}
     model: ModelConfig = ModelConfig()
     recognizer: RecognizerConfig = RecognizerConfig()
-    epochs: Annotated[int, Field(ge=1)] = 8
+    epochs: Annotated[int, Field(ge=1)] = 5
     global_batch_size: Annotated[int, Field(ge=2)] = 256
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4

@@ -89,7 +89,7 @@ def _fixed(examples: Examples, catalogue: Catalogue, num_profile_buckets: int) -
     )
 
 
-SWEEPS = 5
+SWEEPS = 3
 """Rounds of fitted Q iteration: how many steps ahead a value looks beyond the step itself."""
 MIN_PURCHASES = 20
 TEMPERATURE = 0.01

@@ -201,7 +201,8 @@ class Learner:
     def _slate_terms(self, rows_G: Tensor, rows: Tensor, encoded: Encoded, items_ND: Tensor, noise: Noise | None) -> dict[str, Term]:
         slates = self.data.slates.take(rows)
         columns, column_of_N, correction = self._columns(rows_G, noise)
-        logits_BN = self.model.retrieval(encoded, self.items, items_ND, columns)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.job.lambdas["recommendation"] > 0):
+            logits_BN = self.model.retrieval(encoded, self.items, items_ND, columns)
         shown_BK = slates.rows_RK >= 0
         retrieval_BK = logits_BN.gather(1, column_of_N[slates.rows_RK.clamp_min(0)].clamp_min(0))
         pairs = self.model.pairs(encoded, self.items, items_ND, slates.rows_RK, retrieval_BK, noise)

@@ -1,0 +1,76 @@
+"""Training on a real local Ray: one worker equals two, and a killed worker changes nothing."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from model_samples import sample_catalogue, sample_config, sample_examples
+from safetensors.torch import load_file
+
+from guidelens.config import TASKS, Config
+from guidelens.training.fit import Fitted, fit_guide
+from guidelens.training.steps import FitJob
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+NUM_ROWS = 240
+
+
+def config_of(num_workers: int, epochs: int = 3) -> Config:
+    config = sample_config()
+    return config.model_copy(update={"train": config.train.model_copy(update={"num_workers": num_workers, "epochs": epochs})})
+
+
+def fit(folder: Path, config: Config, names: tuple[str, ...] = ("guide",)) -> Fitted:
+    jobs = [FitJob(name=name, lambdas={task: float(name in ("guide", task)) for task in TASKS}, model=config.train.model) for name in names]
+    return fit_guide(sample_examples(NUM_ROWS), sample_catalogue(), config, jobs, folder)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Fitted:
+    return fit(tmp_path_factory.mktemp("undisturbed"), config_of(1), ("guide", "interest"))
+
+
+def test_one_worker_equals_two_at_one_global_batch(undisturbed: Fitted, tmp_path: Path) -> None:
+    two = fit(tmp_path, config_of(2), ("guide", "interest"))
+    assert [(losses.job, losses.epoch) for losses in two.history] == [(losses.job, losses.epoch) for losses in undisturbed.history]
+    for mine, other in zip(two.history, undisturbed.history, strict=True):
+        assert mine.train == pytest.approx(other.train, rel=1e-5)
+        assert mine.val == pytest.approx(other.val, rel=1e-4)
+
+
+def test_a_killed_worker_is_replaced_and_the_result_is_the_undisturbed_one(undisturbed: Fitted, tmp_path: Path) -> None:
+    """SIGKILL as soon as the first checkpoint lies there; the weights then are equal bit for bit."""
+    killed: list[int] = []
+    done = threading.Event()
+    killer = threading.Thread(target=_kill_a_worker, args=(tmp_path, killed, done))
+    killer.start()
+    try:
+        fitted = fit(tmp_path, config_of(1), ("guide", "interest"))
+    finally:
+        done.set()
+        killer.join()
+    assert killed, "training ended before a worker could be killed"
+    for name in ("guide", "interest"):
+        mine, other = load_file(fitted.weights[name]), load_file(undisturbed.weights[name])
+        assert mine.keys() == other.keys()
+        assert all(torch.equal(mine[key], other[key]) for key in mine), name
+    assert fitted.history == undisturbed.history
+
+
+def _kill_a_worker(folder: Path, killed: list[int], done: threading.Event) -> None:
+    while not done.is_set() and not killed:
+        if any(folder.glob("train/checkpoint*/progress.json")):
+            for process in psutil.Process(os.getpid()).children(recursive=True):
+                try:
+                    if "RayTrainWorker" in " ".join(process.cmdline()):
+                        os.kill(process.pid, signal.SIGKILL)
+                        killed.append(process.pid)
+                        return
+                except psutil.Error:
+                    continue
+        time.sleep(0.02)
