@@ -109,13 +109,13 @@ function showOverlay(reply) {
   ring.title = `${share} % ${word("sure")}`;
   head.append(make("strong", "recognized-title", best.title), ring);
   const facts = make("dl", "facts");
-  for (const [name, value] of Object.entries(best.facts).slice(0, 6)) {
+  for (const [name, value] of Object.entries(best.facts).slice(0, 5)) {
     const pair = make("div");
     pair.append(make("dt", "", factName(name)), make("dd", "", shortened(value)));
     facts.append(pair);
   }
   card.append(head, facts);
-  const others = reply.recognized.slice(1, 4).filter((each) => each.confidence >= 0.05);
+  const others = reply.recognized.slice(1, 3).filter((each) => each.confidence >= 0.08);
   if (others.length) card.append(alternatives(others));
   overlay.append(make("div", "pin"), card);
 }
