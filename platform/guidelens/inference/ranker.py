@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from guidelens.config import Config, ServeConfig
+from guidelens.config import ServeConfig
 from guidelens.inference.guide_files import has_guide, load_items, one_thread
 from guidelens.inference.messages import Floats, RankInput, RankOutput, Rows, SessionState, Source, relevance_of
 from guidelens.inference.plans import Policy, next_steps, rule_policy

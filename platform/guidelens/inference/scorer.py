@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from guidelens.data.examples import Examples, empty
-from guidelens.inference.guide_files import Blend, GuideHeader, load_guide, load_items
+from guidelens.inference.guide_files import GuideHeader, load_guide, load_items
 from guidelens.models.guide import Encoded, GuideModel
 from guidelens.models.heads import log_click_and_purchase
 from guidelens.models.inputs import context_inputs, plan_inputs, slate_inputs
@@ -35,6 +35,14 @@ class SlateScores(NamedTuple):
     click: Floats
     purchase: Floats
     interest: Floats
+
+
+class ScoreParts(NamedTuple):
+    """(R, N) retrieval logits (far below for products that are not reranked), log p(click) and log p(purchase) of those that are, else 0."""
+
+    retrieval: Floats
+    click: Floats
+    purchase: Floats
 
 
 class GuideScorer:
@@ -71,15 +79,28 @@ class GuideScorer:
         """
         return np.concatenate([self._product_scores(part) for part in _chunks(examples)]) if len(examples) else np.zeros((0, len(self.catalogue)), np.float32)
 
-    @torch.no_grad()
     def _product_scores(self, examples: Examples) -> Floats:
+        blend = self.header.blend
+        if blend.click == 0 and blend.purchase == 0:
+            with torch.no_grad():
+                logits_BN: Floats = self.model.retrieval(self.encode(examples), self.inputs, self.items_ND).numpy()
+            return logits_BN
+        parts = self.score_parts(examples)
+        scores_BN: Floats = parts.retrieval + blend.click * parts.click + blend.purchase * parts.purchase
+        return scores_BN
+
+    @torch.no_grad()
+    def score_parts(self, examples: Examples) -> ScoreParts:
+        """What the ranking score of every product is blended of; all rows at once."""
         encoded = self.encode(examples)
         logits_BN = self.model.retrieval(encoded, self.inputs, self.items_ND)
         num = min(NUM_RERANKED, logits_BN.shape[1])
         best = logits_BN.topk(num, dim=1)
-        scores_BN = logits_BN + BELOW if num < logits_BN.shape[1] else logits_BN.clone()
-        scores_BN.scatter_(1, best.indices, self.blended(encoded, best.indices, best.values))
-        return scores_BN.numpy()
+        click, purchase, _ = self.chances(encoded, best.indices, best.values)
+        behind_BN = logits_BN + BELOW if num < logits_BN.shape[1] else logits_BN
+        nothing_BN = torch.zeros_like(logits_BN)
+        parts = (behind_BN.scatter(1, best.indices, best.values), nothing_BN.scatter(1, best.indices, click), nothing_BN.scatter(1, best.indices, purchase))
+        return ScoreParts(*(part.numpy() for part in parts))
 
     @torch.no_grad()
     def blended(self, encoded: Encoded, rows_BC: Tensor, retrieval_BC: Tensor) -> Tensor:
@@ -190,14 +211,6 @@ def plan_so_far(
         view_ms=padded(view_ms, 0, rows.view_ms),
         gestures=padded(gestures, 0, rows.gestures),
     )
-
-
-def with_blend(scorer: GuideScorer, blend: Blend) -> GuideScorer:
-    """The same scorer with another blend; weights are shared."""
-    changed = GuideScorer.__new__(GuideScorer)
-    changed.__dict__.update(scorer.__dict__)
-    changed.header = scorer.header.model_copy(update={"blend": blend})
-    return changed
 
 
 def _gathered(embeddings: Floats, rows: NDArray[np.int32]) -> Tensor:

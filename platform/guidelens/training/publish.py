@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from guidelens.data.examples import Examples
 from guidelens.data.visits import InterestMedians
+from guidelens.evaluation.ranking import catalogue_ranks, clicked_requests, ranking_rows
 from guidelens.inference.guide_files import Blend, GuideHeader, save_guide
-from guidelens.inference.scorer import GuideScorer, with_blend
+from guidelens.inference.scorer import GuideScorer
 from guidelens.models.guide import GuideModel, GuideSpec
 from guidelens.models.items import Catalogue
 from guidelens.training.fit import Fitted
@@ -21,7 +21,7 @@ from guidelens.training.steps import FitJob
 
 CLICK_WEIGHTS = (0.0, 0.25, 0.5, 1.0)
 PURCHASE_WEIGHTS = (0.0, 0.1, 0.25)
-TOP = 10
+CHUNK = 512
 
 
 def publish(fitted: Fitted, jobs: Sequence[FitJob], examples: Examples, catalogue: Catalogue, medians: InterestMedians, fit_dir: Path) -> dict[str, Blend]:
@@ -45,21 +45,13 @@ def publish(fitted: Fitted, jobs: Sequence[FitJob], examples: Examples, catalogu
 def choose_blend(scorer: GuideScorer, val: Examples) -> Blend:
     """The weights of click and purchase beside retrieval with the best NDCG@10 of validation clicks; the smallest of equals."""
     start = scorer.header.blend
-    clicked = val.take(np.flatnonzero((val.click > 0).any(axis=1)))
-    if len(clicked) == 0:
+    rows, relevant_RK = clicked_requests(val)
+    if len(rows) == 0:
         return start
-    options = [start.model_copy(update={"click": click, "purchase": purchase}) for click in CLICK_WEIGHTS for purchase in PURCHASE_WEIGHTS]
-    gains = [ndcg_of_clicks(with_blend(scorer, option).product_scores(clicked), clicked) for option in options]
-    return options[int(np.argmax(np.round(gains, 4)))]
-
-
-def ndcg_of_clicks(scores_RN: NDArray[np.float32], examples: Examples) -> float:
-    """Mean NDCG@10 of the clicked products among all products."""
-    gain = np.zeros(scores_RN.shape, dtype=np.float64)
-    rows, places = np.nonzero((examples.click > 0) & (examples.slate_rows >= 0))
-    gain[rows, examples.slate_rows[rows, places]] = 1.0
-    order = np.argsort(-scores_RN, axis=1, kind="stable")[:, :TOP]
-    discount = 1 / np.log2(np.arange(2, 2 + order.shape[1]))
-    found = (np.take_along_axis(gain, order, axis=1) * discount).sum(axis=1)
-    ideal = np.cumsum(discount)[np.minimum(gain.sum(axis=1).astype(int), len(discount)) - 1]
-    return float((found / ideal).mean())
+    clicked = val.take(rows)
+    parts = [scorer.score_parts(clicked.take(np.arange(at, min(at + CHUNK, len(clicked))))) for at in range(0, len(clicked), CHUNK)]
+    retrieval, click, purchase = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    options = [start.model_copy(update={"click": a, "purchase": b}) for a in CLICK_WEIGHTS for b in PURCHASE_WEIGHTS]
+    ranks = [catalogue_ranks(retrieval + option.click * click + option.purchase * purchase, clicked.slate_rows) for option in options]
+    gains = [round(float(ranking_rows(rank, relevant_RK).ndcg.mean()), 4) for rank in ranks]
+    return options[int(np.argmax(gains))]
