@@ -55,6 +55,8 @@ export class Viewer {
     head.className = "about-head";
     head.append(title, cost);
     this.about.replaceChildren(head, text);
+    const note = this.place.querySelector(".viewer-note");
+    if (note) note.textContent = word(note.dataset.why);
   }
 
   showModel(product) {
@@ -74,6 +76,7 @@ export class Viewer {
 
   showPicture(product, why) {
     const note = Object.assign(document.createElement("p"), { className: "viewer-note", textContent: word(why) });
+    note.dataset.why = why;
     if (!product.image_url) {
       this.place.replaceChildren(note);
       return;
