@@ -1,5 +1,6 @@
 """A Ray session for a verb: the one that is there when it runs inside a job or RAY_ADDRESS is set, else its own, ended with it."""
 
+import logging
 import os
 import secrets
 import shutil
@@ -24,6 +25,7 @@ _QUIET = {
     "FEAST_USAGE": "False",
 }
 NUM_LOGICAL_CPUS = 4
+_TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
 
 
 def in_job() -> bool:
@@ -67,11 +69,10 @@ def ray_session() -> Iterator[None]:
             ray.shutdown()
         return
     folder = Path(tempfile.mkdtemp(prefix="gl-", dir="/tmp"))
-    token = folder / "token"
-    token.write_text(secrets.token_hex(32))
-    token.chmod(0o600)
-    os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token))
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     before = signal.signal(signal.SIGTERM, _interrupt)
+    given = os.environ.get(_TOKEN_PATH)
+    os.environ[_TOKEN_PATH] = given or str(_new_token(folder))
     try:
         ray.init(
             address="local",
@@ -85,9 +86,19 @@ def ray_session() -> Iterator[None]:
         )
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
         ray.shutdown()
+        signal.signal(signal.SIGTERM, before)
+        if given is None:
+            del os.environ[_TOKEN_PATH]
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _new_token(folder: Path) -> Path:
+    """A token of this session alone, readable by this user alone."""
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    return token
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

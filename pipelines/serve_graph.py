@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -66,6 +67,15 @@ def start(home: Home, release: str = "champion", host: str = "127.0.0.1", port: 
             finally:
                 with contextlib.redirect_stdout(sys.stderr):  # Ray prints what it kills; stdout is the caller's
                     serve.shutdown()
+
+
+def _ray_serve() -> Any:
+    """ray.serve, without its notes about its own progress and its own deprecations."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from ray import serve
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    return serve
 
 
 def _version(home: Home, release: str) -> str:
