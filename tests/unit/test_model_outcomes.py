@@ -22,9 +22,7 @@ def checkout_shop(num_rows: int = 1500) -> Examples:
     steps[:, 0] = rng.choice([CHECKOUT, INFO, STEP_INDEX["show_reviews"], STEP_INDEX["stay_quiet"]], num_rows)
     sold = (steps[:, 0] == CHECKOUT) & (rng.random(num_rows) < 0.5)
     outcomes[:, 0] = np.where(sold, OUTCOME_INDEX["purchase"], OUTCOME_INDEX["left"])
-    returns = np.zeros((num_rows, MAX_STEPS), np.float32)
-    returns[:, 0] = np.where(sold, 300.0, -5.0)
-    return dataclasses.replace(rows, steps=steps, outcomes=outcomes, returns=returns, plan_row=np.full(num_rows, 2, np.int32))
+    return dataclasses.replace(rows, steps=steps, outcomes=outcomes, kept=sold, plan_row=np.full(num_rows, 2, np.int32))
 
 
 def test_the_step_that_sells_gets_the_weight_whatever_the_log_did_most() -> None:

@@ -35,7 +35,7 @@ class Examples:
 
     Rows of products are integers of the fit's item table, -1 where there is none. `packed` is the shopper's packed row as of
     `ts_us` or None. `frame_row` and `query_row` point into `frames` (F, 1280) and `queries` (Q, 512). `interest` is NaN where
-    not observed. Steps and outcomes are -1 past the plan's end. `returns` is what a step and all after it earned, in minor
+    not observed. Steps and outcomes are -1 past the plan's end. `kept`: the session kept something it bought. `returns` is what a step and all after it earned, in minor
     units; `targets` the strategist's target weights of each next step (zeros where there is no plan).
     """
 
@@ -63,6 +63,7 @@ class Examples:
     step_propensity: NDArray[np.float32]
     view_ms: NDArray[np.float32]
     gestures: NDArray[np.int16]
+    kept: NDArray[np.bool_]
     returns: NDArray[np.float32]
     targets: NDArray[np.float32]
     frames: NDArray[np.float32]
@@ -184,6 +185,7 @@ def empty(num_rows: int, num_places: int = 1, frames: NDArray[np.float32] | None
         step_propensity=np.ones((num_rows, MAX_STEPS), dtype=np.float32),
         view_ms=zeros_RS,
         gestures=np.zeros((num_rows, MAX_STEPS), dtype=np.int16),
+        kept=np.zeros(num_rows, dtype=np.bool_),
         returns=zeros_RS,
         targets=np.zeros((num_rows, MAX_STEPS, NUM_STEPS), dtype=np.float32),
         frames=np.zeros((0, 1280), dtype=np.float32) if frames is None else frames,

@@ -150,6 +150,7 @@ def _with_plans(base: Examples, rows: pl.DataFrame, prices_minor: NDArray[np.flo
         step_propensity=_padded(rows, "step_propensity", MAX_STEPS, 1).astype(np.float32),
         view_ms=_padded(rows, "step_view_ms", MAX_STEPS, 0).astype(np.float32),
         gestures=_padded(rows, "gestures", MAX_STEPS, 0).astype(np.int16),
+        kept=earned > 0,
         returns=plan_returns(steps, outcomes, earned, prices_minor[base.plan_row], config).astype(np.float32),
     )
 
@@ -159,9 +160,9 @@ def plan_returns(
 ) -> NDArray[np.float64]:
     """(R, S) what each step and those after it earned by the shop's own account (PlanCosts), in minor units; 0 past the plan's end.
 
-    A purchase counts as kept where the session kept any value. A product without a price earns and costs nothing.
+    A purchase counts as kept where the session kept any value. A product without a price is worth what the session kept.
     """
-    costs, margin_R = config.plan_costs, config.margin_share * np.nan_to_num(price_R)
+    costs, margin_R = config.plan_costs, config.margin_share * np.where(np.isfinite(price_R), price_R, kept_value_R)
     bought_RS = outcomes_RS == OUTCOME_INDEX["purchase"]
     coupons_RS = np.cumsum(steps_RS == STEP_INDEX["offer_coupon"], axis=1)
     earned_RS = np.where(kept_value_R[:, None] > 0, np.maximum(1 - costs.coupon * coupons_RS, 0), -costs.taken_back)

@@ -59,7 +59,7 @@ def logged_steps(examples: Examples, catalogue: Catalogue, num_profile_buckets: 
     action_M = examples.steps[row_M, index_M].astype(np.int64)
     outcome_M = examples.outcomes[row_M, index_M]
     bought, left = outcome_M == OUTCOME_INDEX["purchase"], outcome_M == OUTCOME_INDEX["left"]
-    kept = examples.returns[row_M, index_M] > 0
+    kept = examples.kept[row_M]
     coupon_RS = examples.steps == STEP_INDEX["offer_coupon"]
     return LoggedSteps(
         state_MF=np.concatenate([dynamic_RSF[row_M, index_M], fixed_RF[row_M]], axis=1).astype(np.float64),
