@@ -13,7 +13,7 @@ if (camera !== "none") args.push(`--use-file-for-fake-video-capture=${camera}`);
 const seen = { console: [], foreign: [], failed: [], posted: [] };
 
 const browser = await chromium.launch({ executablePath, headless: true, args });
-const context = await browser.newContext({ viewport: { width: 412, height: 915 }, deviceScaleFactor: 2, locale, permissions: camera === "none" ? [] : ["camera"], isMobile: true, hasTouch: true });
+const context = await browser.newContext({ viewport: { width: 412, height: 915 }, deviceScaleFactor: Number(process.env.PAGE_SCALE ?? 1), locale, permissions: camera === "none" ? [] : ["camera"], isMobile: true, hasTouch: true });
 const page = await context.newPage();
 page.setDefaultTimeout(40000);
 page.on("console", (message) => message.type() === "error" && seen.console.push(message.text()));

@@ -59,7 +59,8 @@ def walk(url: str, camera: Path | None, shots: Path, chromium: str, locale: str 
     shots = Path(kept) if kept else shots
     shots.mkdir(parents=True, exist_ok=True)
     command = ["node", str(Path(__file__).with_name("page.mjs")), url, str(camera or "none"), str(shots), chromium, locale, query]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    sharp = {"PAGE_SCALE": "2"} if kept else {}
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, env={**os.environ, **sharp})
     assert ran.returncode == 0, ran.stderr[-2000:]
     seen: dict[str, Any] = json.loads(ran.stdout.strip().splitlines()[-1])
     assert "broke" not in seen, (seen["broke"], seen)

@@ -64,8 +64,7 @@ export class Viewer {
     const model = document.createElement("model-viewer");
     const settings = {
       src: product.model_url, alt: product.title, ar: "", "ar-modes": "webxr scene-viewer quick-look", "ar-scale": "fixed", "camera-controls": "", "touch-action": "pan-y",
-      "shadow-intensity": "0.9", "shadow-softness": "0.8", exposure: "1.05", "environment-image": "neutral", "camera-orbit": "28deg 74deg auto", "interaction-prompt": "none",
-      "auto-rotate": "", "auto-rotate-delay": "1200", "rotation-per-second": "18deg",
+      "shadow-intensity": "0.9", "shadow-softness": "0.8", exposure: "1.05", "environment-image": "neutral", "camera-orbit": "28deg 74deg auto", "interaction-prompt": "auto",
     };
     for (const [name, value] of Object.entries(settings)) model.setAttribute(name, value);
     if (product.image_url) model.setAttribute("poster", product.image_url);
