@@ -1,6 +1,6 @@
 """Modality tokens to one intent vector: concatenation or cross-attention, with a mask for what is missing."""
 
-# Letters: B = rows, M = modality tokens, D = width.
+# Letters: B = rows, M = modality tokens, D = width, E = heads, Q = queries.
 
 import torch
 from torch import Tensor, nn
@@ -45,10 +45,11 @@ class AttentionFusion(nn.Module):
     def forward(self, tokens_BMD: Tensor, there_BM: Tensor, noise: Noise | None) -> Tensor:
         batch, num_tokens, width = tokens_BMD.shape
         x_BMD = (tokens_BMD + self.kinds) * there_BM[:, :, None]
-        k, v = self.key_value(x_BMD).view(batch, num_tokens, 2, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        q = self.queries.view(1, self.NUM_QUERIES, self.heads, width // self.heads).transpose(1, 2).expand(batch, -1, -1, -1)
-        bias = torch.zeros_like(there_BM, dtype=x_BMD.dtype).masked_fill(~there_BM, -1e4)[:, None, None, :]
-        seen = fn.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).reshape(batch, -1)
+        k_BMD, v_BMD = self.key_value(x_BMD).chunk(2, dim=2)
+        size = width // self.heads
+        scores_BEMQ = k_BMD.view(batch, num_tokens, self.heads, size).transpose(1, 2) @ self.queries.view(self.NUM_QUERIES, self.heads, size).permute(1, 2, 0)
+        weights = torch.softmax((scores_BEMQ / size**0.5).masked_fill(~there_BM[:, None, :, None], -1e4), dim=2)
+        seen = (weights.transpose(2, 3) @ v_BMD.view(batch, num_tokens, self.heads, size).transpose(1, 2)).flatten(1)
         mixed_BD: Tensor = self.mixed(seen) + x_BMD.sum(1)
         deep: Tensor = self.out(dropout(fn.gelu(self.wide(torch.cat([mixed_BD, there_BM.float()], dim=1))), self.drop, noise))
         return mixed_BD + deep

@@ -92,7 +92,7 @@ def _fixed(examples: Examples, catalogue: Catalogue, num_profile_buckets: int) -
 SWEEPS = 3
 """Rounds of fitted Q iteration: how many steps ahead a value looks beyond the step itself."""
 MIN_PURCHASES = 20
-TEMPERATURE = 0.01
+TEMPERATURE = 0.005
 """Of the target policy's softmax over step values, in shares of a margin."""
 _TREES = {"max_iter": 60, "learning_rate": 0.08, "min_samples_leaf": 100, "max_leaf_nodes": 15, "l2_regularization": 5.0, "early_stopping": False}
 

@@ -16,7 +16,6 @@ class SequenceEncoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.kind = config.sequence
-        self.heads = config.num_attention_heads
         width = config.width
         self.visit = nn.Linear(width + NUM_VALUES, width)
         if self.kind == "gru":
@@ -36,12 +35,12 @@ class SequenceEncoder(nn.Module):
         return out_BD * there_BH.any(1, keepdim=True)
 
     def _attended(self, x_BHD: Tensor, there_BH: Tensor) -> Tensor:
-        batch, length, width = x_BHD.shape
-        q, k, v = self.qkv(x_BHD).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        bias = torch.zeros_like(there_BH, dtype=x_BHD.dtype).masked_fill(~there_BH, -1e4)[:, None, None, :]
-        weights = torch.softmax(q @ k.transpose(-1, -2) / (width // self.heads) ** 0.5 + bias, dim=-1)
-        mixed: Tensor = weights @ v
-        return mixed.transpose(1, 2).reshape(batch, length, width)
+        """Self-attention of one head: twenty visits are few, and a head costs two copies of them."""
+        q_BHD, k_BHD, v_BHD = self.qkv(x_BHD).chunk(3, dim=2)
+        weights_BHH = q_BHD @ k_BHD.transpose(1, 2) / x_BHD.shape[2] ** 0.5
+        weights_BHH = torch.softmax(weights_BHH.masked_fill(~there_BH[:, None, :], -1e4), dim=2)
+        mixed_BHD: Tensor = weights_BHH @ v_BHD
+        return mixed_BHD
 
     def _last_state(self, x_BHD: Tensor, there_BH: Tensor) -> Tensor:
         """Oldest to newest; visits that are not there leave the state as it was at 0 (they come first)."""
