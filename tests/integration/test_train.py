@@ -4,6 +4,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -13,6 +15,7 @@ from model_samples import sample_catalogue, sample_config, sample_examples
 from safetensors.torch import load_file
 
 from guidelens.config import TASKS, Config
+from guidelens.errors import GuideLensError
 from guidelens.training.fit import Fitted, fit_guide
 from guidelens.training.steps import FitJob
 
@@ -45,21 +48,43 @@ def test_one_worker_equals_two_at_one_global_batch(undisturbed: Fitted, tmp_path
 
 def test_a_killed_worker_is_replaced_and_the_result_is_the_undisturbed_one(undisturbed: Fitted, tmp_path: Path) -> None:
     """SIGKILL as soon as the first checkpoint lies there; the weights then are equal bit for bit."""
-    killed: list[int] = []
-    done = threading.Event()
-    killer = threading.Thread(target=_kill_a_worker, args=(tmp_path, killed, done))
-    killer.start()
-    try:
+    with killing(tmp_path) as killed:
         fitted = fit(tmp_path, config_of(1), ("guide", "interest"))
-    finally:
-        done.set()
-        killer.join()
     assert killed, "training ended before a worker could be killed"
+    assert_same(fitted, undisturbed)
+
+
+def test_a_run_that_failed_goes_on_from_its_last_checkpoint(undisturbed: Fitted, tmp_path: Path) -> None:
+    """Without a failure to spare the killed run ends in an error; fitting again in its folder gives the undisturbed weights."""
+    config = config_of(1)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"max_failures": 0})})
+    with killing(tmp_path) as killed, pytest.raises(GuideLensError, match="max_failures"):
+        fit(tmp_path, config, ("guide", "interest"))
+    assert killed
+    fitted = fit(tmp_path, config, ("guide", "interest"))
+    assert_same(fitted, undisturbed)
+
+
+def assert_same(fitted: Fitted, undisturbed: Fitted) -> None:
     for name in ("guide", "interest"):
         mine, other = load_file(fitted.weights[name]), load_file(undisturbed.weights[name])
         assert mine.keys() == other.keys()
         assert all(torch.equal(mine[key], other[key]) for key in mine), name
     assert fitted.history == undisturbed.history
+
+
+@contextmanager
+def killing(folder: Path) -> Iterator[list[int]]:
+    """A worker is killed as soon as the folder holds a checkpoint; yields its process id, once it is."""
+    killed: list[int] = []
+    done = threading.Event()
+    killer = threading.Thread(target=_kill_a_worker, args=(folder, killed, done))
+    killer.start()
+    try:
+        yield killed
+    finally:
+        done.set()
+        killer.join()
 
 
 def _kill_a_worker(folder: Path, killed: list[int], done: threading.Event) -> None:

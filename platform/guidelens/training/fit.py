@@ -54,7 +54,10 @@ def fit_guide(examples: Examples, catalogue: Catalogue, config: Config, jobs: Se
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
-    result = trainer.fit()
+    try:
+        result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise GuideLensError(f"training in {run_dir} failed more often than train.max_failures ({config.train.max_failures}) allows: {error}") from error
     if result.checkpoint is None:
         raise GuideLensError(f"training in {run_dir} reported no checkpoint")
     folder = run_dir / "weights"
