@@ -26,6 +26,7 @@ from pipelines.entry import progress
 TRAINED = "trained"
 POPULARITY_TYPES = {"click": 1.0, "cart": 2.0, "purchase": 5.0}
 _MIN_RECOGNIZED = 2
+MIN_REQUESTS, MIN_CLICKS = 64, 10
 
 
 class Parts(Frozen):
@@ -112,12 +113,14 @@ class FitParts:
         from guidelens.features import Features
 
         log = read_log(self.lake, self.snapshot, self.config.train)
-        if len(log.rows) == 0:
-            reason = "absent: the lake's events hold no impressions and no guide steps"
-            return reason, reason, ()
         packed = Features(self.home, self.config.features).shopper_frame(log.entities)["packed"]
         catalogue = Catalogue.of_table(items)
         examples, medians = build_examples(log, packed, list(catalogue.product_ids), catalogue.price_N, self.config.train)
+        train = examples.of("train")
+        num_clicks = int((train.click > 0).sum())
+        if len(train) < MIN_REQUESTS or num_clicks < MIN_CLICKS:
+            reason = f"absent: the log's training part holds {len(train)} requests and {num_clicks} clicks; at least {MIN_REQUESTS} and {MIN_CLICKS} are needed"
+            return reason, reason, ()
         return self._fitted(examples, medians, catalogue)
 
     def _why_no_guide(self) -> str | None:
