@@ -104,9 +104,13 @@ class Desk:
             self._sessions.take(event)
 
     def append(self, events: Sequence[Event]) -> tuple[int, int]:
-        """Pseudonymizes and stores events durably; blocks. Returns how many were new and how many were known."""
+        """Pseudonymizes and stores events durably, then has the new ones counted into online features; blocks until they are stored.
+
+        Returns how many were new and how many were known.
+        """
         result = self._inbox.append([self._pseudonyms.pseudonymize(event) for event in events])
-        return result.accepted, result.duplicate
+        self.graph.online.observe(result.accepted, self.metrics.observed)
+        return len(result.accepted), result.duplicate
 
     def model(self, product: ProductView) -> bytes | None:
         """The product's GLB, made once and kept; None where its dimensions are not known. Blocks."""

@@ -16,9 +16,14 @@ class ServeMetrics:
         self.hop_failures = Counter("guidelens_hop_failures", "Hops that gave no answer in time", ["hop"], registry=self._registry)
         self.feature_reads = Counter("guidelens_shopper_feature_reads", "Shopper rows asked of the online store", registry=self._registry)
         self.events = Counter("guidelens_events", "Events posted, by what became of them", ["result"], registry=self._registry)
+        self.online_updates = Counter("guidelens_online_updates", "Events counted into online features, by result", ["result"], registry=self._registry)
         self.exposures = Counter("guidelens_exposures", "Exposure events, by what became of them", ["result"], registry=self._registry)
         self.in_flight = Gauge("guidelens_guide_in_flight", "Guide requests being answered", registry=self._registry)
         Gauge("guidelens_release", "The release this replica serves", ["release"], registry=self._registry).labels(release).set(1)
 
     def text(self) -> bytes:
         return generate_latest(self._registry)
+
+    def observed(self, went_well: bool, num_events: int) -> None:
+        """What became of events that were to be counted into online features."""
+        self.online_updates.labels("done" if went_well else "failed").inc(num_events)

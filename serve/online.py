@@ -1,12 +1,15 @@
 """What the online store knows of a shopper, and of stock and prices, read off the event loop and within a budget."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
+from guidelens.data.pseudonyms import PseudonymousEvent
 from guidelens.errors import GuideLensError
 
+log = logging.getLogger(__name__)
 Value = TypeVar("Value")
 
 
@@ -26,6 +29,7 @@ class OnlineStore(Protocol):
 
     def shopper(self, shopper_key: str) -> bytes | None: ...
     def stock_and_price(self, product_ids: Sequence[str]) -> Mapping[str, StockAndPrice]: ...
+    def observe(self, events: Sequence[PseudonymousEvent]) -> None: ...
 
 
 class OnlineFeatures:
@@ -66,6 +70,29 @@ class OnlineFeatures:
         """
         return await self._read(lambda store: store.stock_and_price(product_ids), budget_s)
 
+    def observe(self, events: Sequence[PseudonymousEvent], done: Callable[[bool, int], None]) -> None:
+        """Counts new events into the rows of the shoppers the store knows, after what waits already; returns at once.
+
+        Who has no row may have asked to be forgotten, or never agreed to one: none is made here, materialization decides.
+
+        Args:
+            done: told, in the reader's thread, whether it went well and for how many events.
+        """
+        named = [event for event in events if not event.is_anonymous]
+        if named:
+            self._thread.submit(self._observe, named, done)
+
+    def _observe(self, events: Sequence[PseudonymousEvent], done: Callable[[bool, int], None]) -> None:
+        try:
+            store = self._store.result()
+            known = {key for key in {event.shopper_key for event in events} if store.shopper(key) is not None}
+            store.observe([event for event in events if event.shopper_key in known])
+        except (GuideLensError, OSError, ValueError):
+            log.exception("online features were not updated; the next materialization will")
+            done(False, len(events))
+        else:
+            done(True, len(events))
+
     async def _read(self, ask: Callable[[OnlineStore], Value], budget_s: float) -> Value:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(budget_s):
@@ -82,6 +109,9 @@ class NoStore:
         self._reason = reason
 
     def shopper(self, shopper_key: str) -> bytes | None:
+        raise GuideLensError(self._reason)
+
+    def observe(self, events: Sequence[PseudonymousEvent]) -> None:
         raise GuideLensError(self._reason)
 
     def stock_and_price(self, product_ids: Sequence[str]) -> Mapping[str, StockAndPrice]:

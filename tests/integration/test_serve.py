@@ -18,7 +18,11 @@ import pytest
 from PIL import Image
 from served_shop import ReleasedShop, ServedShop, free_port, serving
 
+from guidelens.config import FeatureConfig
 from guidelens.data.pseudonyms import Pseudonymizer
+from guidelens.features import Features
+from guidelens.schemas.ids import stable_hash
+from guidelens.schemas.packed import decode
 from guidelens.schemas.steps import DeviceCapabilities, PlanContext, violations
 
 
@@ -259,3 +263,23 @@ def test_a_release_that_is_not_there_and_a_port_that_is_taken_are_the_caller_s_m
     assert (ran.returncode, "--port" in ran.stderr) == (2, True)
     ran = subprocess.run([*command, "--release", "99", "--port", str(free_port())], capture_output=True, text=True, timeout=120, check=False)
     assert (ran.returncode, "99" in ran.stderr) == (2, True)
+
+
+def test_a_posted_event_reaches_a_known_shoppers_online_row_within_five_seconds_and_makes_none_for_a_stranger(served: ServedShop) -> None:
+    online = Features(served.shop.home, FeatureConfig()).online()
+    pseudonyms = Pseudonymizer.open(served.shop.home.keys)
+    known, stranger = pseudonyms.key(served.shop.shopper_id), pseudonyms.key("nobody-the-log-knows")
+    before = online.shopper(known)
+    assert before is not None
+    product_id = served.shop.frames[0][1]
+    posted = [
+        event("near-line", "click", served.shop.shopper_id, product_id=product_id),
+        event("near-line", "click", "nobody-the-log-knows", product_id=product_id),
+    ]
+    assert httpx.post(f"{served.url}/v1/events", json={"events": posted}, timeout=30).json()["accepted"] == 2
+    until = time.monotonic() + 5
+    while online.shopper(known) == before and time.monotonic() < until:
+        time.sleep(0.1)
+    row = decode([online.shopper(known)])[0][0]
+    assert row["recent_products"][0] == stable_hash(product_id)
+    assert online.shopper(stranger) is None

@@ -18,7 +18,7 @@ from PIL import Image
 
 from guidelens.config import Home
 from guidelens.data.inbox import Inbox
-from guidelens.data.pseudonyms import Pseudonymizer
+from guidelens.data.pseudonyms import Pseudonymizer, PseudonymousEvent
 from guidelens.features import StockAndPrice
 from serve.api import build_api
 from serve.catalogue import Catalogue
@@ -65,6 +65,9 @@ class EmptyStore:
 
     def shopper(self, shopper_key: str) -> bytes | None:
         return None
+
+    def observe(self, events: Sequence[PseudonymousEvent]) -> None:
+        assert not events, "nobody is known here"
 
     def stock_and_price(self, product_ids: Sequence[str]) -> dict[str, StockAndPrice]:
         return {each: StockAndPrice(self._stock[each], 990, "USD") for each in product_ids if each in self._stock}

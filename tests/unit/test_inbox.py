@@ -29,14 +29,14 @@ def drained_ids(folder: Path) -> list[str]:
 
 def test_an_event_sent_twice_is_kept_once(tmp_path: Path) -> None:
     box = Inbox(tmp_path)
-    assert box.append([event(1), event(1), event(2)]) == AppendResult(accepted=2, duplicate=1)
-    assert box.append([event(2), event(3)]) == AppendResult(accepted=1, duplicate=1)
+    assert box.append([event(1), event(1), event(2)]) == AppendResult(accepted=(event(1), event(2)), duplicate=1)
+    assert box.append([event(2), event(3)]) == AppendResult(accepted=(event(3),), duplicate=1)
     assert drained_ids(tmp_path) == ["e-1", "e-2", "e-3"]
 
 
 def test_a_new_process_knows_what_waits_on_disk(tmp_path: Path) -> None:
     Inbox(tmp_path).append([event(1)])
-    assert Inbox(tmp_path).append([event(1)]) == AppendResult(accepted=0, duplicate=1)
+    assert Inbox(tmp_path).append([event(1)]) == AppendResult(accepted=(), duplicate=1)
 
 
 def test_appending_goes_on_while_and_after_a_drain(tmp_path: Path) -> None:

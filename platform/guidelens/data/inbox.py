@@ -24,7 +24,9 @@ _EVENT_ID = re.compile(rb'^\{"event_id":"((?:[^"\\]|\\.)*)"')
 
 
 class AppendResult(Frozen):
-    accepted: int
+    """accepted: the events that were new, in order; duplicate: how many were not."""
+
+    accepted: tuple[PseudonymousEvent, ...]
     duplicate: int
 
 
@@ -49,14 +51,16 @@ class Inbox:
         with self._lock:
             self._catch_up()
             fresh: dict[bytes, bytes] = {}
-            for line in lines:
+            accepted: list[PseudonymousEvent] = []
+            for event, line in zip(events, lines, strict=True):
                 found = _id_of(line)
-                if found not in self._seen:
-                    fresh.setdefault(found, line)
+                if found not in self._seen and found not in fresh:
+                    fresh[found] = line
+                    accepted.append(event)
             if fresh:
                 self._write(b"".join(fresh.values()))
                 self._remember(fresh)
-        return AppendResult(accepted=len(fresh), duplicate=len(lines) - len(fresh))
+        return AppendResult.model_construct(accepted=tuple(accepted), duplicate=len(lines) - len(fresh))
 
     def close(self) -> None:
         with self._lock:
