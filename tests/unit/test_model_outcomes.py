@@ -47,6 +47,16 @@ def test_a_log_with_too_few_purchases_teaches_its_own_steps() -> None:
     assert np.array_equal(taught.targets, logged)
 
 
+def test_a_logged_step_that_the_grammar_forbids_teaches_nothing() -> None:
+    examples = sample_examples(80)
+    steps = examples.steps.copy()
+    first = np.flatnonzero(steps[:, 1] >= 0)[0]
+    steps[first, 1] = steps[first, 0] = STEP_INDEX["show_info"]
+    taught = with_targets(dataclasses.replace(examples, steps=steps), sample_catalogue(), sample_config())
+    assert taught.targets[first, 0].sum() == 1.0
+    assert not taught.targets[first, 1].any()
+
+
 def test_values_come_from_the_training_part_alone() -> None:
     examples, catalogue, config = checkout_shop(), sample_catalogue(), sample_config()
     taught = with_targets(examples, catalogue, config)

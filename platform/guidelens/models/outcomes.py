@@ -97,77 +97,69 @@ TEMPERATURE = 0.005
 _TREES = {"max_iter": 60, "learning_rate": 0.08, "min_samples_leaf": 100, "max_leaf_nodes": 15, "l2_regularization": 5.0, "early_stopping": False}
 
 
-class StepValues:
-    """Value of each step in each state, in shares of the margin, estimated from logged steps.
+def step_values(steps: LoggedSteps, is_train_M: NDArray[np.bool_], costs: PlanCosts, seed: int) -> Floats:
+    """(M, A) value of each allowed step in each state, in shares of the margin, -inf where not allowed.
 
     Q(s, a) = expected reward of a + chance that the session goes on x value of what follows, where the value of a state is
     that of its best allowed step (Ernst et al., JMLR 2005). Chances come from one classifier of a step's result, what
     follows from a regression on the next states' values; both see the step as a categorical feature.
+
+    Args:
+        is_train_M: the steps that the estimates are fitted to; the others only get values.
     """
-
-    def __init__(self, steps: LoggedSteps, costs: PlanCosts, seed: int) -> None:
-        self.costs = costs
-        trees = {**_TREES, "categorical_features": [steps.state_MF.shape[1]], "random_state": seed % 2**31}
-        taken = _with_action(steps.state_MF, steps.action_M)
-        self.result = HistGradientBoostingClassifier(**trees).fit(taken, steps.result_M)
-        self.follows: HistGradientBoostingRegressor | None = None
-        reward_MA, goes_on_MA = self._rewards(steps)
-        has_next = (steps.after_M >= 0) & ~steps.ended_M
-        for _ in range(SWEEPS if has_next.any() else 0):
-            value_M = np.where(steps.allowed_MA, self._q(steps, reward_MA, goes_on_MA), -np.inf).max(axis=1)
-            self.follows = HistGradientBoostingRegressor(**trees).fit(taken[has_next], value_M[steps.after_M[has_next]])
-
-    def of(self, steps: LoggedSteps) -> Floats:
-        """(M, A) estimated value of every step in every state, allowed or not."""
-        return self._q(steps, *self._rewards(steps))
-
-    def _q(self, steps: LoggedSteps, reward_MA: Floats, goes_on_MA: Floats) -> Floats:
-        if self.follows is None:
-            return reward_MA
-        return reward_MA + goes_on_MA * _for_each_action(self.follows.predict, steps.state_MF)
-
-    def _rewards(self, steps: LoggedSteps) -> tuple[Floats, Floats]:
-        """(M, A) expected reward of each step, and the chance that the session goes on after it."""
-        found_MAC = _for_each_action(self.result.predict_proba, steps.state_MF)
-        chances_MAC = np.zeros((*found_MAC.shape[:2], _ON + 1))
-        chances_MAC[:, :, self.result.classes_] = found_MAC
-        coupons_MA = steps.coupons_M[:, None] + (np.arange(NUM_STEPS) == STEP_INDEX["offer_coupon"])
-        is_human_A = np.arange(NUM_STEPS) == STEP_INDEX["hand_to_human"]
-        earned = chances_MAC[:, :, _KEPT] * np.maximum(1 - self.costs.coupon * coupons_MA, 0) - self.costs.taken_back * chances_MAC[:, :, _RETURNED]
-        reward_MA = earned - self.costs.walkout * chances_MAC[:, :, _LEFT] - self.costs.human * is_human_A
-        is_last_M1 = (steps.index_M == MAX_STEPS - 1)[:, None]
-        return reward_MA, chances_MAC[:, :, _ON] * ~is_human_A * ~is_last_M1
+    trees = {**_TREES, "categorical_features": [steps.state_MF.shape[1]], "random_state": seed % 2**31}
+    taken = np.concatenate([steps.state_MF, steps.action_M[:, None]], axis=1)
+    result = HistGradientBoostingClassifier(**trees).fit(taken[is_train_M], steps.result_M[is_train_M])
+    reward_MA, goes_on_MA = _rewards(steps, _of_allowed(result.predict_proba, steps), result.classes_, costs)
+    q_MA = np.where(steps.allowed_MA, reward_MA, -np.inf)
+    learned_M = np.flatnonzero(is_train_M & (steps.after_M >= 0) & ~steps.ended_M)
+    for _ in range(SWEEPS if len(learned_M) else 0):
+        follows = HistGradientBoostingRegressor(**trees).fit(taken[learned_M], q_MA.max(axis=1)[steps.after_M[learned_M]])
+        q_MA = np.where(steps.allowed_MA, reward_MA + goes_on_MA * _of_allowed(follows.predict, steps), -np.inf)
+    return q_MA
 
 
-def _with_action(state_MF: Floats, action_M: NDArray[np.int64]) -> Floats:
-    return np.concatenate([state_MF, action_M[:, None]], axis=1)
+def _rewards(steps: LoggedSteps, found_MAC: Floats, classes: NDArray[np.int64], costs: PlanCosts) -> tuple[Floats, Floats]:
+    """(M, A) expected reward of each step, and the chance that the session goes on after it."""
+    chances_MAC = np.zeros((*found_MAC.shape[:2], _ON + 1))
+    chances_MAC[:, :, classes] = found_MAC
+    coupons_MA = steps.coupons_M[:, None] + (np.arange(NUM_STEPS) == STEP_INDEX["offer_coupon"])
+    is_human_A = np.arange(NUM_STEPS) == STEP_INDEX["hand_to_human"]
+    earned_MA = chances_MAC[:, :, _KEPT] * np.maximum(1 - costs.coupon * coupons_MA, 0) - costs.taken_back * chances_MAC[:, :, _RETURNED]
+    reward_MA = earned_MA - costs.walkout * chances_MAC[:, :, _LEFT] - costs.human * is_human_A
+    is_last_M1 = (steps.index_M == MAX_STEPS - 1)[:, None]
+    return reward_MA, chances_MAC[:, :, _ON] * ~is_human_A * ~is_last_M1
 
 
-def _for_each_action(predict: Callable[[Floats], Floats], state_MF: Floats) -> Floats:
-    """(M, A, ...) of a prediction made for every action in every state."""
-    return np.stack([predict(_with_action(state_MF, np.full(len(state_MF), action))) for action in range(NUM_STEPS)], axis=1)
+def _of_allowed(predict: Callable[[Floats], Floats], steps: LoggedSteps) -> Floats:
+    """(M, A, ...) of a prediction made for every allowed step in every state; 0 elsewhere."""
+    out: Floats | None = None
+    for action in range(NUM_STEPS):
+        rows = np.flatnonzero(steps.allowed_MA[:, action])
+        if len(rows) == 0:
+            continue
+        found = predict(np.concatenate([steps.state_MF[rows], np.full((len(rows), 1), action)], axis=1))
+        if out is None:
+            out = np.zeros((len(steps.action_M), NUM_STEPS, *found.shape[1:]))
+        out[rows, action] = found
+    assert out is not None, "a logged step was allowed"
+    return out
 
 
 def with_targets(examples: Examples, catalogue: Catalogue, config: Config) -> Examples:
     """The examples with the strategist's target weights: at each logged step, softmax(Q / TEMPERATURE) over the allowed steps.
 
     Values are fitted to the training part alone. With fewer than MIN_PURCHASES kept purchases in it steps cannot be told
-    apart by what they earn, and the targets are the logged steps.
+    apart by what they earn, and the targets are the logged steps. A logged step that the grammar forbids teaches nothing.
     """
-    num_buckets = config.train.model.num_profile_buckets
-    learned = logged_steps(examples.of("train"), catalogue, num_buckets)
-    if (learned.result_M == _KEPT).sum() < MIN_PURCHASES:
-        return dataclasses.replace(examples, targets=_one_hot(examples.steps))
-    values = StepValues(learned, config.train.plan_costs, sub_seed(config.seed, "outcomes"))
-    steps = logged_steps(examples, catalogue, num_buckets)
-    q_MA = np.where(steps.allowed_MA, values.of(steps), -np.inf)
-    weights_MA = np.exp((q_MA - q_MA.max(axis=1, keepdims=True)) / TEMPERATURE)
+    steps = logged_steps(examples, catalogue, config.train.model.num_profile_buckets)
+    is_train_M = examples.split[steps.row_M] == "train"
+    if (steps.result_M[is_train_M] == _KEPT).sum() < MIN_PURCHASES:
+        weights_MA = (steps.action_M[:, None] == np.arange(NUM_STEPS)).astype(np.float64)
+    else:
+        q_MA = step_values(steps, is_train_M, config.train.plan_costs, sub_seed(config.seed, "outcomes"))
+        weights_MA = np.exp((q_MA - q_MA.max(axis=1, keepdims=True, initial=-1e9)) / TEMPERATURE)
+    weights_MA = weights_MA * steps.allowed_MA
     targets = np.zeros_like(examples.targets)
-    targets[steps.row_M, steps.index_M] = weights_MA / weights_MA.sum(axis=1, keepdims=True)
+    targets[steps.row_M, steps.index_M] = weights_MA / np.maximum(weights_MA.sum(axis=1, keepdims=True), 1e-12)
     return dataclasses.replace(examples, targets=targets)
-
-
-def _one_hot(steps_RS: NDArray[np.int8]) -> NDArray[np.float32]:
-    """(R, S, A), zeros past a plan's end."""
-    taken: NDArray[np.float32] = (steps_RS[:, :, None] == np.arange(NUM_STEPS)).astype(np.float32)
-    return taken
