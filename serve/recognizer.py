@@ -3,12 +3,12 @@
 import asyncio
 
 import numpy as np
-from guidelens.models.recognizer import Recognizer as FittedRecognizer
 
 from guidelens.config import Home
 from guidelens.data.images import decode_image
 from guidelens.encoders.image import load_image_encoder
 from guidelens.errors import UnreadableImageError
+from guidelens.models.recognizer import Recognizer as FittedRecognizer
 from guidelens.schemas.guide import MAX_FRAME_BYTES, MAX_FRAME_PIXELS
 from guidelens.schemas.tables import IMAGE_DIM
 from serve.messages import Floats, FrameProblem, RecognizeCall, RecognizeReply, ReleaseMismatchError
