@@ -197,7 +197,7 @@ class WorldSize(Frozen):
 
     num_products: Annotated[int, Field(ge=12)] = 240
     num_shoppers: Annotated[int, Field(ge=20)] = 1200
-    num_sessions: Annotated[int, Field(ge=100)] = 24_000
+    num_sessions: Annotated[int, Field(ge=100)] = 21_000
     num_frames: Annotated[int, Field(ge=20, le=2000)] = 600
     views_per_product: Annotated[int, Field(ge=2)] = 4
     num_days: Annotated[int, Field(ge=7)] = 28
