@@ -1,6 +1,6 @@
 """Does each input move its task? The joint model fitted again without X1 (behaviour), X2 (product content) or X3 (AR), on a finished run's rows.
 
-    python -m benchmarks.ablation --home HOME --run RUN [--world DIR] [--out benchmarks/results]
+    python -m benchmarks.ablation [--home HOME] [--run RUN] [--world DIR] [--out benchmarks/results]
 
 Same rows, targets, seed and epochs; only the inputs differ. Differences are per request or session, with intervals by a bootstrap
 over shoppers. `--world` is the simulated shop the run's log came from: the plan is then valued in it, closed loop.
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from guidelens.config import Config, Home, Modality
 from guidelens.data.examples import Examples
 from guidelens.data.visits import InterestMedians
+from guidelens.errors import NotFoundError
 from guidelens.evaluation.bootstrap import Interval
 from guidelens.evaluation.guide import Draws
 from guidelens.evaluation.plan_value import GreedyGuide
@@ -30,13 +31,14 @@ from guidelens.evaluation.ranking import clicked_requests, score_requests
 from guidelens.inference.guide_files import ITEMS
 from guidelens.inference.scorer import GuideScorer
 from guidelens.models.items import Catalogue
+from guidelens.registry import CHAMPION, Registry
 from guidelens.schemas.base import Frozen
 from guidelens.training.fit import fit_guide
 from guidelens.training.publish import publish
 from guidelens.training.steps import FitJob
 from guidelens.world import World
 from pipelines.cluster import ray_session
-from pipelines.entry import open_home
+from pipelines.entry import open_home, run_command
 from pipelines.run_files import open_run
 from pipelines.train import examples_path
 
@@ -75,7 +77,8 @@ def per_row(scorer: GuideScorer, test: Examples, world: World | None) -> dict[st
     errors = np.square(scorer.slate_scores(test).interest - test.interest)[observed].astype(np.float64)
     found["interest_mse"] = (errors, np.repeat(test.shopper_key, observed.sum(axis=1)))
     if world is not None:
-        planned = with_plans(test)
+        known = set(world.ar_session_ids)
+        planned = with_plans(test.take(np.array([session in known for session in test.session_id], dtype=np.bool_)))
         sessions = world.ar_sessions(planned.session_id.tolist())
         found["plan_value"] = (world.value(GreedyGuide(scorer, planned), sessions, seed=0, rollouts=ROLLOUTS), planned.shopper_key)
     return found
@@ -126,14 +129,32 @@ def as_markdown(found: Ablation) -> str:
     return "\n".join([*lines, "", "Bold: the task that the input is there for.", ""])
 
 
+def champion_run(home: Home) -> str:
+    """The run behind the home's champion.
+
+    Raises:
+        NotFoundError: the home has none.
+    """
+    registry = Registry(home)
+    version = registry.alias(CHAMPION) if (home.root / "mlflow.db").exists() else None
+    if version is None:
+        raise NotFoundError(f"{home.root} has no champion whose rows can be fitted again; run `make demo` first, or name --home and --run")
+    return registry.version(version).run_id
+
+
 @click.command()
-@click.option("--home", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--run", "run_id", required=True, help="A finished training run of that home.")
-@click.option("--world", default=None, type=click.Path(exists=True, file_okay=False, path_type=Path), help="The simulated shop its log came from.")
+@click.option("--home", default=Path(".guidelens"), show_default=True, type=click.Path(file_okay=False, path_type=Path), help="A home with a finished run.")
+@click.option("--run", "run_id", default=None, help="A finished training run of that home.  [default: the champion's]")
+@click.option(
+    "--world", default=None, type=click.Path(exists=True, file_okay=False, path_type=Path), help="The simulated shop of its log.  [default: the demo's]"
+)
 @click.option("--out", default=Path("benchmarks/results"), type=click.Path(file_okay=False, path_type=Path))
-def command(home: Path, run_id: str, world: Path | None, out: Path) -> None:
+def command(home: Path, run_id: str | None, world: Path | None, out: Path) -> None:
     """Fit the joint model without each input and write benchmarks/results/ablation.{json,md}."""
     opened: Home = open_home(home)
+    run_id = run_id or champion_run(opened)
+    drawn = opened.root / "demo"
+    world = world or (drawn if (drawn / "truth" / "world.json").exists() else None)
     folder = Path(tempfile.mkdtemp(prefix="gl-ablation-"))
     try:
         with open_run(opened, run_id) as files:
@@ -151,4 +172,4 @@ def command(home: Path, run_id: str, world: Path | None, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    command()
+    run_command(command)
