@@ -46,10 +46,11 @@ REMOVED: tuple[Modality, ...] = ("x1", "x2", "x3")
 ROLLOUTS = 8
 METRICS = {
     "ndcg_at_10": ("T1", "NDCG@10 of the clicked products among all products", +1),
+    "click_loss": ("T1", "cross-entropy of a click on what was shown, nats", -1),
     "interest_mse": ("T2", "squared error of interest", -1),
     "plan_value": ("T3", "minor units an AR session earns, simulated, closed loop", +1),
 }
-EXPECTED = {"x1": ("ndcg_at_10", "interest_mse"), "x2": ("ndcg_at_10",), "x3": ("plan_value",)}
+EXPECTED = {"x1": ("ndcg_at_10", "click_loss", "interest_mse"), "x2": ("ndcg_at_10", "click_loss"), "x3": ("plan_value",)}
 
 
 class Cell(Frozen):
@@ -73,8 +74,10 @@ def per_row(scorer: GuideScorer, test: Examples, world: World | None) -> dict[st
     """Each metric as (values, shopper keys), a row a request or session."""
     rows, _ = clicked_requests(test)
     found = {"ndcg_at_10": (score_requests(scorer, test).ndcg, test.shopper_key[rows])}
-    observed = test.interest_observed
-    errors = np.square(scorer.slate_scores(test).interest - test.interest)[observed].astype(np.float64)
+    shown, observed, slates = test.slate_rows >= 0, test.interest_observed, scorer.slate_scores(test)
+    losses = -np.log(np.where(test.click > 0, slates.click, 1 - slates.click)[shown].astype(np.float64))
+    found["click_loss"] = (losses, np.repeat(test.shopper_key, shown.sum(axis=1)))
+    errors = np.square(slates.interest - test.interest)[observed].astype(np.float64)
     found["interest_mse"] = (errors, np.repeat(test.shopper_key, observed.sum(axis=1)))
     if world is not None:
         known = set(world.ar_session_ids)
