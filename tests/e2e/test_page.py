@@ -29,8 +29,9 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def served(chromium: str, released_shop: ReleasedShop) -> Iterator[ServedShop]:
+    """For one test each: a Ray cluster serves one shop at a time, and the groceries are another."""
     with serving(released_shop) as found:
         yield found
 
