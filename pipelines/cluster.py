@@ -84,6 +84,7 @@ def ray_session() -> Iterator[None]:
             object_store_memory=1_500_000_000,
             _temp_dir=str(folder / "ray"),
         )
+        signal.signal(signal.SIGTERM, _interrupt)  # again: Ray's own handler, put there by init, would abort
         yield
     finally:
         ray.shutdown()
