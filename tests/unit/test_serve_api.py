@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import prometheus_client.values
 import pytest
 from serve_desk import EmptyStore, jpeg, open_desk, served
 
@@ -15,6 +16,12 @@ from guidelens.data.pseudonyms import Pseudonymizer
 from guidelens.schemas.guide import MAX_FRAME_BYTES
 from serve.desk import Desk
 from serve.online import NoStore
+
+
+@pytest.fixture(autouse=True)
+def _counts_of_this_desk_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Feast, once imported by another test, has prometheus_client keep values in files that all registries of a process share."""
+    monkeypatch.setattr(prometheus_client.values, "ValueClass", prometheus_client.values.MutexValue)
 
 
 @pytest.fixture
