@@ -8,13 +8,12 @@ from numpy.typing import NDArray
 
 from guidelens.data.examples import row_of
 from guidelens.data.lake import Lake
+from guidelens.inference.fusion import INDEX
 from guidelens.inference.guide_files import has_guide, load_items
 from guidelens.inference.scorer import GuideScorer
 from guidelens.retrieval import VectorIndex
 from guidelens.schemas.tables import Table
 from pipelines.run_files import RunFiles
-
-INDEX = "index.usearch"
 
 
 def thumbnails(files: RunFiles) -> dict[int, bytes]:
@@ -34,8 +33,7 @@ def with_index(fit: Path) -> None:
 
 def _item_vectors(fit: Path) -> NDArray[np.float32]:
     if has_guide(fit):
-        vectors: NDArray[np.float32] = GuideScorer.load(fit).items_ND.numpy()
-        return vectors
+        return GuideScorer.load(fit).index_vectors()
     _, catalogue = load_items(fit)
     parts = [catalogue.image_NE, catalogue.text_NE]
     return np.concatenate([part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-6) for part in parts], axis=1).astype(np.float32)

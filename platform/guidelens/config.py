@@ -181,9 +181,13 @@ class GateConfig(Frozen):
 
 
 class ServeConfig(Frozen):
-    """Explore: temperature of the Plackett-Luce draw over scores, and the share of uniformly drawn guide steps."""
+    """Explore: temperature of the Plackett-Luce draw over scores, and the share of uniformly drawn guide steps.
+
+    score_exactly_up_to: products up to which retrieval scores the whole catalogue; above, what the vector index nominates.
+    """
 
     num_candidates: Annotated[int, Field(ge=1)] = 100
+    score_exactly_up_to: Annotated[int, Field(ge=0)] = 20_000
     explore_temperature: Annotated[float, Field(ge=0)] = 0.05
     explore_step_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
     max_ongoing_requests: Annotated[int, Field(ge=1)] = 16

@@ -1,6 +1,8 @@
 """Serving's answers: equal to evaluation's scores, exact propensities, legal steps, honest without a guide model."""
 
 import dataclasses
+import json
+import shutil
 from itertools import permutations
 from pathlib import Path
 
@@ -12,9 +14,13 @@ from numpy.typing import NDArray
 
 from guidelens.data.examples import Examples
 from guidelens.inference import FusionInput, FusionModel, FusionOutput, GuideScorer, RankerModel, RankInput, RankOutput, SessionState, Source
+from guidelens.errors import BundleError
 from guidelens.inference.plans import next_steps, rule_policy
 from guidelens.inference.ranker import plackett_luce
+from guidelens.inference.rows import request_row
+from guidelens.retrieval import VectorIndex
 from guidelens.schemas.steps import MAX_STEPS, NUM_STEPS, OUTCOME_INDEX, STEP_INDEX, UNKNOWN_OUTCOME, allowed_next
+from pipelines.bundle_parts import with_index
 
 NOW_US = START_US + 3_600_000_000
 NOTHING = np.zeros(0, np.float32)
@@ -74,9 +80,47 @@ def test_the_served_scores_are_those_of_evaluation_on_the_same_inputs(fit: Path,
     assert np.log(ranked.scores) - np.log(ranked.scores[0]) == pytest.approx(blended - blended[0], abs=1e-4)
 
 
-def as_examples(packed: bytes, frame: NDArray[np.float32], slate: NDArray[np.int32]) -> Examples:
-    from guidelens.inference.rows import request_row
+def test_above_the_exact_size_the_index_nominates_and_the_scores_stay_those_of_the_exact_pass(fit: Path, fusion: FusionModel) -> None:
+    """The sample catalogue is so small that the graph finds every neighbour, so the best candidates must be the same ones."""
+    assert fusion.scorer is not None
+    index = VectorIndex.build(fusion.scorer.index_vectors())
+    nominated = FusionModel(fusion.scorer, fusion.content, fusion.search, fusion.encoder, 5, index)
+    exact = FusionModel(fusion.scorer, fusion.content, fusion.search, fusion.encoder, 5)
+    for changes in (
+        {},
+        {"packed": shopper()},
+        {"text": "red"},
+        {"packed": shopper(), "recognized_rows": np.array([4], np.int32), "recognized_confidences": np.array([0.9], np.float32)},
+    ):
+        found, wanted = nominated.fuse(asked(**changes)), exact.fuse(asked(**changes))
+        assert np.isfinite(found.candidate_scores).all()
+        assert np.array_equal(found.candidate_rows, wanted.candidate_rows)
+        assert found.candidate_scores == pytest.approx(wanted.candidate_scores, abs=1e-5)
 
+
+def test_the_index_orders_products_as_the_shared_part_of_the_retrieval_logit(fusion: FusionModel) -> None:
+    """A stranger without frame, text or history: intent and bias are all there is."""
+    assert fusion.scorer is not None
+    fused = fusion.fuse(asked())
+    encoded = fusion.scorer.encode(request_row(None, "ar+front", NOW_US, channel="app"))
+    rows, products = VectorIndex.build(fusion.scorer.index_vectors()).search(fusion.scorer.index_query(encoded), NUM_PRODUCTS)
+    logits = dict(zip(fused.candidate_rows.tolist(), fused.candidate_scores.tolist(), strict=True))
+    assert products == pytest.approx(np.array([logits[int(row)] for row in rows]), abs=1e-4)
+
+
+def test_a_catalogue_above_the_exact_size_needs_its_index(fit: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "large"
+    shutil.copytree(fit, folder)
+    record = json.loads((folder / "fit.json").read_text())
+    record["config"]["serve"]["score_exactly_up_to"] = NUM_PRODUCTS - 1
+    (folder / "fit.json").write_text(json.dumps(record))
+    with pytest.raises(BundleError, match="vector index"):
+        FusionModel.load(folder)
+    with_index(folder)
+    assert FusionModel.load(folder).index is not None
+
+
+def as_examples(packed: bytes, frame: NDArray[np.float32], slate: NDArray[np.int32]) -> Examples:
     row = request_row(packed, "ar+front", NOW_US, channel="app", focus_row=4, frame_embedding=frame)
     return dataclasses.replace(
         row, **{name: np.zeros((1, len(slate)), np.float32) for name in ("click", "purchase", "interest", "propensity")}, slate_rows=slate[None]

@@ -21,10 +21,13 @@ from guidelens.inference.messages import Floats, FusionInput, FusionOutput, Sour
 from guidelens.inference.rows import request_row
 from guidelens.inference.scorer import GuideScorer
 from guidelens.models.guide import Encoded
-from guidelens.retrieval import TextIndex
+from guidelens.retrieval import TextIndex, VectorIndex
 
 FIT = "fit.json"
 TEXT_INDEX = "text_index"
+INDEX = "index.usearch"
+NOMINATED = 4
+"""The vector index nominates this many times the candidates wanted: what is looked at and a shopper's habits then reorder them."""
 MAX_FROM_OTHERS = 20
 EXACT_RELEVANCE = 0.999
 SEARCH_RELEVANCE = 0.4
@@ -35,20 +38,31 @@ BUY_CHANCE = 0.3
 class FusionModel:
     """A release's fusion stage. `missing` and `degraded` say what this release lacks."""
 
-    def __init__(self, scorer: GuideScorer | None, content: Content, search: TextIndex, encoder: TextEncoder, num_candidates: int) -> None:
-        self.scorer, self.content, self.search, self.encoder, self.num_candidates = scorer, content, search, encoder, num_candidates
+    def __init__(
+        self, scorer: GuideScorer | None, content: Content, search: TextIndex, encoder: TextEncoder, num_candidates: int, index: VectorIndex | None = None
+    ) -> None:
+        """Args:
+        index: over `scorer.index_vectors()`; without one every product of the catalogue is scored.
+        """
+        self.scorer, self.content, self.search, self.encoder = scorer, content, search, encoder
+        self.num_candidates, self.index = num_candidates, index
         self.missing: tuple[str, ...] = () if scorer else ("events",)
         self.degraded: str | None = None if scorer else "no_guide_model"
 
     @classmethod
     def load(cls, fit_dir: Path) -> "FusionModel":
-        """From a fit or a bundle."""
+        """From a fit or a bundle; the bundle's vector index is read where the catalogue is larger than is scored exactly.
+
+        Raises:
+            BundleError: it is needed and damaged, or not there.
+        """
         one_thread()
         _, catalogue = load_items(fit_dir)
         scorer = GuideScorer.load(fit_dir) if has_guide(fit_dir) else None
         settings = ServeConfig.model_validate(json.loads((fit_dir / FIT).read_text())["config"]["serve"])
         search = TextIndex.load(fit_dir / TEXT_INDEX)
-        return cls(scorer, Content.load(fit_dir, catalogue), search, load_text_encoder(), settings.num_candidates)
+        index = VectorIndex.load(fit_dir / INDEX) if scorer and len(catalogue) > settings.score_exactly_up_to else None
+        return cls(scorer, Content.load(fit_dir, catalogue), search, load_text_encoder(), settings.num_candidates, index)
 
     def fuse(self, asked: FusionInput) -> FusionOutput:
         """Intent and candidates, best first.
@@ -77,7 +91,7 @@ class FusionModel:
         return relevance_N
 
     def _scores(self, asked: FusionInput, query: Floats | None, found: Floats) -> tuple[Floats, Encoded | None]:
-        """(N,) retrieval logits, and the encoded request where there is a model."""
+        """(N,) retrieval logits, lowest for products that were not nominated, and the encoded request where there is a model."""
         if self.scorer is None:
             return self._content_scores(asked, found), None
         focus = int(asked.recognized_rows[0]) if len(asked.recognized_rows) else -1
@@ -85,9 +99,20 @@ class FusionModel:
             asked.packed, asked.device, asked.now_us, channel=asked.channel, focus_row=focus, frame_embedding=asked.frame_embedding, query_embedding=query
         )
         encoded = self.scorer.encode(row)
+        rows = self._nominated(asked, self.scorer, encoded, found)
+        scores_N = np.full(len(found), -np.inf, dtype=np.float32)
         with torch.no_grad():
-            logits: Floats = self.scorer.model.retrieval(encoded, self.scorer.inputs, self.scorer.items_ND)[0].numpy()
-        return logits, encoded
+            scores_N[rows] = self.scorer.model.retrieval(encoded, self.scorer.inputs, self.scorer.items_ND, torch.from_numpy(rows))[0].numpy()
+        return scores_N, encoded
+
+    def _nominated(self, asked: FusionInput, scorer: GuideScorer, encoded: Encoded, found: Floats) -> NDArray[np.int64]:
+        """(C,) rows that get a retrieval logit: all, or those of the index and every product that another source would add."""
+        if self.index is None:
+            return np.arange(len(found))
+        nearest, _ = self.index.search(scorer.index_query(encoded), NOMINATED * self.num_candidates)
+        recent = encoded.context.recent_rows_RH[0].numpy()
+        others = [_best(likeness, MAX_FROM_OTHERS) for likeness in (*self._likenesses(asked), self.content.popularity_N)]
+        return np.unique(np.concatenate([nearest, recent[recent >= 0], np.flatnonzero(found), *others]))
 
     def _content_scores(self, asked: FusionInput, found: Floats) -> Floats:
         """(N,) likeness to what was recognized, seen and read, in about [0, 3]; popularity breaks ties."""

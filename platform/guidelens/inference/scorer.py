@@ -72,6 +72,16 @@ class GuideScorer:
         frames, queries = self.model.reduced(_gathered(examples.frames, examples.frame_row), _gathered(examples.queries, examples.query_row))
         return self.model.encode(context, self.model.look(frames, queries, context), self.items_ND)
 
+    def index_vectors(self) -> Floats:
+        """(N, D + 1) whose inner product with `index_query` is the part of the retrieval logit that every shopper shares: intent x product + bias."""
+        with torch.no_grad():
+            vectors: Floats = torch.cat([self.items_ND / self.model.config.width**0.5, self.model.bias[:, None]], dim=1).numpy()
+        return vectors
+
+    def index_query(self, encoded: Encoded) -> Floats:
+        """(D + 1,) of the first request of `encoded`."""
+        return np.append(encoded.intent_BD[0].numpy(), np.float32(1))
+
     def product_scores(self, examples: Examples) -> Floats:
         """(R, N) ranking score of every product for every row; only the order matters.
 
