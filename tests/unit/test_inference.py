@@ -13,8 +13,8 @@ from model_samples import NUM_PRODUCTS, START_US, packed_row, sample_catalogue, 
 from numpy.typing import NDArray
 
 from guidelens.data.examples import Examples
-from guidelens.inference import FusionInput, FusionModel, FusionOutput, GuideScorer, RankerModel, RankInput, RankOutput, SessionState, Source
 from guidelens.errors import BundleError
+from guidelens.inference import FusionInput, FusionModel, FusionOutput, GuideScorer, RankerModel, RankInput, RankOutput, SessionState, Source
 from guidelens.inference.plans import next_steps, rule_policy
 from guidelens.inference.ranker import plackett_luce
 from guidelens.inference.rows import request_row

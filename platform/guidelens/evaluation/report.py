@@ -44,7 +44,7 @@ class Confusion(Frozen):
 class RecognitionReport(Frozen):
     """Shares of photos answered rightly first, or among five. `protocol` says which photos these are and what was fitted.
 
-    `coarse_top1`: by the first category level. `confusions`: the most frequent ones, at product level.
+    `coarse_top1`: share whose whole category is right. `confusions`: the most frequent ones, at product level.
     `matrix`: counts by (true, predicted) coarse label, rows in the order of `labels`.
     """
 
