@@ -47,11 +47,12 @@ demo: $(VENV)/.installed $(VENV)/.web ## the whole loop on the simulated shop; r
 test: $(VENV)/.installed-dev $(VENV)/.web ## unit, integration and e2e tests
 	$(BIN)/python -m pytest $(ARGS)
 
-check: $(VENV)/.installed-dev ## ruff, mypy, import-linter, locks, layout, manifests
+check: $(VENV)/.installed-dev ## ruff, mypy, import-linter, deptry, locks, layout, manifests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry .
 	$(BIN)/python -m checks.locks
 	$(BIN)/python -m checks.layout
 	$(BIN)/python -m checks.manifests
