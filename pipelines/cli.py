@@ -52,3 +52,7 @@ def guidelens() -> None:
 def main() -> None:
     """Entry point of the console script."""
     run_command(guidelens)
+
+
+if __name__ == "__main__":
+    main()
