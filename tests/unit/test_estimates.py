@@ -43,6 +43,15 @@ def test_the_same_seed_gives_the_same_interval_and_none_asked_for_gives_the_mean
     assert bare.low == bare.value == bare.high
 
 
+def test_an_interval_does_not_depend_on_what_the_clusters_are_called() -> None:
+    """The same shoppers bear other pseudonyms in every home; one seed must give one report all the same."""
+    rng = np.random.default_rng(4)
+    values, whose = rng.normal(size=60), rng.integers(0, 12, 60)
+    names = [rng.permutation([f"{name:02x}" for name in range(12)])[whose] for _ in range(5)]
+    intervals = {mean_interval(values, num_bootstrap=50, seed=1, clusters_R=labels.astype(object)) for labels in names}
+    assert len(intervals) == 1
+
+
 def test_nothing_has_no_mean() -> None:
     with pytest.raises(ShapeError):
         mean_interval(np.empty(0), num_bootstrap=10, seed=0)

@@ -49,7 +49,7 @@ def mean_interval(
     if rows == 0 or (clusters_R is not None and len(clusters_R) != rows) or (weights_R is not None and len(weights_R) != rows):
         raise ShapeError(f"values, clusters and weights must have one length of at least 1, got {rows} values")
     weights = np.ones(rows) if weights_R is None else weights_R.astype(np.float64)
-    labels = np.arange(rows) if clusters_R is None else np.unique(clusters_R, return_inverse=True)[1]
+    labels = np.arange(rows) if clusters_R is None else _in_order_of_appearance(clusters_R)
     sums_C = _sums(labels, values_R.astype(np.float64) * weights)
     mass_C = _sums(labels, weights)
     value = float(sums_C.sum() / mass_C.sum())
@@ -65,6 +65,15 @@ def paired_difference(
     if len(ours_R) != len(theirs_R):
         raise ShapeError(f"a paired difference needs the same rows twice, got {len(ours_R)} and {len(theirs_R)}")
     return mean_interval(ours_R - theirs_R, num_bootstrap=num_bootstrap, seed=seed, clusters_R=clusters_R)
+
+
+def _in_order_of_appearance(clusters_R: NDArray[np.generic]) -> NDArray[np.int64]:
+    """(R,) number of each row's cluster. What the clusters are called must not matter: shoppers bear other pseudonyms in every home."""
+    _, first_C, label_R = np.unique(clusters_R, return_index=True, return_inverse=True)
+    rank_C = np.empty(len(first_C), dtype=np.int64)
+    rank_C[np.argsort(first_C)] = np.arange(len(first_C))
+    numbers: NDArray[np.int64] = rank_C[label_R]
+    return numbers
 
 
 def _sums(labels_R: NDArray[np.integer], values_R: NDArray[np.float64]) -> NDArray[np.float64]:
