@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from guidelens.schemas.base import Frozen
 
@@ -13,6 +13,7 @@ Sequence = Literal["mean", "gru", "attention"]
 Modality = Literal["x1", "x2", "x3", "frame", "query"]
 TaskName = Literal["recommendation", "interest", "plan"]
 TASKS: tuple[TaskName, ...] = ("recommendation", "interest", "plan")
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 REGISTERED_MODEL = "guidelens"
 FEATURE_SERVICE = "guide_v1"
@@ -131,9 +132,9 @@ class PlanCosts(Frozen):
 
 
 class TrainConfig(Frozen):
-    """lambdas: weight of each task's loss; 0 leaves the task out. global_batch_size counts requests over all workers."""
+    """lambdas: weight of each task's loss; 0, or none given, leaves the task out. global_batch_size counts requests over all workers."""
 
-    lambdas: dict[TaskName, Annotated[float, Field(ge=0)]] = {"recommendation": 1.0, "interest": 1.0, "plan": 1.0}
+    lambdas: dict[TaskName, Weight] = {"recommendation": 1.0, "interest": 1.0, "plan": 1.0}
     model: ModelConfig = ModelConfig()
     recognizer: RecognizerConfig = RecognizerConfig()
     epochs: Annotated[int, Field(ge=1)] = 5
@@ -146,12 +147,17 @@ class TrainConfig(Frozen):
     single_task_controls: bool = True
     validation_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
     test_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
-    interest_weights: tuple[float, float, float, float] = (0.4, 0.3, 0.2, 0.1)
+    interest_weights: tuple[Weight, Weight, Weight, Weight] = (0.4, 0.3, 0.2, 0.1)
     purchase_window_h: Annotated[float, Field(gt=0)] = 24.0
     margin_share: Annotated[float, Field(gt=0, le=1)] = 0.3
     """Of a product's price, what a purchase is taken to earn when plans are weighted by their outcome."""
     plan_costs: PlanCosts = PlanCosts()
     num_threads: Annotated[int, Field(ge=1)] = 1
+
+    @field_validator("lambdas")
+    @classmethod
+    def _of_every_task(cls, given: dict[TaskName, float]) -> dict[TaskName, float]:
+        return {task: given.get(task, 0.0) for task in TASKS}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

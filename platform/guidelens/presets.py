@@ -1,6 +1,7 @@
 """Named configurations, and the one way to change them: `--set a.b=v`."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,6 +58,8 @@ def load(preset: str, settings: Sequence[str] = (), **top_level: Any) -> Config:
         name, separator, text = setting.partition("=")
         if not separator:
             raise ConfigError(f"--set must look like a.b=value, got {setting!r}")
+        if name == "preset":
+            raise ConfigError(f"--set cannot change which preset this is; use --preset {text}")
         *parents, leaf = name.split(".")
         node: Any = tree
         for parent in parents:
@@ -68,11 +71,21 @@ def load(preset: str, settings: Sequence[str] = (), **top_level: Any) -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "value_error":  # one of config.py's own, which says what it got
+            raise ConfigError(str(first["ctx"]["error"])) from error
         raise ConfigError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}, got {first['input']!r}") from error
 
 
 def _value(text: str) -> object:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_not_finite, parse_float=_finite)
     except json.JSONDecodeError:
         return text
+
+
+def _finite(text: str) -> float:
+    return float(text) if math.isfinite(float(text)) else _not_finite(text)
+
+
+def _not_finite(text: str) -> float:
+    raise ConfigError(f"--set takes finite numbers, got {text}")
