@@ -1,0 +1,108 @@
+"""The closed-loop value of plans: a model whose preferences are set by hand earns what a fixed order of the same steps earns in the shop."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fit_samples import write_fit
+from model_samples import sample_examples
+
+from guidelens.config import WorldSize
+from guidelens.data.examples import Examples
+from guidelens.evaluation.bootstrap import Interval
+from guidelens.evaluation.guide import Draws
+from guidelens.evaluation.plan_value import GreedyGuide, PlanValues, measure_values
+from guidelens.inference.scorer import GuideScorer
+from guidelens.schemas.steps import MAX_STEPS, NUM_STEPS, STEP_INDEX
+from guidelens.world import Observed, World, generate
+from guidelens.world.policy import SCRIPTS, PlanPolicy
+
+SIZE = WorldSize(num_products=12, num_shoppers=60, num_sessions=600, num_frames=20, views_per_product=2, num_days=7, reference_sessions=5_000)
+DRAWS = Draws(20, 3)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    root = tmp_path_factory.mktemp("world")
+    generate(SIZE, 11, root, num_workers=1)
+    return World.open(root)
+
+
+def prefers(fit: Path, order: list[int]) -> GuideScorer:
+    """A model that likes the steps in this order, whoever asks and whatever happened."""
+    scorer = GuideScorer.load(fit)
+    with torch.no_grad():
+        scorer.model.decoder.out.weight.zero_()
+        scorer.model.decoder.out.bias[torch.tensor(order)] = torch.linspace(6, -6, NUM_STEPS)
+    return scorer
+
+
+def planned_in(world: World, rows: list[int]) -> Examples:
+    """Rows of these AR sessions of the world, and one of a session it does not know."""
+    names = [world.ar_session_ids[row] for row in rows]
+    found = sample_examples(len(names) + 1)
+    return dataclasses.replace(found, session_id=np.array([*names, "elsewhere"], dtype=object))
+
+
+def seen(rows: list[int], allowed: list[str]) -> Observed:
+    """The start of sessions."""
+    blank = np.full((len(rows), MAX_STEPS), -1, dtype=np.int8)
+    nothing = np.zeros((len(rows), MAX_STEPS))
+    mask = np.isin(np.arange(NUM_STEPS), [STEP_INDEX[step] for step in allowed])
+    return Observed(np.array(rows), blank, blank, nothing.astype(np.float32), nothing.astype(np.int16), 0, np.broadcast_to(mask, (len(rows), NUM_STEPS)).copy())
+
+
+def test_a_guide_takes_its_likeliest_step_of_those_that_are_allowed(tmp_path: Path) -> None:
+    first = [STEP_INDEX[step] for step in ("offer_coupon", "show_reviews", "show_info")]
+    guide = GreedyGuide(prefers(write_fit(tmp_path / "fit"), [*first, *(step for step in range(NUM_STEPS) if step not in first)]), sample_examples(4))
+    assert guide.act(seen([0, 2], ["offer_coupon", "show_info"])).tolist() == [STEP_INDEX["offer_coupon"]] * 2
+    assert guide.act(seen([0, 2], ["show_info", "show_reviews", "stay_quiet"])).tolist() == [STEP_INDEX["show_reviews"]] * 2
+
+
+def test_each_session_is_answered_with_its_own_shopper_and_product(tmp_path: Path) -> None:
+    scorer, planned = GuideScorer.load(write_fit(tmp_path / "fit")), sample_examples(40)
+    with torch.no_grad():
+        scorer.model.heads.experts.first.weight.mul_(50)  # a model of one epoch hardly tells shoppers apart
+        scorer.model.decoder.out.weight.mul_(50)
+    every = [str(step) for step in STEP_INDEX]
+    alone = [int(GreedyGuide(scorer, planned.take(np.array([row]))).act(seen([0], every))[0]) for row in range(40)]
+    assert len(set(alone)) > 1, "all rows are answered alike: the test shows nothing"
+    back = list(reversed(range(40)))
+    assert GreedyGuide(scorer, planned).act(seen(back, every)).tolist() == alone[::-1]
+
+
+def test_a_model_that_follows_an_order_earns_what_that_order_earns(world: World, tmp_path: Path) -> None:
+    order = [*SCRIPTS["room"], *(step for step in range(NUM_STEPS) if step not in SCRIPTS["room"])]
+    scorer, contrary = prefers(write_fit(tmp_path / "fit"), order), prefers(tmp_path / "fit", order[::-1])
+    rows = list(range(len(world.ar_session_ids)))[::-2]
+    planned = planned_in(world, rows)
+    found = measure_values(world, scorer, contrary, planned, rollouts=2, draws=DRAWS)
+    assert found is not None
+    sessions = world.ar_sessions([world.ar_session_ids[row] for row in rows])
+
+    def earned(steps: list[int]) -> np.ndarray:
+        kinds = int(sessions.hidden.kind.max()) + 1
+        return np.asarray(world.value(PlanPolicy(np.tile(np.array(steps), (kinds, 1)), sessions.hidden.kind), sessions, DRAWS.seed, 2))
+
+    ours, script = earned(order), world.value(world.script_policy(sessions), sessions, DRAWS.seed, 2)
+    assert found.sessions == len(rows)
+    assert found.intervals["model"].value == pytest.approx(ours.mean())
+    assert found.intervals["single_task"].value == pytest.approx(earned(order[::-1]).mean())
+    assert found.intervals["script"].value == pytest.approx(script.mean())
+    assert found.intervals["oracle"].value == pytest.approx(world.oracle_value(sessions).mean())
+    assert found.gain_over["script"].value == pytest.approx((ours - script).mean())
+    assert found.intervals["model"].value != pytest.approx(found.intervals["single_task"].value)
+
+
+def test_sessions_of_another_shop_have_no_value(world: World, tmp_path: Path) -> None:
+    scorer = GuideScorer.load(write_fit(tmp_path / "fit"))
+    assert measure_values(world, scorer, None, planned_in(world, []), rollouts=1, draws=DRAWS) is None
+
+
+@pytest.mark.parametrize(("reference", "share"), [(50.0, 0.5), (20.0, 2.0), (10.0, None), (5.0, None)])
+def test_the_gap_closed_is_a_share_of_what_the_reference_gains_over_the_log(reference: float, share: float | None) -> None:
+    means = {"model": 30.0, "logging": 10.0, "reference": reference}
+    intervals = {name: Interval(value=value, low=value, high=value, n=1, clusters=1) for name, value in means.items()}
+    assert PlanValues(intervals, {}, 1).gap_closed == share
