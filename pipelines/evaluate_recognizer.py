@@ -87,14 +87,13 @@ def run(home: Home, release: str, photos: Path, labels: Path, out: Path) -> Reco
 
 def _bundle(home: Home, release: str) -> tuple[str, Path]:
     """The version and its verified folder; refused where it was released without a recognizer."""
-    from guidelens.bundle import verify
     from guidelens.registry import Registry
+    from pipelines.release_copy import local_copy
 
-    version = Registry(home).resolve(release)
-    bundle = home.releases / version
-    if not bundle.is_dir():
-        raise NotFoundError(f"release {version} has no local copy in {home.releases}; run `guidelens release` in this home")
-    state = verify(bundle).parts.get("recognizer", "absent")
+    registry = Registry(home)
+    version = registry.resolve(release)
+    bundle, manifest = local_copy(registry, registry.version(version))
+    state = manifest.parts.get("recognizer", "absent")
     if state != _TRAINED:
         raise NotFoundError(f"release {version} must hold a recognizer, got {state}; ingest labelled photos, train and release again")
     return version, bundle

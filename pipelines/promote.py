@@ -4,13 +4,12 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 
 import click
 
-from guidelens.bundle import BundleManifest, read_manifest
+from guidelens.bundle import BundleManifest
 from guidelens.config import Home
-from guidelens.errors import BundleError, ConfigError, GateError
+from guidelens.errors import ConfigError, GateError
 from guidelens.registry import CHALLENGER, CHAMPION, PREVIOUS, ModelVersion, Registry
 from guidelens.schemas.base import Frozen
 from pipelines.entry import emit, home_option, progress, run_command
@@ -47,7 +46,7 @@ def run(home: Home, version: str, if_better: bool = False, force: str | None = N
         champion = registry.alias(CHAMPION)
         if champion == version:
             return PromoteResult(champion=version, previous=registry.alias(PREVIOUS))
-        if if_better and champion is not None and not _is_better(home, manifest, champion):
+        if if_better and champion is not None and not _is_better(registry, manifest, champion):
             progress(f"release {version} is not better than champion {champion}; nothing was changed")
             return PromoteResult(champion=champion, previous=registry.alias(PREVIOUS), promoted=False)
         if champion is not None:
@@ -75,25 +74,19 @@ def _check_gate(found: ModelVersion, force: str | None) -> None:
         raise GateError(f"release {found.version} cannot be promoted: {said}; see `guidelens release status`, or give a reason with --force")
 
 
-def _is_better(home: Home, manifest: BundleManifest, champion: str) -> bool:
+def _is_better(registry: Registry, manifest: BundleManifest, champion: str) -> bool:
     """By the first of BETTER_BY that both releases measured.
 
     Raises:
+        BundleError: the champion's own files do not verify.
         ConfigError: they measured nothing in common.
     """
-    theirs = _metrics(home.releases / champion)
+    theirs = local_copy(registry, registry.version(champion))[1].metrics
     for name in BETTER_BY:
         if name in manifest.metrics and name in theirs:
             progress(f"{name}: {manifest.metrics[name]:.4f}, champion {theirs[name]:.4f}")
             return manifest.metrics[name] > theirs[name]
     raise ConfigError(f"--if-better needs one of {', '.join(BETTER_BY)} of both releases, got none of champion {champion}; promote without it")
-
-
-def _metrics(bundle: Path) -> dict[str, float]:
-    try:
-        return read_manifest(bundle).metrics
-    except BundleError as error:
-        raise BundleError(f"the champion's own copy cannot be read: {error}") from error
 
 
 @click.command(name="promote")

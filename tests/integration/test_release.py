@@ -144,6 +144,17 @@ def test_a_copy_that_is_gone_is_fetched_again(released: tuple[Home, str, str]) -
     assert not list(home.releases.glob(".arriving-*"))
 
 
+def test_a_champion_whose_copy_is_gone_is_still_compared_with(released: tuple[Home, str, str], run_id: str) -> None:
+    import shutil
+
+    home, old, _ = released
+    shutil.rmtree(home.releases / old)
+    newest = release.run(home, run_id)
+    assert any(f"champion {old}" in check.why for check in newest.gate)
+    shutil.rmtree(home.releases / old)
+    assert not promote.run(home, newest.version, if_better=True, force="drawn weights").promoted
+
+
 def test_a_failed_gate_needs_a_reason_which_is_kept(released: tuple[Home, str, str]) -> None:
     home, _, new = released
     registry = Registry(home)
