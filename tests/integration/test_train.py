@@ -46,6 +46,15 @@ def test_one_worker_equals_two_at_one_global_batch(undisturbed: Fitted, tmp_path
         assert mine.val == pytest.approx(other.val, rel=1e-4)
 
 
+def test_each_epoch_is_told_once_and_in_order(tmp_path: Path) -> None:
+    told: list[tuple[str, int]] = []
+    config = config_of(2, epochs=2)
+    job = FitJob(name="guide", lambdas=dict.fromkeys(TASKS, 1.0), model=config.train.model)
+    fitted = fit_guide(sample_examples(NUM_ROWS), sample_catalogue(), config, [job], tmp_path, lambda losses: told.append((losses.job, losses.epoch)))
+    assert told == [("guide", 0), ("guide", 1)]
+    assert len(fitted.history) == 2
+
+
 def test_a_killed_worker_is_replaced_and_the_result_is_the_undisturbed_one(undisturbed: Fitted, tmp_path: Path) -> None:
     """SIGKILL as soon as the first checkpoint lies there; the weights then are equal bit for bit."""
     with killing(tmp_path) as killed:

@@ -3,7 +3,9 @@
 Knows nothing of MLflow or the feature store.
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import ray
 import ray.data
 import ray.train
 from ray.train.torch import TorchTrainer
+from ray.util.queue import Empty, Queue
 
 from guidelens.config import Config
 from guidelens.data.examples import Examples
@@ -30,17 +33,25 @@ class Fitted:
     history: tuple[EpochLosses, ...]
 
 
-def fit_guide(examples: Examples, catalogue: Catalogue, config: Config, jobs: Sequence[FitJob], run_dir: Path) -> Fitted:
+Tell = Callable[[EpochLosses], None]
+
+
+def fit_guide(examples: Examples, catalogue: Catalogue, config: Config, jobs: Sequence[FitJob], run_dir: Path, tell: Tell = lambda _losses: None) -> Fitted:
     """Fits `jobs` one after another in one Ray Train run whose checkpoints lie in `run_dir`/train.
 
     Called again with the same folder it goes on from the last checkpoint. A worker that dies is replaced up to
     `train.max_failures` times.
 
+    Args:
+        tell: called, from a thread of its own, with each epoch's losses as it ends.
+
     Raises:
         GuideLensError: training ended without finishing; the folder still holds the last checkpoint.
     """
     ray.data.DataContext.get_current().enable_progress_bars = False
-    task = WorkerTask(config=config, jobs=tuple(jobs), catalogue=ray.put(catalogue), embeddings=ray.put((examples.frames, examples.queries)))
+    told = Queue()
+    embeddings = ray.put((examples.frames, examples.queries))
+    task = WorkerTask(config=config, jobs=tuple(jobs), catalogue=ray.put(catalogue), embeddings=embeddings, told=told)
     trainer = TorchTrainer(
         worker,
         train_loop_config={"task": task},
@@ -55,7 +66,8 @@ def fit_guide(examples: Examples, catalogue: Catalogue, config: Config, jobs: Se
         ),
     )
     try:
-        result = trainer.fit()
+        with _telling(told, tell):
+            result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise GuideLensError(f"training in {run_dir} failed more often than train.max_failures ({config.train.max_failures}) allows: {error}") from error
     if result.checkpoint is None:
@@ -66,3 +78,27 @@ def fit_guide(examples: Examples, catalogue: Catalogue, config: Config, jobs: Se
     if set(progress.finished) != {job.name for job in jobs}:
         raise GuideLensError(f"training in {run_dir} finished only {progress.finished}; go on with --resume")
     return Fitted({name: folder / f"{name}.safetensors" for name in progress.finished}, progress.history)
+
+
+@contextmanager
+def _telling(told: Queue, tell: Tell) -> Iterator[None]:
+    """Hands on what comes in while the body runs; all of it once the body is through."""
+    ended = threading.Event()
+
+    def listen() -> None:
+        while True:
+            is_last = ended.is_set()  # read before the queue is, so that nothing put in before the end is missed
+            try:
+                tell(told.get(timeout=0.2))
+            except Empty:
+                if is_last:
+                    return
+
+    listener = threading.Thread(target=listen, name="epochs", daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        listener.join()
+        told.shutdown(force=True)

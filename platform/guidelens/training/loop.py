@@ -16,6 +16,7 @@ import ray.train
 import torch
 import torch.distributed
 from numpy.typing import NDArray
+from ray.util.queue import Queue
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -51,12 +52,13 @@ class Progress(Frozen):
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """Everything a worker gets; the two refs hold a Catalogue and the (frames, queries) embeddings."""
+    """Everything a worker gets; the two refs hold a Catalogue and the (frames, queries) embeddings. `told` takes each epoch's losses."""
 
     config: Config
     jobs: tuple[FitJob, ...]
     catalogue: "ray.ObjectRef[Catalogue]"
     embeddings: "ray.ObjectRef[tuple[NDArray[np.float32], NDArray[np.float32]]]"
+    told: Queue
 
 
 def worker(loop_config: dict[str, WorkerTask]) -> None:
@@ -72,7 +74,7 @@ def worker(loop_config: dict[str, WorkerTask]) -> None:
         progress = _restore(state)
         for job in task.jobs:
             if job.name not in progress.finished:
-                progress = _fit_one(job, data, task.config, place, progress, state)
+                progress = _fit_one(job, data, task, place, progress, state)
 
 
 def _read(task: WorkerTask) -> FitData:
@@ -89,7 +91,8 @@ def _reduce(tensor: Tensor) -> None:
         torch.distributed.all_reduce(tensor)
 
 
-def _fit_one(job: FitJob, data: FitData, config: Config, place: Place, progress: Progress, state: Path) -> Progress:
+def _fit_one(job: FitJob, data: FitData, task: WorkerTask, place: Place, progress: Progress, state: Path) -> Progress:
+    config = task.config
     learner = Learner(job, data, config.train, config.seed, place, _reduce)
     if progress.current == job.name:
         load_learner(learner, state)
@@ -110,6 +113,8 @@ def _fit_one(job: FitJob, data: FitData, config: Config, place: Place, progress:
         if improved:
             save_file(learner.model.state_dict(), state / f"{job.name}.safetensors")
         _report(learner, progress, losses, place, state)
+        if place.rank == 0:
+            task.told.put(losses)
     return progress
 
 

@@ -7,7 +7,7 @@ any number of workers takes the same step. Pure torch: knows nothing of Ray.
 # Letters: G = rows of the global batch, B = rows of this worker, N = products, K = places of a slate.
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -264,7 +264,7 @@ def _means(sums: Tensor) -> dict[str, float]:
     return {name: float(sums[0, k] / sums[1, k]) for k, name in enumerate(TERMS) if sums[1, k] > 0}
 
 
-def controls(config: TrainConfig) -> list[FitJob]:
-    """The single-task controls: the same data and shape, one task's weight 1, the others 0."""
+def controls(config: TrainConfig, tasks: Sequence[TaskName] = TASKS) -> list[FitJob]:
+    """The single-task controls of `tasks`: the same data and shape, one task's weight 1, the others 0."""
     own = config.model.model_copy(update={"sharing": "single_task"})
-    return [FitJob(name=task, lambdas={other: float(other == task) for other in TASKS}, model=own) for task in TASKS]
+    return [FitJob(name=task, lambdas={other: float(other == task) for other in TASKS}, model=own) for task in tasks]
