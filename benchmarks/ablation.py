@@ -40,7 +40,6 @@ from guidelens.world import World
 from pipelines.cluster import ray_session
 from pipelines.entry import open_home, run_command
 from pipelines.run_files import open_run
-from pipelines.train import examples_path
 
 REMOVED: tuple[Modality, ...] = ("x1", "x2", "x3")
 ROLLOUTS = 8
@@ -162,7 +161,7 @@ def command(home: Path, run_id: str | None, world: Path | None, out: Path) -> No
     try:
         with open_run(opened, run_id) as files:
             config = files.record.config
-            full, without = ablate(Examples.load(examples_path(opened, run_id)), files.fit / ITEMS, config, folder, World.open(world) if world else None)
+            full, without = ablate(files.examples(), files.fit / ITEMS, config, folder, World.open(world) if world else None)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     machine = f"{os.cpu_count()} logical CPUs, {platform.machine()}, Python {platform.python_version()}"

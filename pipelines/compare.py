@@ -4,7 +4,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from guidelens.config import Home
+from guidelens.config import TASKS, Home
 from guidelens.data.examples import Examples
 from guidelens.evaluation.bootstrap import Interval
 from guidelens.evaluation.guide import Draws
@@ -78,22 +78,23 @@ Pair = tuple[float, float, Interval]
 
 
 def _paired(a: RunFiles, b: RunFiles) -> dict[str, Pair]:
-    """Means of both runs and their paired difference, a metric; only those that the shared rows can tell."""
+    """Means of both runs and their paired difference, a metric; only those that the shared rows can tell and both runs learned."""
     shared = _shared(a, b)
     models = GuideScorer.load(a.fit), GuideScorer.load(b.fit)
     draws = Draws(a.record.config.evaluate.num_bootstrap, sub_seed(a.record.seed, "compare"))
     found: dict[str, Pair] = {}
     rows_R, _ = clicked_requests(shared)
-    if len(rows_R):
+    learned = {task for task in TASKS if all(model.header.learned(task) for model in models)}
+    if len(rows_R) and "recommendation" in learned:
         scored = [score_requests(model, shared) for model in models]
         found["NDCG@10"] = _pair(scored[0].ndcg, scored[1].ndcg, shared.shopper_key[rows_R], draws)
         found["recall@10"] = _pair(scored[0].recall, scored[1].recall, shared.shopper_key[rows_R], draws)
     seen_RK = shared.interest_observed & (shared.slate_rows >= 0)
-    if seen_RK.any():
+    if seen_RK.any() and "interest" in learned:
         errors = [(model.slate_scores(shared).interest[seen_RK] - shared.interest[seen_RK]).astype(np.float64) ** 2 for model in models]
         found["interest squared error"] = _pair(errors[0], errors[1], np.repeat(shared.shopper_key, seen_RK.sum(axis=1)), draws)
     planned = with_plans(shared)
-    if len(planned):
+    if len(planned) and "plan" in learned:
         matches = [_match(model, planned) for model in models]
         found["plan edit similarity"] = _pair(matches[0], matches[1], planned.shopper_key, draws)
         accuracies = [_accuracy(model, planned) for model in models]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -22,6 +23,9 @@ from guidelens.schemas.base import Frozen
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.tables import IMAGE_DIM, Table
 from pipelines.entry import progress
+
+if TYPE_CHECKING:
+    from guidelens.training.loop import EpochLosses
 
 TRAINED = "trained"
 POPULARITY_TYPES = {"click": 1.0, "cart": 2.0, "purchase": 5.0}
@@ -39,12 +43,22 @@ class Parts(Frozen):
 
 @dataclass(frozen=True)
 class FitDone:
-    """by_epoch: (epoch, metrics) of every epoch of every model; metrics: the last ones."""
+    """by_epoch: (epoch, metrics) of every epoch of every model; metrics: the last ones. left_out: tasks the guide did not learn."""
 
     parts: Parts
+    left_out: tuple[TaskName, ...]
     num_products: int
     metrics: dict[str, float]
     by_epoch: tuple[tuple[int, dict[str, float]], ...]
+
+
+class GuideDone(NamedTuple):
+    """States of guide and controls, the losses by epoch, and the tasks the guide did not learn."""
+
+    guide: str
+    controls: str
+    by_epoch: tuple[tuple[int, dict[str, float]], ...] = ()
+    left_out: tuple[TaskName, ...] = ()
 
 
 class FitParts:
@@ -58,15 +72,15 @@ class FitParts:
         items = self._items()
         with ThreadPoolExecutor(1) as pool:
             recognizer = pool.submit(self._recognizer, items["product_id"].to_list())
-            guide, controls, by_epoch = self._guide(items)
-            return self._done(items, recognizer, guide, controls, by_epoch)
+            guide = self._guide(items)
+            return self._done(items, recognizer, guide)
 
-    def _done(self, items: pl.DataFrame, recognizer: "Future[str]", guide: str, controls: str, by_epoch: tuple[tuple[int, dict[str, float]], ...]) -> FitDone:
-        parts = Parts(recognizer=recognizer.result(), guide=guide, controls=controls)
+    def _done(self, items: pl.DataFrame, recognizer: "Future[str]", guide: "GuideDone") -> FitDone:
+        parts = Parts(recognizer=recognizer.result(), guide=guide.guide, controls=guide.controls)
         metrics: dict[str, float] = {}
-        for _, values in by_epoch:
+        for _, values in guide.by_epoch:
             metrics.update(values)
-        return FitDone(parts, len(items), metrics, by_epoch)
+        return FitDone(parts, guide.left_out, len(items), metrics, guide.by_epoch)
 
     def _items(self) -> pl.DataFrame:
         """items.parquet: Feast's product view at the snapshot, sorted by product_id; its text index; and popularity.json."""
@@ -104,23 +118,17 @@ class FitParts:
         progress(f"train: recognizer of {len(np.unique(rows[rows >= 0]))} products from {len(photos):,} photos")
         return TRAINED
 
-    def _guide(self, items: pl.DataFrame) -> tuple[str, str, tuple[tuple[int, dict[str, float]], ...]]:
-        """States of guide and controls, and the losses by epoch."""
+    def _guide(self, items: pl.DataFrame) -> GuideDone:
         absent = self._why_no_guide()
         if absent:
-            return absent, absent, ()
-        from guidelens.data.prepare import build_examples, read_log
-        from guidelens.features import Features
-
-        log = read_log(self.lake, self.snapshot, self.config.train)
-        packed = Features(self.home, self.config.features).shopper_frame(log.entities)["packed"]
+            return GuideDone(absent, absent)
         catalogue = Catalogue.of_table(items)
-        examples, medians = build_examples(log, packed, list(catalogue.product_ids), catalogue.price_N, self.config.train)
+        examples, medians = read_examples(self.home, self.config, self.lake, self.snapshot, catalogue)
         train = examples.of("train")
         num_clicks = int((train.click > 0).sum())
         if len(train) < MIN_REQUESTS or num_clicks < MIN_CLICKS:
             reason = f"absent: the log's training part holds {len(train)} requests and {num_clicks} clicks; at least {MIN_REQUESTS} and {MIN_CLICKS} are needed"
-            return reason, reason, ()
+            return GuideDone(reason, reason)
         return self._fitted(examples, medians, catalogue)
 
     def _why_no_guide(self) -> str | None:
@@ -128,7 +136,7 @@ class FitParts:
             return "absent: the lake holds no events"
         return None
 
-    def _fitted(self, examples: Examples, medians: InterestMedians, catalogue: Catalogue) -> tuple[str, str, tuple[tuple[int, dict[str, float]], ...]]:
+    def _fitted(self, examples: Examples, medians: InterestMedians, catalogue: Catalogue) -> GuideDone:
         from guidelens.models.outcomes import with_targets
         from guidelens.training.fit import fit_guide
         from guidelens.training.publish import publish
@@ -136,14 +144,41 @@ class FitParts:
 
         examples = with_targets(examples, catalogue, self.config)
         examples.save(self.work / "examples.parquet")
-        lambdas: dict[TaskName, float] = dict(self.config.train.lambdas)
+        lambdas = self._learnable(examples.of("train"))
+        if not any(lambdas.values()):
+            reason = "absent: the log's training part holds no label of a task whose train.lambdas is above 0"
+            return GuideDone(reason, reason)
         jobs = [FitJob(name="guide", lambdas=lambdas, model=self.config.train.model)]
-        jobs += controls(self.config.train) if self.config.train.single_task_controls else []
+        jobs += controls(self.config.train, [task for task, weight in lambdas.items() if weight > 0]) if self.config.train.single_task_controls else []
         progress(f"train: {len(examples):,} rows, models {', '.join(job.name for job in jobs)}")
-        fitted = fit_guide(examples, catalogue, self.config, jobs, self.work)
+        fitted = fit_guide(examples, catalogue, self.config, jobs, self.work, self._tell)
         publish(fitted, jobs, examples, catalogue, medians, self.fit_dir)
         by_epoch = tuple((losses.epoch, epoch_metrics(losses.job, losses.train, losses.val)) for losses in fitted.history)
-        return TRAINED, TRAINED if len(jobs) > 1 else "absent: train.single_task_controls is false", by_epoch
+        alone = TRAINED if len(jobs) > 1 else "absent: train.single_task_controls is false"
+        return GuideDone(TRAINED, alone, by_epoch, tuple(task for task, weight in lambdas.items() if weight == 0))
+
+    def _tell(self, losses: "EpochLosses") -> None:
+        progress(
+            f"train: {losses.job} epoch {losses.epoch + 1} of {self.config.train.epochs}: {'validation' if losses.val else 'training'} loss {losses.objective:.4f}"
+        )
+
+    def _learnable(self, train: Examples) -> dict[TaskName, float]:
+        """The config's lambdas, 0 for a task that the training rows hold no label of."""
+        labelled = train.labelled
+        for task, weight in self.config.train.lambdas.items():
+            if weight > 0 and task not in labelled:
+                progress(f"train: {task} is left out: the log's training part holds nothing to learn it from")
+        return {task: weight if task in labelled else 0.0 for task, weight in self.config.train.lambdas.items()}
+
+
+def read_examples(home: Home, config: Config, lake: Lake, snapshot: Manifest, catalogue: Catalogue) -> tuple[Examples, InterestMedians]:
+    """A snapshot's log as rows, with the shopper as known at each row's time; the strategist's targets are not in yet."""
+    from guidelens.data.prepare import build_examples, read_log
+    from guidelens.features import Features
+
+    log = read_log(lake, snapshot, config.train)
+    packed = Features(home, config.features).shopper_frame(log.entities)["packed"]
+    return build_examples(log, packed, list(catalogue.product_ids), catalogue.price_N, config.train)
 
 
 def epoch_metrics(job: str, train: dict[str, float], val: dict[str, float]) -> dict[str, float]:

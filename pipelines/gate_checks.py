@@ -4,19 +4,20 @@ from pathlib import Path
 
 import numpy as np
 
-from guidelens.bundle import BundleManifest, verify
+from guidelens.bundle import BundleManifest
 from guidelens.data.examples import Examples
 from guidelens.evaluation.gate import Champion, Paired
 from guidelens.evaluation.offpolicy import OffPolicyEstimate
 from guidelens.evaluation.plans import greedy, off_policy, on_logged_histories, with_plans
 from guidelens.evaluation.ranking import clicked_requests, score_requests
 from guidelens.evaluation.report import GateCheck
-from guidelens.inference.guide_files import has_guide, load_items
+from guidelens.inference.guide_files import has_guide, load_guide, load_items
 from guidelens.inference.scorer import GuideScorer
 from guidelens.models.recognizer import Recognizer
 from guidelens.registry import CHAMPION, Registry
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.tables import IMAGE_DIM
+from pipelines.release_copy import local_copy
 from pipelines.run_files import RunFiles
 
 NUM_PARITY_ROWS = 64
@@ -64,8 +65,7 @@ def champion_beside(files: RunFiles, registry: Registry, version: str) -> Champi
     champion = registry.alias(CHAMPION)
     if champion is None or champion == version:
         return None
-    bundle = files.home.releases / champion
-    manifest = verify(bundle)
+    bundle, manifest = local_copy(registry, registry.version(champion))
     why = _why_not_paired(files, bundle, manifest)
     if why:
         return Champion(champion, manifest.metrics, None, why)
@@ -78,6 +78,8 @@ def _why_not_paired(files: RunFiles, bundle: Path, manifest: BundleManifest) -> 
         return "this run has no guide model"
     if not has_guide(bundle):
         return "the champion has no guide model"
+    if not all(load_guide(folder)[1].learned("recommendation") for folder in (files.fit, bundle)):
+        return "one of the two did not learn to recommend"
     if load_items(bundle)[1].product_ids != load_items(files.fit)[1].product_ids:
         return f"the catalogues differ: {files.record.num_products} products here, {manifest.num_products} there"
     if len(clicked_requests(files.examples().of("test"))[0]) == 0:

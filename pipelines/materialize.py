@@ -10,7 +10,7 @@ from guidelens.data.lake import Lake, Manifest
 from guidelens.data.product_features import PHOTO_COLUMNS, product_rows
 from guidelens.data.shopper_features import known_ts, shopper_rows
 from guidelens.data.visits import visits
-from guidelens.errors import InputError
+from guidelens.errors import InputError, NotFoundError
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.tables import Table
 from pipelines.entry import config_options, emit, home_option, progress, run_command
@@ -19,6 +19,15 @@ _EVENT_COLUMNS = (
     *("event_id", "event_ts", "created_ts", "shopper_key", "is_anonymous", "session_id", "type", "product_id"),
     *("browse_ms", "stay_ms", "depth", "view_ms", "outcome"),
 )
+_MARK = "materialized.json"
+
+
+class Materialized(Frozen):
+    """materialized.json beside the feature tables: the snapshot they hold."""
+
+    lake: str
+    manifest: int
+    snapshot_sha256: str
 
 
 class MaterializeResult(Frozen):
@@ -57,11 +66,41 @@ def run(home: Home, config: Config, lake: str | None = None, as_of: datetime | N
     rows = shopper_rows(visits(events), events, shoppers).filter(pl.col("event_timestamp") <= known_by)
     photos = opened.read(Table.PHOTOS, PHOTO_COLUMNS, manifest=snapshot)
     progress(f"materialize: {len(rows):,} shopper rows and {len(products):,} products into Feast")
+    mark = home.feast / _MARK
+    mark.unlink(missing_ok=True)
     report = Features(home, config.features).materialize(rows, product_rows(products, photos), known_by)
+    mark.write_text(Materialized(lake=opened.uri, manifest=snapshot.version, snapshot_sha256=snapshot.snapshot_sha256).model_dump_json())
     progress(f"materialize: {report.online['shopper_packed']:,} shoppers and {report.online['product_content']:,} products are online")
     return MaterializeResult(
         feature_service=report.feature_service, rows=report.rows, online=report.online, as_of=until, lake=opened.uri, manifest=snapshot.version
     )
+
+
+def materialized(home: Home) -> Materialized:
+    """The snapshot that the feature tables hold.
+
+    Raises:
+        NotFoundError: nothing was materialized, or not to its end.
+    """
+    path = home.feast / _MARK
+    if not path.exists():
+        raise NotFoundError(f"the feature store in {home.feast} holds no features; run `guidelens materialize` first")
+    return Materialized.model_validate_json(path.read_bytes())
+
+
+def require_features_of(home: Home, lake: Lake, snapshot: Manifest) -> None:
+    """Features of another snapshot would give the log's newest requests the shopper and products of an older one.
+
+    Raises:
+        NotFoundError: nothing was materialized.
+        InputError: another snapshot was.
+    """
+    held = materialized(home)
+    if held.snapshot_sha256 != snapshot.snapshot_sha256:
+        raise InputError(
+            f"features must be of the snapshot to train on, version {snapshot.version} of {lake.uri}, got version {held.manifest} of {held.lake}; "
+            "run `guidelens materialize` and train on the newest version"
+        )
 
 
 def _log(lake: Lake, manifest: Manifest) -> tuple[pl.DataFrame, pl.DataFrame]:

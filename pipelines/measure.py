@@ -49,12 +49,12 @@ def _with_guide(report: Report, files: RunFiles, world: Path | None, config: Con
     report = report.with_sections(split=_dates(examples))
     progress(f"evaluate: {len(test)} test requests")
     ranking = _ranking(files, scorer, examples, test, draws)
-    interest = None if _left_out(files, "interest") else measure_interest(scorer, files.control("interest"), train, test, draws)
-    plan = None if _left_out(files, "plan") else _plan(files, scorer, with_plans(test), world, config, draws)
+    interest = None if _left_out(files, scorer, "interest") else measure_interest(scorer, files.control("interest"), train, test, draws)
+    plan = None if _left_out(files, scorer, "plan") else _plan(files, scorer, with_plans(test), world, config, draws)
     found: dict[str, RankingReport | InterestReport | PlanReport | None] = {"ranking": ranking, "interest": interest, "plan": plan}
     tasks: dict[str, TaskName] = {"ranking": "recommendation", "interest": "interest", "plan": "plan"}
     for name, section in found.items():
-        why = _left_out(files, tasks[name]) or "the test part of the log holds nothing to measure it on"
+        why = _left_out(files, scorer, tasks[name]) or "the test part of the log holds nothing to measure it on"
         report = _without(report, **{name: why}) if section is None else report.with_sections(**{name: section})
     return report
 
@@ -64,10 +64,12 @@ def _without(report: Report, **reasons: str) -> Report:
     return report.model_copy(update={"absent": {**report.absent, **cleaned}})
 
 
-def _left_out(files: RunFiles, task: TaskName) -> str | None:
+def _left_out(files: RunFiles, scorer: GuideScorer, task: TaskName) -> str | None:
     """Why the run has no such task, or None where it has."""
-    weight = files.record.config.train.lambdas.get(task, 0.0)
-    return None if weight > 0 else f"train.lambdas.{task} is 0 in this run"
+    if scorer.header.learned(task):
+        return None
+    by_config = files.record.config.train.lambdas[task] == 0
+    return f"train.lambdas.{task} is 0 in this run" if by_config else "the training part of the log holds nothing to learn it from"
 
 
 def _losses(files: RunFiles) -> tuple[Curve, ...]:
@@ -91,7 +93,7 @@ def _dates(examples: Examples) -> SplitDates:
 
 
 def _ranking(files: RunFiles, scorer: GuideScorer, examples: Examples, test: Examples, draws: Draws) -> RankingReport | None:
-    if _left_out(files, "recommendation"):
+    if _left_out(files, scorer, "recommendation"):
         return None
     peers: dict[str, ProductScorer] = dict(classic_baselines(examples, list(scorer.catalogue.product_ids)))
     single_task = files.control("recommendation")

@@ -10,9 +10,14 @@ from pydantic import ValidationError
 
 from guidelens.config import Home
 from guidelens.data.examples import Examples
+from guidelens.data.lake import Lake
 from guidelens.errors import InputError
+from guidelens.inference.guide_files import load_items
 from guidelens.inference.scorer import GuideScorer
 from guidelens.registry import Registry
+from pipelines.entry import progress
+from pipelines.fit_parts import read_examples
+from pipelines.materialize import materialized
 from pipelines.train import FIT, FitRecord, examples_path
 
 
@@ -31,12 +36,32 @@ class RunFiles:
         return self.record.parts.guide == "trained"
 
     def examples(self) -> Examples:
-        """All splits, as the run was trained on them.
+        """All splits, as the run was trained on them; where the work folder was cleared, made again from the lake's snapshot.
+
+        Examples are not kept with the run: they hold shoppers' rows, and would outlive a shopper who asks to be forgotten.
 
         Raises:
-            NotFoundError: the work folder was cleared.
+            NotFoundError: they are gone, and so is the snapshot or the features.
+            InputError: they are gone, and the features are of another lake or an older snapshot.
         """
-        return Examples.load(examples_path(self.home, self.run_id))
+        path = examples_path(self.home, self.run_id)
+        if not path.exists():
+            progress(f"the examples of run {self.run_id} are gone from {path.parent}; making them again from version {self.record.manifest} of the lake")
+            self._made_again().save(path)
+        return Examples.load(path)
+
+    def _made_again(self) -> Examples:
+        from guidelens.models.outcomes import with_targets
+
+        record, held = self.record, materialized(self.home)
+        if held.lake != record.lake or held.manifest < record.manifest:
+            raise InputError(
+                f"features must hold version {record.manifest} of {record.lake} to make the examples of run {self.run_id} again, "
+                f"got version {held.manifest} of {held.lake}; run `guidelens materialize --lake {record.lake}` first"
+            )
+        lake, (_, catalogue) = Lake(record.lake, self.home.s3), load_items(self.fit)
+        examples, _ = read_examples(self.home, record.config, lake, lake.manifest(record.manifest), catalogue)
+        return with_targets(examples, catalogue, record.config)
 
     def control(self, task: str) -> GuideScorer | None:
         """The single-task model of a task, or None where the run trained none."""

@@ -13,13 +13,17 @@ from guidelens.schemas.base import Frozen
 from guidelens.schemas.tables import Table
 from pipelines.cluster import ray_session
 from pipelines.entry import config_options, emit, home_option, progress, run_command
-from pipelines.fit_parts import FitParts, Parts
+from pipelines.fit_parts import FitDone, FitParts, Parts
+from pipelines.materialize import require_features_of
 
 FIT, EXAMPLES = "fit", "examples.parquet"
 
 
 class FitRecord(Frozen):
-    """fit.json: where a fit comes from, and what of it was trained or is absent, and why. `run_id` is MLflow's."""
+    """fit.json: where a fit comes from, and what of it was trained or is absent, and why. `run_id` is MLflow's.
+
+    missing: `events` where there is no guide model, else the tasks that it did not learn.
+    """
 
     schema_version: int = 1
     run_id: str
@@ -57,14 +61,19 @@ def run(home: Home, config: Config, lake: str | None = None, resume: str | None 
 
     Raises:
         NotFoundError: the lake has no catalogue, nothing was materialized, or there is no such run.
+        InputError: another snapshot was materialized, or the run to resume did finish.
     """
     registry = Registry(home)
     if resume is not None:
         begun = _begun(home, registry, resume)
-        return _fit(home, begun.config, Lake(begun.lake, home.s3), begun.manifest, registry, resume)
+        lake_begun = Lake(begun.lake, home.s3)
+        require_features_of(home, lake_begun, lake_begun.manifest(begun.manifest))
+        registry.reopen(resume)
+        return _fit(home, begun.config, lake_begun, begun.manifest, registry, resume)
     opened = Lake(lake or home.lake_uri, home.s3)
     snapshot = opened.manifest(manifest)
     opened.require(snapshot, Table.PRODUCTS)
+    require_features_of(home, opened, snapshot)
     tags = {"lake": opened.uri, "manifest": str(snapshot.version), "snapshot_sha256": snapshot.snapshot_sha256, "feature_service": FEATURE_SERVICE}
     run_id = registry.start_run(f"train-{config.preset}", flatten_params(config), tags)
     return _fit(home, config, opened, snapshot.version, registry, run_id)
@@ -85,7 +94,6 @@ def _begun(home: Home, registry: Registry, run_id: str) -> Begun:
         raise InputError(f"--resume must name a run that did not finish, got {run_id}, which did; leave --resume out to train anew")
     if not path.exists():
         raise NotFoundError(f"{path.parent} holds no checkpoints of run {run_id}; leave --resume out to train anew")
-    registry.reopen(run_id)
     return Begun.model_validate_json(path.read_text())
 
 
@@ -101,7 +109,7 @@ def _fit(home: Home, config: Config, lake: Lake, version: int, registry: Registr
         fit_dir.mkdir()
         with ray_session():
             done = FitParts(home, config, lake, snapshot, work, fit_dir).run()
-        record = _record(home, config, lake, snapshot, run_id, done.parts, done.num_products)
+        record = _record(home, config, lake, snapshot, run_id, done)
         (fit_dir / "fit.json").write_text(record.model_dump_json(indent=1))
         for step, metrics in done.by_epoch:
             registry.log_metrics(run_id, metrics, step=step)
@@ -123,17 +131,17 @@ def _fit(home: Home, config: Config, lake: Lake, version: int, registry: Registr
     )
 
 
-def _record(home: Home, config: Config, lake: Lake, snapshot: Manifest, run_id: str, parts: Parts, num_products: int) -> FitRecord:
+def _record(home: Home, config: Config, lake: Lake, snapshot: Manifest, run_id: str, done: FitDone) -> FitRecord:
     return FitRecord(
         run_id=run_id,
-        parts=parts,
-        missing=() if parts.guide == "trained" else ("events",),
+        parts=done.parts,
+        missing=done.left_out if done.parts.guide == "trained" else ("events",),
         lake=lake.uri,
         manifest=snapshot.version,
         snapshot_sha256=snapshot.snapshot_sha256,
         home=str(home.root),
         feature_service=FEATURE_SERVICE,
-        num_products=num_products,
+        num_products=done.num_products,
         seed=config.seed,
         config=config,
     )

@@ -238,6 +238,48 @@ def test_without_a_guide_model_content_ranks_and_what_is_missing_is_said(bare_fi
     assert found.rows[0] == 3
 
 
+def left_out(fit: Path, folder: Path, *tasks: str) -> tuple[FusionModel, RankerModel]:
+    """The stages of a fit whose guide model did not learn some tasks."""
+    shutil.copytree(fit, folder)
+    header = json.loads((folder / "guide.json").read_text())
+    header["lambdas"] |= dict.fromkeys(tasks, 0.0)
+    (folder / "guide.json").write_text(json.dumps(header))
+    return FusionModel.load(folder), RankerModel.load(folder)
+
+
+def test_a_plan_that_was_not_learned_is_the_rule_plan_and_the_rest_is_as_before(fit: Path, bare_fit: Path, tmp_path: Path) -> None:
+    fusion, ranker = left_out(fit, tmp_path / "fit", "plan")
+    ranker.config = RankerModel.load(bare_fit).config.model_copy(update={"explore_step_share": 0.0})
+    fused = fusion.fuse(asked(packed=shopper()))
+    ranked = ranker.rank(rank_input(fused, packed=shopper(), focus_row=5))
+    bare = next_steps(
+        rule_policy, SessionState(), sample_catalogue().grammar_base(np.array([5]), np.array(["ar+front"], dtype=object))[0], 0.0, np.random.default_rng()
+    )
+    assert [(step, propensity) for step, propensity, _ in ranked.steps] == bare
+    assert ranked.interest is not None
+
+
+def test_an_interest_that_was_not_learned_is_null(fit: Path, tmp_path: Path) -> None:
+    fusion, ranker = left_out(fit, tmp_path / "fit", "interest")
+    ranked = ranker.rank(rank_input(fusion.fuse(asked(packed=shopper())), packed=shopper()))
+    whole = RankerModel.load(fit).rank(rank_input(FusionModel.load(fit).fuse(asked(packed=shopper())), packed=shopper()))
+    assert ranked.interest is None
+    assert ranked.rows.tolist() == whole.rows.tolist()
+
+
+def test_without_a_learned_recommendation_content_ranks(fit: Path, bare_fit: Path, tmp_path: Path) -> None:
+    fusion, ranker = left_out(fit, tmp_path / "fit", "recommendation")
+    bare = FusionModel.load(bare_fit)
+    bare.content = fusion.content
+    scanned = asked(recognized_rows=np.array([5], np.int32), recognized_confidences=np.array([0.9], np.float32))
+    fused, wanted = fusion.fuse(scanned), bare.fuse(scanned)
+    assert fused.candidate_scores.tolist() == wanted.candidate_scores.tolist()
+    ranked = ranker.rank(rank_input(fused, focus_row=5))
+    assert ranked.rows.tolist() == RankerModel.load(bare_fit).rank(rank_input(wanted, focus_row=5)).rows.tolist()
+    assert ranked.interest is None
+    assert ranked.steps
+
+
 def test_step_probabilities_are_a_policy_over_the_allowed_steps(fit: Path) -> None:
     scorer, rows = GuideScorer.load(fit), sample_examples(40)
     planned = np.flatnonzero(rows.plan_row >= 0)

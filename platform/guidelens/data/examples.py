@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from guidelens.config import TrainConfig
+from guidelens.config import TaskName, TrainConfig
 from guidelens.errors import NotFoundError, ShapeError
 from guidelens.schemas.steps import MAX_STEPS, NUM_STEPS
 
@@ -85,6 +85,17 @@ class Examples:
         """(R,) steps of each plan, 0 where there is none."""
         count: NDArray[np.int64] = (self.steps >= 0).sum(axis=1)
         return count
+
+    @property
+    def labelled(self) -> frozenset[TaskName]:
+        """The tasks of which the rows hold at least one label."""
+        shown_RK = self.slate_rows >= 0
+        found: dict[TaskName, bool] = {
+            "recommendation": bool(((self.click > 0) & shown_RK).any()),
+            "interest": bool((self.interest_observed & shown_RK).any()),
+            "plan": bool((self.targets > 0).any()),
+        }
+        return frozenset(task for task, there in found.items() if there)
 
     def table(self) -> pa.Table:
         """The row columns as Arrow; two-dimensional ones as fixed-size lists, three-dimensional ones flattened."""

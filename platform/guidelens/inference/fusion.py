@@ -1,7 +1,8 @@
 """The fusion stage of serving: what is seen, read and known becomes one intent vector and its candidates.
 
 With a guide model candidates are the best of its retrieval, joined by hits of the text search, products that look like what
-is scanned, and popular ones. Without one, content similarity alone scores them. Knows nothing of slates or steps.
+is scanned, and popular ones. Without one, or with one that did not learn to recommend, content similarity alone scores them.
+Knows nothing of slates or steps.
 """
 
 # Letters: N = products, C = candidates, D = width.
@@ -46,6 +47,7 @@ class FusionModel:
         """
         self.scorer, self.content, self.search, self.encoder = scorer, content, search, encoder
         self.num_candidates, self.index = num_candidates, index
+        self.recommends = scorer is not None and scorer.header.learned("recommendation")
         self.missing: tuple[str, ...] = () if scorer else ("events",)
         self.degraded: str | None = None if scorer else "no_guide_model"
 
@@ -61,7 +63,9 @@ class FusionModel:
         scorer = GuideScorer.load(fit_dir) if has_guide(fit_dir) else None
         settings = ServeConfig.model_validate(json.loads((fit_dir / FIT).read_text())["config"]["serve"])
         search = TextIndex.load(fit_dir / TEXT_INDEX)
-        index = VectorIndex.load(fit_dir / INDEX) if scorer and len(catalogue) > settings.score_exactly_up_to else None
+        index = (
+            VectorIndex.load(fit_dir / INDEX) if scorer and scorer.header.learned("recommendation") and len(catalogue) > settings.score_exactly_up_to else None
+        )
         return cls(scorer, Content.load(fit_dir, catalogue), search, load_text_encoder(), settings.num_candidates, index)
 
     def fuse(self, asked: FusionInput) -> FusionOutput:
@@ -99,6 +103,8 @@ class FusionModel:
             asked.packed, asked.device, asked.now_us, channel=asked.channel, focus_row=focus, frame_embedding=asked.frame_embedding, query_embedding=query
         )
         encoded = self.scorer.encode(row)
+        if not self.recommends:
+            return self._content_scores(asked, found), encoded
         rows = self._nominated(asked, self.scorer, encoded, found)
         scores_N = np.full(len(found), -np.inf, dtype=np.float32)
         with torch.no_grad():
@@ -148,7 +154,7 @@ class FusionModel:
     def _label(self, asked: FusionInput, encoded: Encoded | None, rows: NDArray[np.int32], scores_N: Floats) -> str:
         if asked.text:
             return "search"
-        if self.scorer is not None and encoded is not None and len(rows):
+        if self.scorer is not None and self.recommends and encoded is not None and len(rows):
             best = torch.from_numpy(rows[:1].astype(np.int64))[None]
             click, purchase, _ = self.scorer.chances(encoded, best, torch.from_numpy(scores_N[rows[:1]])[None])
             if float((purchase - click).exp()) >= BUY_CHANCE:

@@ -6,7 +6,7 @@ import polars as pl
 import torch
 from safetensors.torch import load_file, save_file
 
-from guidelens.config import ModelConfig
+from guidelens.config import ModelConfig, TaskName
 from guidelens.data.visits import InterestMedians
 from guidelens.errors import NotFoundError
 from guidelens.models.guide import GuideModel, GuideSpec
@@ -28,7 +28,8 @@ class Blend(Frozen):
 
 
 class GuideHeader(Frozen):
-    """guide.json. `medians` made the interest labels; `lambdas` are the task weights the weights were trained with."""
+    """guide.json. `medians` made the interest labels; `lambdas` are the task weights the weights were trained with, 0 for a task
+    that was left out: by the config, or because the training rows held no label of it."""
 
     schema_version: int = 1
     model: ModelConfig
@@ -36,6 +37,10 @@ class GuideHeader(Frozen):
     medians: InterestMedians
     lambdas: dict[str, float]
     blend: Blend = Blend()
+
+    def learned(self, task: TaskName) -> bool:
+        """False where the task's head still has its first random weights, whose answers mean nothing."""
+        return self.lambdas.get(task, 0.0) > 0
 
 
 def save_guide(model: GuideModel, header: GuideHeader, folder: Path, name: str = "guide") -> None:

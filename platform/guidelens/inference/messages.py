@@ -98,7 +98,7 @@ class RankInput:
 class RankOutput:
     """A slate (K,), best first, and the next guide steps.
 
-    scores: share of each candidate's ranking weight, in [0, 1]. interest: None without a guide model. propensities: exact
+    scores: share of each candidate's ranking weight, in [0, 1]. interest: None where no model learned it. propensities: exact
     Plackett-Luce probability of each product at its place, given those before. steps: (step, propensity, product row).
     """
 

@@ -12,7 +12,7 @@ from guidelens.schemas.steps import MAX_STEPS, NUM_STEPS, OUTCOME_INDEX, STEP_IN
 
 MAX_PLANNED = 4
 RULE_PLAN = ("show_info", "try_on", "place_in_room", "show_3d", "show_reviews", "compare_similar", "call_to_checkout", "stay_quiet")
-"""Without a guide model: the first of these that the grammar allows, again and again."""
+"""Without a model that learned to plan: the first of these that the grammar allows, again and again."""
 _ENDING = (OUTCOME_INDEX["purchase"], OUTCOME_INDEX["left"])
 Policy = Callable[[SessionState, NDArray[np.bool_]], NDArray[np.floating]]
 

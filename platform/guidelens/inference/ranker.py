@@ -79,13 +79,16 @@ class RankerModel:
         return Encoded(torch.from_numpy(np.array(asked.fusion.intent, dtype=np.float32))[None], context, Looked(nothing, nothing))
 
     def _scores(self, encoded: Encoded | None, rows: Rows, retrieval: Floats) -> tuple[NDArray[np.float64], Floats | None]:
-        """(C,) ranking scores on a log scale, and interest."""
-        if self.scorer is None or encoded is None:
+        """(C,) ranking scores on a log scale, and interest; None where the model did not learn it, or not to recommend: what it
+        knows of a pair rests on the retrieval logit."""
+        if self.scorer is None or encoded is None or not self.scorer.header.learned("recommendation"):
             return 4 * retrieval.astype(np.float64), None
         if not len(rows):
             return np.zeros(0), np.zeros(0, np.float32)
         rows_1C, retrieval_1C = torch.from_numpy(rows.astype(np.int64))[None], torch.from_numpy(np.array(retrieval, dtype=np.float32))[None]
         blended = self.scorer.blended(encoded, rows_1C, retrieval_1C)[0].numpy().astype(np.float64)
+        if not self.scorer.header.learned("interest"):
+            return blended, None
         interest: Floats = self.scorer.chances(encoded, rows_1C, retrieval_1C)[2][0].numpy()
         return blended, interest
 
@@ -98,7 +101,7 @@ class RankerModel:
 
     def _policy(self, asked: RankInput, encoded: Encoded | None) -> Policy:
         scorer = self.scorer
-        if scorer is None or encoded is None:
+        if scorer is None or encoded is None or not scorer.header.learned("plan"):
             return rule_policy
         with torch.no_grad():
             context_BD = scorer.model.plan_context(encoded, scorer.inputs, scorer.items_ND, torch.tensor([asked.focus_row]))

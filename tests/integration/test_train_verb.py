@@ -1,0 +1,98 @@
+"""`guidelens train` on a shop whose log holds slates and page visits and nothing of AR: what it learns, what it says it did not, what it leaves."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from event_frames import event, frame
+from finished_run import fill_lake
+
+from guidelens import presets
+from guidelens.config import Config, Home
+from guidelens.data.examples import Examples
+from guidelens.data.lake import Lake
+from guidelens.errors import InputError, NotFoundError
+from guidelens.inference.guide_files import load_guide
+from guidelens.registry import Registry
+from guidelens.schemas.tables import Table
+from pipelines import evaluate, materialize, train
+from pipelines.run_files import open_run
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+NUM_SESSIONS, NUM_SHOPPERS = 200, 25
+
+
+def config() -> Config:
+    return presets.load("tiny", ["train.epochs=1"])
+
+
+def log_events(lake: Lake, num_sessions: int, first: int = 0) -> None:
+    """Sessions an hour apart: a slate of four products, one of them clicked and read."""
+    rows = []
+    for number in range(first, first + num_sessions):
+        own = {"session": f"s{number}", "shopper": f"k{number % NUM_SHOPPERS}"}
+        shown = [f"p-{(number + k) % 12:02d}" for k in range(4)]
+        at, request = 3600.0 * number, f"r{number}"
+        rows += [event(at, "impression", product_id=p, request_id=request, position=k + 1, propensity=0.25, **own) for k, p in enumerate(shown)]
+        rows += [event(at + 5, "click", product_id=shown[number % 4], request_id=request, **own)]
+        rows += [event(at + 9, "view", product_id=shown[number % 4], stay_ms=500.0 + 100 * (number % 7), depth=1 + number % 3, **own)]
+    rows = [{"event_id": f"e{first}-{i:05d}", "created_ts": row["event_ts"]} | row for i, row in enumerate(rows)]
+    held = lake.manifest()
+    lake.commit(held, [*held.files, *lake.write(Table.EVENTS, frame(rows).to_arrow())], {})
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    home = Home(root=tmp_path_factory.mktemp("shop"))
+    log_events(fill_lake(home), NUM_SESSIONS)
+    materialize.run(home, config())
+    return home
+
+
+@pytest.fixture(scope="module")
+def trained(shop: Home, ray_cluster: None) -> train.TrainResult:
+    return train.run(shop, config())
+
+
+def test_a_task_without_labels_is_left_out_and_named(shop: Home, trained: train.TrainResult) -> None:
+    header = load_guide(Path(trained.fit))[1]
+    record = train.FitRecord.model_validate_json((Path(trained.fit) / "fit.json").read_bytes())
+    assert header.lambdas == {"recommendation": 1.0, "interest": 1.0, "plan": 0.0}
+    assert record.missing == ("plan",)
+    assert sorted(path.name for path in Path(trained.fit).glob("controls/*.json")) == ["interest.json", "recommendation.json"]
+    assert not any(name.endswith(".plan") for name in trained.metrics)
+
+
+def test_the_run_keeps_config_losses_by_epoch_and_the_report(shop: Home, trained: train.TrainResult) -> None:
+    registry = Registry(shop)
+    assert registry.params(trained.run)["train.epochs"] == "1"
+    for split in ("train", "val"):
+        for term in ("softmax", "click", "interest"):
+            assert [step for step, _ in registry.history(trained.run, f"guide.{split}.{term}")] == [0]
+    measured = evaluate.run(shop, trained.run)
+    assert registry.has_artifact(trained.run, "report")
+    assert registry.metrics(trained.run)["test/ndcg_at_10"] == measured.metrics["test/ndcg_at_10"]
+    assert "nothing to learn it from" in Path(measured.report).read_text()
+
+
+def test_examples_that_are_gone_are_made_again_as_they_were(shop: Home, trained: train.TrainResult) -> None:
+    path = train.examples_path(shop, trained.run)
+    before = Examples.load(path)
+    path.unlink()
+    with open_run(shop, trained.run) as files:
+        again = files.examples()
+    for column in dataclasses.fields(Examples):
+        np.testing.assert_array_equal(getattr(again, column.name), getattr(before, column.name), err_msg=column.name)
+
+
+def test_features_of_another_snapshot_are_refused_until_they_are_materialized(tmp_path: Path) -> None:
+    home = Home(root=tmp_path / "home")
+    log_events(fill_lake(home), 20)
+    with pytest.raises(NotFoundError, match="guidelens materialize"):
+        train.run(home, config())
+    materialize.run(home, config())
+    log_events(Lake(home.lake_uri), 5, first=20)
+    with pytest.raises(InputError, match=r"version 3 of .*, got version 2 of .*guidelens materialize"):
+        train.run(home, config())
+    assert not (home.root / "mlflow.db").exists(), "a run was opened for a training that was refused"
