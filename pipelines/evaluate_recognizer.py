@@ -1,6 +1,7 @@
 """`guidelens evaluate recognizer`: a released recognizer on labelled photos it has not seen, decoded and embedded as serving does."""
 
 import csv
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -9,8 +10,9 @@ from typing import NamedTuple
 
 import click
 
+from guidelens.bundle import BundleManifest
 from guidelens.config import Home
-from guidelens.errors import InputError, NotFoundError, UnreadableImageError
+from guidelens.errors import InputError, NotFoundError, StorageError, UnreadableImageError
 from guidelens.evaluation.recognition import ShownProduct, measure_predictions, predictions, write_predictions
 from guidelens.evaluation.report import RecognitionReport
 from guidelens.models.recognizer import Recognition, Recognizer
@@ -62,13 +64,17 @@ def run(home: Home, release: str, photos: Path, labels: Path, out: Path) -> Reco
     """
     if not photos.is_dir():
         raise InputError(f"--photos must name a folder, got {photos}")
-    version, bundle = _bundle(home, release)
+    version, bundle, manifest = _bundle(home, release)
     products = _products(bundle)
     asked = read_labels(labels, photos, {product.product_id for product in products})
     progress(f"evaluate: release {version} on {len(asked)} photos")
+    seen = seen_in_training(home, manifest.lake, manifest.manifest_version, photos, asked)
+    if seen:
+        progress(f"evaluate: {seen} of {len(asked)} photos lie in the lake that the release was trained on: these figures flatter it")
     answers, ms_per_photo = _recognize(home, bundle, photos, labels, asked)
     scored = predictions(answers, [one.path for one in asked], [one.product_id for one in asked], products)
-    report = measure_predictions(scored, products, f"{len(asked)} labelled photos of {labels.name}, none of them in training; release {version}.")
+    known = "" if seen is None else f", {seen or 'none'} of them in training"
+    report = measure_predictions(scored, products, f"{len(asked)} labelled photos of {labels.name}{known}; release {version}.")
     write_predictions(scored, out.with_name(PREDICTIONS))
     result = RecognizerResult(
         release=version,
@@ -85,8 +91,8 @@ def run(home: Home, release: str, photos: Path, labels: Path, out: Path) -> Reco
     return result
 
 
-def _bundle(home: Home, release: str) -> tuple[str, Path]:
-    """The version and its verified folder; refused where it was released without a recognizer."""
+def _bundle(home: Home, release: str) -> tuple[str, Path, BundleManifest]:
+    """The version, its verified folder and manifest; refused where it was released without a recognizer."""
     from guidelens.registry import Registry
     from pipelines.release_copy import local_copy
 
@@ -96,7 +102,21 @@ def _bundle(home: Home, release: str) -> tuple[str, Path]:
     state = manifest.parts.get("recognizer", "absent")
     if state != _TRAINED:
         raise NotFoundError(f"release {version} must hold a recognizer, got {state}; ingest labelled photos, train and release again")
-    return version, bundle
+    return version, bundle, manifest
+
+
+def seen_in_training(home: Home, lake_uri: str, version: int, photos: Path, asked: Sequence[LabelledPhoto]) -> int | None:
+    """How many of the photos, by their bytes, are in a version of a lake; None where that is not here any more."""
+    from guidelens.data.lake import Lake
+    from guidelens.schemas.tables import Table
+
+    lake = Lake(lake_uri, home.s3)
+    try:
+        table = lake.read(Table.PHOTOS, ["sha256"], manifest=lake.manifest(version))
+    except (NotFoundError, StorageError):
+        return None
+    known = set(table["sha256"].to_list())
+    return sum(hashlib.sha256((photos / one.path).read_bytes()).hexdigest() in known for one in asked)
 
 
 def _products(bundle: Path) -> list[ShownProduct]:

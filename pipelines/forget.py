@@ -1,12 +1,14 @@
-"""Remove a shopper everywhere: from the lake and its older versions, the event inbox and the online features."""
+"""Remove a shopper everywhere: from the lake and its older versions, the event inbox, the online features and the runs' examples."""
 
 from datetime import UTC, datetime
 
 import click
+import numpy as np
 
 from guidelens.config import Config, Home
 from guidelens.schemas.base import Frozen
 from pipelines.entry import config_options, emit, home_option, run_command
+from pipelines.train import EXAMPLES
 
 
 class ForgetResult(Frozen):
@@ -33,6 +35,7 @@ def run(home: Home, config: Config, shopper: str, lake: str | None = None) -> Fo
     removed = {str(table): number for table, number in in_lake.items()}
     removed["inbox"] = inbox.forget(home.inbox, keys)
     removed["features"] = _forget_features(home, config, keys)
+    removed["examples"] = forget_examples(home, keys)
     return ForgetResult(removed=removed, pending=_pending(home))
 
 
@@ -43,6 +46,19 @@ def _forget_features(home: Home, config: Config, keys: frozenset[str]) -> int:
 
     features = Features(home, config.features)
     return sum(features.forget(key) for key in sorted(keys))
+
+
+def forget_examples(home: Home, keys: frozenset[str]) -> int:
+    """Rows of the shopper in the examples of all runs. A file that holds one is deleted whole: what needs it makes it again."""
+    from guidelens.data.examples import Examples
+
+    removed = 0
+    for path in sorted(home.work.glob(f"*/{EXAMPLES}")):
+        found = int(np.isin(Examples.load(path).shopper_key.astype(str), sorted(keys)).sum())
+        if found:
+            path.unlink()
+            removed += found
+    return removed
 
 
 def _pending(home: Home) -> dict[str, str]:

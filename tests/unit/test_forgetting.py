@@ -7,11 +7,15 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pytest
+from model_samples import sample_examples
 
+from guidelens.config import Home
 from guidelens.data.forgetting import forget_in_lake
 from guidelens.data.lake import Lake
 from guidelens.data.tombstones import forgotten_keys
 from guidelens.schemas.tables import SCHEMAS, Table
+from pipelines.forget import forget_examples
+from pipelines.train import EXAMPLES
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 GONE = frozenset({"gone" * 16})
@@ -91,3 +95,12 @@ def test_forgetting_goes_on_when_another_writer_commits_meanwhile(lake: Lake, mo
     forget_in_lake(lake, "raw", GONE, NOW)
     assert lake.read(Table.EVENTS).filter(pl.col("shopper_key").is_in(GONE)).height == 0
     assert keys_on_disk(lake) == {"stays", "late"}
+
+
+def test_a_runs_examples_that_hold_the_shopper_are_deleted_and_others_stay(home: Home) -> None:
+    whose, others = home.work / "a" / EXAMPLES, home.work / "b" / EXAMPLES
+    examples = sample_examples(40)
+    examples.save(whose)
+    examples.take(examples.shopper_key != "k-3").save(others)
+    assert forget_examples(home, frozenset({"k-3"})) == 2
+    assert (whose.exists(), others.exists()) == (False, True)

@@ -1,14 +1,19 @@
 """Recognition figures against hand counts, and the labels file that names what is wrong with it."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from guidelens.config import Home
+from guidelens.data.lake import Lake
 from guidelens.errors import InputError, ShapeError
 from guidelens.evaluation.recognition import ShownProduct, measure_predictions, predictions, write_predictions
 from guidelens.models.recognizer import Recognition
-from pipelines.evaluate_recognizer import LabelledPhoto, read_labels
+from guidelens.schemas.tables import SCHEMAS, Table
+from pipelines.evaluate_recognizer import LabelledPhoto, read_labels, seen_in_training
 
 PRODUCTS = [
     ShownProduct(product_id="a", title="Apple", category="Fruit/Apple"),
@@ -92,3 +97,18 @@ def test_a_wrong_label_is_refused_by_its_line(tmp_path: Path, text: str, message
 def test_a_missing_labels_file_is_the_callers_mistake(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         read_labels(tmp_path / "none.csv", tmp_path, {"a"})
+
+
+def test_photos_that_training_has_seen_are_counted_by_their_bytes(home: Home) -> None:
+    photos = home.root / "photos"
+    photos.mkdir(parents=True)
+    asked = [LabelledPhoto(number + 2, f"{number}.jpg", "p") for number in range(3)]
+    for one in asked:
+        (photos / one.path).write_bytes(one.path.encode())
+    lake = Lake(home.lake_uri)
+    row = {"path": "of-another-name.jpg", "sha256": hashlib.sha256(b"1.jpg").hexdigest()}
+    table = pa.Table.from_pylist([{name: row.get(name) for name in SCHEMAS[Table.PHOTOS].names}], schema=SCHEMAS[Table.PHOTOS])
+    version = lake.commit(lake.manifest(), lake.write(Table.PHOTOS, table), {}).version
+    assert seen_in_training(home, lake.uri, version, photos, asked) == 1
+    assert seen_in_training(home, lake.uri, version, photos, asked[:1]) == 0
+    assert seen_in_training(home, str(home.root / "gone"), version, photos, asked) is None
