@@ -143,6 +143,7 @@ class TrainConfig(Frozen):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     num_workers: Annotated[int, Field(ge=1)] = 1
     use_gpu: bool = False
+    """Places each worker where a GPU is; its steps run on the CPU there all the same."""
     max_failures: Annotated[int, Field(ge=0)] = 2
     single_task_controls: bool = True
     validation_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1

@@ -12,7 +12,7 @@ from pathlib import Path
 import ray
 import ray.data
 import ray.train
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Empty, Queue
 
 from guidelens.config import Config
@@ -57,6 +57,7 @@ def fit_guide(examples: Examples, catalogue: Catalogue, config: Config, jobs: Se
         train_loop_config={"task": task},
         datasets={DATASET: ray.data.from_arrow(examples.table())},
         dataset_config=ray.train.DataConfig(datasets_to_split=[]),
+        torch_config=TorchConfig(backend="gloo"),  # a worker's tensors are on its CPU, whatever else its node has
         scaling_config=ray.train.ScalingConfig(num_workers=config.train.num_workers, use_gpu=config.train.use_gpu),
         run_config=ray.train.RunConfig(
             name=STORAGE,
