@@ -6,7 +6,6 @@ import secrets
 import shutil
 import signal
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,8 +55,6 @@ def ray_session() -> Iterator[None]:
     """Ray is up inside. Nested sessions share the outer one; SIGTERM unwinds like Ctrl-C, so that nothing stays behind."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    # Ray Data warns of its own defaults; MLflow, once imported, lets such warnings through.
-    warnings.filterwarnings("ignore", r"`use_(push_based_shuffle|polars|arrow_tensor_v2)` is deprecated", DeprecationWarning)
     import ray
 
     refuse_foreign_code()

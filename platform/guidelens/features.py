@@ -8,6 +8,7 @@ import importlib
 import io
 import string
 import threading
+import warnings
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -300,13 +301,17 @@ def _open_store(home: Home, config: FeatureConfig) -> Any:
 
 
 def _import_feast() -> Any:
-    """feast, without the run-time type checks of its own arguments: decorating them takes two thirds of its import."""
+    """feast, without the run-time type checks of its own arguments: decorating them takes two thirds of its import.
+
+    What it imports turns every DeprecationWarning on for the whole process; the filters are put back.
+    """
     import typeguard
 
     decorate = typeguard.typechecked
     typeguard.typechecked = lambda target: target  # type: ignore[assignment]
     try:
-        return importlib.import_module("feast")
+        with warnings.catch_warnings():
+            return importlib.import_module("feast")
     finally:
         typeguard.typechecked = decorate
 

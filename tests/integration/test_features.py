@@ -4,6 +4,7 @@ import random
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -285,3 +286,8 @@ def test_reading_before_anything_was_materialized_names_the_remedy(home: Home) -
             ask()
     assert features.forget("anybody") == 0
     assert not Path(home.root).exists()
+
+
+def test_opening_a_store_turns_no_warnings_on() -> None:
+    code = "import warnings; from guidelens import features; before = list(warnings.filters); features._import_feast(); assert warnings.filters == before"
+    subprocess.run([sys.executable, "-c", code], check=True)
