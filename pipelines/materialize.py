@@ -1,6 +1,8 @@
 """`guidelens materialize`: point-in-time features of the lake into Feast's tables and its online store."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 import click
 import polars as pl
@@ -8,12 +10,15 @@ import polars as pl
 from guidelens.config import Config, Home
 from guidelens.data.lake import Lake, Manifest
 from guidelens.data.product_features import PHOTO_COLUMNS, product_rows
-from guidelens.data.shopper_features import known_ts, shopper_rows
+from guidelens.data.shopper_features import declined, known_ts, shopper_rows
 from guidelens.data.visits import visits
 from guidelens.errors import InputError, NotFoundError
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.tables import Table
 from pipelines.entry import config_options, emit, home_option, progress, run_command
+
+if TYPE_CHECKING:
+    from guidelens.features import OnlineReader
 
 _EVENT_COLUMNS = (
     *("event_id", "event_ts", "created_ts", "shopper_key", "is_anonymous", "session_id", "type", "product_id"),
@@ -58,7 +63,8 @@ def run(home: Home, config: Config, lake: str | None = None, as_of: datetime | N
     snapshot = opened.manifest(manifest)
     opened.require(snapshot, Table.PRODUCTS)
     products = opened.read(Table.PRODUCTS, manifest=snapshot)
-    events, shoppers = _log(opened, snapshot)
+    forgotten = opened.read(Table.TOMBSTONES, ["shopper_key"], manifest=snapshot)["shopper_key"]
+    events, shoppers = _log(opened, snapshot, forgotten)
     until = as_of or _newest(events, shoppers, products)
     known_by = until + timedelta(microseconds=1)  # rows are stamped a microsecond after what they count
     progress(f"materialize: {len(events):,} events and {len(shoppers):,} shoppers known by {until.isoformat()}")
@@ -68,7 +74,9 @@ def run(home: Home, config: Config, lake: str | None = None, as_of: datetime | N
     progress(f"materialize: {len(rows):,} shopper rows and {len(products):,} products into Feast")
     mark = home.feast / _MARK
     mark.unlink(missing_ok=True)
-    report = Features(home, config.features).materialize(rows, product_rows(products, photos), known_by)
+    features = Features(home, config.features)
+    report = features.materialize(rows, product_rows(products, photos), known_by)
+    _take_offline(features.online(), [*forgotten, *declined(shoppers)])
     mark.write_text(Materialized(lake=opened.uri, manifest=snapshot.version, snapshot_sha256=snapshot.snapshot_sha256).model_dump_json())
     progress(f"materialize: {report.online['shopper_packed']:,} shoppers and {report.online['product_content']:,} products are online")
     return MaterializeResult(
@@ -103,10 +111,15 @@ def require_features_of(home: Home, lake: Lake, snapshot: Manifest) -> None:
         )
 
 
-def _log(lake: Lake, manifest: Manifest) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _take_offline(online: "OnlineReader", shopper_keys: Sequence[str]) -> None:
+    """Loading adds and replaces rows only: those of shoppers who declined or asked to be forgotten since the last time must be removed."""
+    for key in shopper_keys:
+        online.forget(key)
+
+
+def _log(lake: Lake, manifest: Manifest, forgotten: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Events and shoppers, without those who asked to be forgotten."""
-    forgotten = lake.read(Table.TOMBSTONES, ["shopper_key"], manifest=manifest)["shopper_key"].implode()
-    kept = ~pl.col("shopper_key").is_in(forgotten)
+    kept = ~pl.col("shopper_key").is_in(forgotten.implode())
     return lake.read(Table.EVENTS, _EVENT_COLUMNS, manifest=manifest).filter(kept), lake.read(Table.SHOPPERS, manifest=manifest).filter(kept)
 
 

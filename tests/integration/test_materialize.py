@@ -75,6 +75,19 @@ def test_forgotten_and_declining_shoppers_get_no_features(home: Home) -> None:
     assert [online.shopper(key) is None for key in ("kept", "forgotten", "declined")] == [False, True, True]
 
 
+def test_a_shopper_who_declines_later_is_taken_offline(home: Home) -> None:
+    fill(home, products=PRODUCTS, events=[event(k, "click", f"s{k}", shopper, product_id="p1") for k, shopper in enumerate(["kept", "leaves", "declines"])])
+    materialize.run(home, tiny())
+    online = Features(home, FeatureConfig()).online()
+    assert all(online.shopper(key) for key in ("kept", "leaves", "declines"))
+    lake = Lake(home.lake_uri)
+    said = {Table.SHOPPERS: [{"shopper_key": "declines", "consent": False}], Table.TOMBSTONES: [{"shopper_key": "leaves", "asked_ts": at(10)}]}
+    written = [file for table, rows in said.items() for file in lake.write(table, frame(rows, table).to_arrow())]
+    lake.commit(lake.manifest(), [*lake.manifest().files, *written], {})
+    materialize.run(home, tiny())
+    assert [online.shopper(key) is None for key in ("kept", "leaves", "declines")] == [False, True, True]
+
+
 def test_twice_gives_the_same_tables(home: Home) -> None:
     fill(home, products=PRODUCTS, events=[event(k, "click", f"s{k % 7}", "ab"[k % 2], product_id="p1") for k in range(30)])
     tables = []

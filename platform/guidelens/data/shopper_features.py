@@ -56,9 +56,9 @@ def shopper_rows(visits: pl.DataFrame, events: pl.DataFrame, shoppers: pl.DataFr
         window and AR sums (float32), recent_* lists (newest first, at most NUM_RECENT) and `packed` (the same numbers in
         PACKED_DTYPE's bytes). Sorted by (shopper_key, event_timestamp), which is unique.
     """
-    declined = shoppers.filter(~pl.col("consent").fill_null(True))["shopper_key"]
-    events = of_the_session(events).filter(~pl.col("shopper_key").is_in(declined.implode()))
-    shoppers = shoppers.filter(pl.col("consent").fill_null(True))
+    refusing = declined(shoppers).implode()
+    events = of_the_session(events).filter(~pl.col("shopper_key").is_in(refusing))
+    shoppers = shoppers.filter(~pl.col("shopper_key").is_in(refusing))
     sessions = _sessions(events)
     rows = _moments(sessions, shoppers)
     sums = _window_sums(rows, events, sessions)
@@ -71,6 +71,11 @@ def shopper_rows(visits: pl.DataFrame, events: pl.DataFrame, shoppers: pl.DataFr
     _pack_profiles(packed, profiles)
     recent = _pack_recent(packed, rows, visits, sessions)
     return pl.concat([profiles, sums, recent, _bytes_column(packed)], how="horizontal")
+
+
+def declined(shoppers: pl.DataFrame) -> pl.Series:
+    """The shopper_key of those who refused consent; where it is not said, nobody did."""
+    return shoppers.filter(~pl.col("consent").fill_null(True))["shopper_key"]
 
 
 def known_ts() -> pl.Expr:
