@@ -81,6 +81,16 @@ def test_quarantined_originals_that_name_the_shopper_are_emptied(lake: Lake, raw
     assert left == (raw if is_kept else None)
 
 
+def test_an_id_in_json_escapes_is_found_too(lake: Lake) -> None:
+    base = lake.manifest()
+    record = {"record_sha256": "1", "kind": "events", "source": "f", "offset": 0, "rule": "json.invalid", "message": "no"}
+    raws = [rb'{"user": "\u5f20\u4e09"', rb'{"user": "\u5F20\u4E09"', "张三".encode(), rb'{"user": "\u5f20"']
+    found = [record | {"record_sha256": str(number), "raw": raw} for number, raw in enumerate(raws)]
+    lake.commit(base, [*base.files, *lake.write(Table.QUARANTINE, rows(Table.QUARANTINE, *found))], {})
+    assert forget_in_lake(lake, "张三", GONE, NOW)[Table.QUARANTINE] == 3
+    assert lake.read(Table.QUARANTINE)["raw"].drop_nulls().to_list() == raws[3:]
+
+
 def test_forgetting_goes_on_when_another_writer_commits_meanwhile(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     real_commit, raced = Lake.commit, []
 

@@ -86,6 +86,14 @@ def test_ids_are_scrubbed_from_originals_even_where_they_do_not_parse(raw: bytes
     assert b"hmac:" in scrubbed
 
 
+@pytest.mark.parametrize("shopper_id", ["张三", 'a"b\\c', "null", "tab\there"])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_a_scrubbed_id_is_the_pseudonym_of_what_its_json_means(shopper_id: str, ascii_only: bool) -> None:
+    pseudonyms = Pseudonymizer(b"k" * 32)
+    scrubbed = json.loads(pseudonyms.scrub(json.dumps({"shopper_id": shopper_id}, ensure_ascii=ascii_only).encode()))
+    assert scrubbed == {"shopper_id": "hmac:" + pseudonyms.key(shopper_id)}
+
+
 def test_scrubbing_leaves_the_rest_of_the_original_as_it_was() -> None:
     raw = {"type": "nonsense", "shopper_id": None, "anonymous_id": 17, "note": 'wörds \\ and "quotes"'}
     scrubbed = json.loads(Pseudonymizer(b"k" * 32).scrub(json.dumps(raw).encode()))

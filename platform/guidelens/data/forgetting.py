@@ -4,6 +4,7 @@ After it, no live or older version of the lake holds a row of the shopper. A rea
 file gone and must open it again. Knows nothing of the inbox or the feature store.
 """
 
+import json
 import random
 import re
 import time
@@ -82,9 +83,11 @@ def _cleaned_file(lake: Lake, file: DataFile, shopper_id: str, keys: frozenset[s
 
 
 def _mentions(shopper_id: str, keys: frozenset[str]) -> re.Pattern[bytes]:
-    """Finds a pseudonym, or the id as a whole word."""
+    """Finds a pseudonym, or the id as a whole word, plain or in JSON's escapes."""
+    plain, escaped = shopper_id.strip(), json.dumps(shopper_id.strip())[1:-1]
+    spelled = re.escape(plain.encode()) + rb"|(?i:" + re.escape(escaped.encode()) + b")"
     names = [re.escape(key.encode()) for key in sorted(keys)]
-    return re.compile(rb"(?<![\w-])" + re.escape(shopper_id.strip().encode()) + rb"(?![\w-])|" + b"|".join(names))
+    return re.compile(rb"(?<![\w-])(?:" + spelled + rb")(?![\w-])|" + b"|".join(names))
 
 
 def _hits(rows: pl.DataFrame, holds: re.Pattern[bytes]) -> list[bool]:

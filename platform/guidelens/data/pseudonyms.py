@@ -5,6 +5,7 @@ Knows nothing of files that hold events; `inbox.py` and ingest store what this m
 
 import hashlib
 import hmac
+import json
 import os
 import re
 import secrets
@@ -85,12 +86,22 @@ class Pseudonymizer:
         """Raw bytes with the values of `"shopper_id"` and `"anonymous_id"` replaced by keys, also where they are no valid JSON."""
 
         def replace(found: re.Match[bytes]) -> bytes:
-            text = (found[2] if found[2] is not None else found[3]).decode("utf-8", "replace")
-            if text == "null":
+            text = _unescaped(found[2]) if found[2] is not None else found[3].decode("utf-8", "replace")
+            if found[2] is None and text == "null":
                 return found[0]
             return b'"' + found[1] + b'": "hmac:' + self.key(text, anonymous=found[1] == b"anonymous_id").encode() + b'"'
 
         return _ID_IN_TEXT.sub(replace, raw)
+
+
+def _unescaped(inside: bytes) -> str:
+    """What a JSON string's characters between its quotes mean; where they mean nothing, the characters themselves."""
+    text = inside.decode("utf-8", "replace")
+    try:
+        meant: str = json.loads(f'"{text}"', strict=False)
+    except json.JSONDecodeError:
+        return text
+    return meant
 
 
 def _make_key(path: Path) -> None:
