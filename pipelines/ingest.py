@@ -19,6 +19,7 @@ from pipelines.entry import config_options, emit, home_option, progress, run_com
 if TYPE_CHECKING:
     from guidelens.data.intake import Intake, StagedKind
 
+_SHOWN_RULES = 5
 _RECORD_KINDS = (Kind.CATALOGUE, Kind.SHOPPERS, Kind.REVIEWS, Kind.EVENTS)
 
 
@@ -128,6 +129,9 @@ class _Ingest:
         totals = {kind: report.total for kind, report in done.reports.items()}
         for kind, total in totals.items():
             progress(f"{kind}: {total.read} read, {total.accepted} accepted, {total.quarantined} quarantined, {total.duplicate} duplicate")
+            if total.quarantined:
+                rules = ", ".join(f"{rule} {number}" for rule, number in list(done.reports[kind].rules.items())[:_SHOWN_RULES])
+                progress(f"{kind}: refused for {rules}; `guidelens quarantine show --kind {kind}` has reasons and originals")
         return IngestResult(
             lake=self.lake.uri,
             manifest=done.manifest.version,

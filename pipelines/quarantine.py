@@ -12,7 +12,7 @@ from pipelines.entry import emit, home_option, progress, run_command
 if TYPE_CHECKING:
     import polars as pl
 
-_PRINTED_BYTES = 300
+_PRINTED_CHARACTERS = 300
 
 
 class QuarantineGroup(Frozen):
@@ -104,8 +104,13 @@ def list_groups(home: Home, kind: str | None, rule: str | None, source: str | No
 def show(home: Home, kind: str | None, rule: str | None, source: str | None, lake: str | None, limit: int) -> None:
     found = run_show(home, lake, kind, rule, source, limit)
     for record in found.records:
-        progress(f"{record.source} at {record.offset}: {record.rule}\n  {record.message}\n  {(record.raw or '')[:_PRINTED_BYTES]}")
+        progress(f"{_printable(record.source)} at {record.offset}: {record.rule}\n  {_printable(record.message)}\n  {_printable(record.raw or '')}")
     emit(found)
+
+
+def _printable(text: str) -> str:
+    """The beginning, with what a terminal would obey rather than show as escapes: originals are whatever anyone sent."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text[:_PRINTED_CHARACTERS])
 
 
 if __name__ == "__main__":

@@ -141,7 +141,9 @@ def test_the_number_of_workers_changes_no_byte(home: Home, shop: IngestSources, 
     assert lake_of(home).manifest().snapshot_sha256 == lake_of(ingested[0]).manifest().snapshot_sha256
 
 
-def test_bad_records_are_quarantined_with_reason_and_original_and_counted_by_file(home: Home, tmp_path: Path, shop: IngestSources) -> None:
+def test_bad_records_are_quarantined_with_reason_and_original_and_counted_by_file(
+    home: Home, tmp_path: Path, shop: IngestSources, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "photos"
     (folder / "broken.jpg").write_bytes(b"\xff\xd8 this is no photo")
     (folder / "cut.jpg").write_bytes(photo(9, 256)[:9000])
@@ -154,6 +156,7 @@ def test_bad_records_are_quarantined_with_reason_and_original_and_counted_by_fil
     events.write_bytes(gzip.compress(json.dumps(event(0)).encode() + b"\n" + json.dumps(event(7, type="?")).encode()))
     result = ingest.run(home, CONFIG, shop.model_copy(update={"catalogue": bad, "events": (*shop.events, str(events))}))
     assert counts(result, Kind.CATALOGUE) == (5, 3, 2, 0)
+    assert "catalogue: refused for json.invalid 1, product_id.string_too_short 1; `guidelens quarantine show --kind catalogue`" in capsys.readouterr().err
     assert counts(result, Kind.PHOTOS) == (9, 4, 5, 0)
     assert counts(result, Kind.EVENTS) == (8, 6, 1, 1)
     lake = lake_of(home)

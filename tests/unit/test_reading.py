@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from guidelens.config import S3Options
 from guidelens.data.reading import MAX_RECORD_BYTES, RawRecord, read_chunk
-from guidelens.data.sources import Kind, chunks_of, record_files
+from guidelens.data.sources import IngestSources, Kind, chunks_of, record_files
 from guidelens.errors import InputError
 
 S3 = S3Options()
@@ -118,3 +118,11 @@ def test_a_folder_is_read_in_the_order_of_names_and_hidden_files_are_passed_over
 def test_a_lone_carriage_return_does_not_end_a_line(tmp_path: Path) -> None:
     (tmp_path / "e.jsonl").write_bytes(io.BytesIO(b'{"a":\r1}\r\n{"b":2}').getvalue())
     assert [record.raw for record in records(tmp_path)] == [b'{"a":\r1}', b'{"b":2}']
+
+
+def test_sources_are_absolute_wherever_they_were_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sources = IngestSources(catalogue="c.csv", photos="./p", events=("sub/e", "s3://b/e"), reviews="s3://b/r.csv")
+    assert (sources.catalogue, sources.photos, sources.reviews) == (f"{tmp_path}/c.csv", f"{tmp_path}/p", "s3://b/r.csv")
+    assert sources.events == (f"{tmp_path}/sub/e", "s3://b/e")
+    assert sources.shoppers is None

@@ -111,6 +111,11 @@ def test_csv_cells_make_the_same_product_as_json() -> None:
     assert one["rule"] is None and one["row_sha256"] == other["row_sha256"]
 
 
+def test_images_are_called_as_the_folder_calls_them() -> None:
+    one, other = check(Kind.CATALOGUE, PRODUCT | {"images": "./a.jpg;b/c.jpg"}, line(PRODUCT, images=["./a.jpg", "b/c.jpg"]))
+    assert one["images"] == other["images"] == ["a.jpg", "b/c.jpg"]
+
+
 def test_attributes_that_are_no_json_are_refused() -> None:
     (row,) = check(Kind.CATALOGUE, PRODUCT | {"attributes": "red, oak"})
     assert row["rule"] == "attributes.dict_type"

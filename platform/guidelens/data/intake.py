@@ -42,8 +42,11 @@ class StagedKind(NamedTuple):
 
 
 class KindReport(Frozen):
+    """rules: how many records broke each, the commonest first."""
+
     total: FileCounts
     files: dict[str, FileCounts]
+    rules: dict[str, int]
 
 
 class Intake(NamedTuple):
@@ -117,7 +120,8 @@ class _Change:
         self._accepted[kind] = settled.accepted
         self._quarantined.append(quarantine_rows(kind, settled.refused, brought.uris))
         files = {uri: settled.counts.get(index, FileCounts()) for index, uri in enumerate(brought.uris)}
-        self.reports[kind] = KindReport(total=sum(files.values(), FileCounts()), files=files)
+        rules = settled.refused.group_by("rule").len().sort("len", "rule", descending=[True, False])
+        self.reports[kind] = KindReport(total=sum(files.values(), FileCounts()), files=files, rules=dict(rules.iter_rows()))
 
     def _settled(self, kind: Kind, brought: StagedKind) -> Settled:
         if kind is Kind.EVENTS:

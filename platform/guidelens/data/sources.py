@@ -1,12 +1,13 @@
 """What an ingest is given, and its cutting into chunks that workers read apart. Reads listings, never contents."""
 
 from enum import StrEnum
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+from pydantic import field_validator
 
 from guidelens.config import S3Options
 from guidelens.errors import InputError, StorageError
@@ -38,7 +39,7 @@ _ALLOWED: dict[Kind, frozenset[Format]] = {
 
 
 class IngestSources(Frozen):
-    """Local paths or s3:// URIs. `photo_list`: a CSV `path,product_id` that says which photos of the folder to take and what
+    """Local paths, made absolute (a record's place must not depend on who reads it where), or s3:// URIs. `photo_list`: a CSV `path,product_id` that says which photos of the folder to take and what
     they show (no product: unlabelled), in place of its photos.csv."""
 
     catalogue: str | None = None
@@ -47,6 +48,16 @@ class IngestSources(Frozen):
     events: tuple[str, ...] = ()
     shoppers: str | None = None
     reviews: str | None = None
+
+    @field_validator("catalogue", "photos", "photo_list", "shoppers", "reviews")
+    @classmethod
+    def _absolute(cls, uri: str | None) -> str | None:
+        return uri if uri is None or "://" in uri else str(Path(uri).absolute())
+
+    @field_validator("events")
+    @classmethod
+    def _all_absolute(cls, uris: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(uri if "://" in uri else str(Path(uri).absolute()) for uri in uris)
 
     @property
     def names_something(self) -> bool:

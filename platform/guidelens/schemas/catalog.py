@@ -47,6 +47,11 @@ class Product(Record):
             return tuple(part.strip() for part in value.split(";") if part.strip())
         return value
 
+    @field_validator("images")
+    @classmethod
+    def _as_photos_are_called(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(path.removeprefix("./") for path in value)
+
 
 class Shopper(Record):
     """What a shop knows of a shopper; everything but the id may be missing."""
