@@ -131,6 +131,12 @@ def test_titles_from_a_catalogue_are_escaped(tmp_path: Path) -> None:
     assert "<script" not in page
 
 
+@pytest.mark.parametrize("name", ["水果/苹果", r"under $5/over $10^{", r"a$\frac$b"])
+def test_any_category_is_drawn_as_it_is_spelled_and_warns_of_nothing(tmp_path: Path, name: str) -> None:
+    recognition = RecognitionReport(top1=0.0, top5=0.0, photos=1, protocol="p", labels=(name, "b"), matrix=((0, 1), (0, 0)))
+    assert name in write_report(Report(source="shop", seed=0, recognition=recognition), tmp_path).with_suffix(".html").read_text()
+
+
 def test_a_section_that_is_set_is_no_longer_absent() -> None:
     report = Report(source="shop", seed=0, absent={"serving": "not served", "plan": "no events"})
     with_serving = report.with_sections(serving=ServingReport(requests=1, failed=0, p50_ms=1, p99_ms=1))

@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ OURS, OTHER, LOW, HIGH = "#3b82c4", "#8a929c", "#c98a3a", "#4f9d69"
 SERIES = (OURS, LOW, HIGH, "#9a6fc4", "#c65b5b", OTHER)
 _STYLE = {
     "svg.fonttype": "none",
+    "text.parse_math": False,
     "font.size": 9.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -45,7 +47,9 @@ def _svg(name: str, draw: Callable[[Any], None], size: tuple[float, float]) -> s
         FigureCanvasSVG(figure)
         draw(figure)
         sink = io.StringIO()
-        figure.savefig(sink, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # text stays text: the reader's browser has the fonts
+            figure.savefig(sink, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = sink.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = text.replace(_INK, "currentColor").replace(_LINE, "var(--line)")
