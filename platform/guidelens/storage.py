@@ -118,14 +118,17 @@ class S3Store:
 
             secret = self.options.secret_key
             access = self.options.access_key
-            self._client = boto3.client(
-                "s3",
-                endpoint_url=self.options.endpoint_url,
-                region_name=self.options.region,
-                aws_access_key_id=access.get_secret_value() if access else None,
-                aws_secret_access_key=secret.get_secret_value() if secret else None,
-                config=BotoConfig(retries={"max_attempts": 6, "mode": "standard"}, connect_timeout=5, read_timeout=60),
-            )
+            try:
+                self._client = boto3.client(
+                    "s3",
+                    endpoint_url=self.options.endpoint_url,
+                    region_name=self.options.region,
+                    aws_access_key_id=access.get_secret_value() if access else None,
+                    aws_secret_access_key=secret.get_secret_value() if secret else None,
+                    config=BotoConfig(retries={"max_attempts": 6, "mode": "standard"}, connect_timeout=5, read_timeout=60),
+                )
+            except ValueError as error:
+                raise InputError(f"the S3 endpoint (AWS_ENDPOINT_URL) must be a URL such as http://HOST:PORT, got {self.options.endpoint_url}") from error
         return self._client
 
     def _key(self, key: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from guidelens.config import FeatureConfig, Home
+from guidelens.config import FeatureConfig, Home, S3Options
 from pipelines import doctor, doctor_machine, doctor_stores
 
 WELL = ["python", "packages", "code", "cores", "gpus", "home", "lake", "mlflow", "online store"]
@@ -115,3 +115,17 @@ def test_a_lake_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     found = doctor_stores.lake(Home(root=tmp_path), str(tmp_path / "lake"))
     assert found.kind == "problem"
     assert "schema 99" in found.state
+
+
+def test_a_lake_with_a_damaged_manifest_is_named(tmp_path: Path) -> None:
+    (tmp_path / "lake/_manifests").mkdir(parents=True)
+    (tmp_path / "lake/_manifests/000000000001.json").write_text('{"version": 1,')
+    found = doctor_stores.lake(Home(root=tmp_path), str(tmp_path / "lake"))
+    assert found.kind == "problem"
+    assert "000000000001.json is damaged" in found.state
+
+
+def test_an_s3_endpoint_that_is_no_url_is_named(tmp_path: Path) -> None:
+    found = doctor_stores.lake(Home(root=tmp_path, s3=S3Options(endpoint_url="minio")), "s3://bucket/lake")
+    assert found.kind == "problem"
+    assert "AWS_ENDPOINT_URL" in found.state and "minio" in found.state

@@ -12,9 +12,10 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from guidelens.config import S3Options
-from guidelens.errors import AlreadyExistsError, CommitConflictError, ContractError, NotFoundError
+from guidelens.errors import AlreadyExistsError, CommitConflictError, ContractError, NotFoundError, StorageError
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.tables import LAKE_SCHEMA_VERSION, PARTITIONED_BY_DATE, SCHEMAS, Table
 from guidelens.storage import open_store
@@ -66,6 +67,7 @@ class Lake:
         Raises:
             NotFoundError: there is no such version.
             ContractError: it was written by a newer GuideLens.
+            StorageError: it is damaged.
         """
         if version is None:
             newest = max(self.store.keys(_MANIFESTS), default=None)
@@ -74,7 +76,7 @@ class Lake:
             key = newest
         else:
             key = _manifest_key(version)
-        found = Manifest.model_validate_json(self.store.read_bytes(key))
+        found = self._manifest_at(key)
         if found.schema_version > LAKE_SCHEMA_VERSION:
             raise ContractError(f"lake {self.uri} has schema {found.schema_version}; this GuideLens reads up to {LAKE_SCHEMA_VERSION}: upgrade it")
         return found
@@ -82,7 +84,13 @@ class Lake:
     def manifests(self) -> Iterator[Manifest]:
         """Every version, oldest first."""
         for key in self.store.keys(_MANIFESTS):
-            yield Manifest.model_validate_json(self.store.read_bytes(key))
+            yield self._manifest_at(key)
+
+    def _manifest_at(self, key: str) -> Manifest:
+        try:
+            return Manifest.model_validate_json(self.store.read_bytes(key))
+        except ValidationError as error:
+            raise StorageError(f"lake {self.uri}: {key} is damaged; restore it from a backup, or remove it to go back to the version before it") from error
 
     def replace_history(self, manifest: Manifest, files: Sequence[DataFile]) -> None:
         """Makes an older version name other files: only for data that must no longer exist. Never for the newest version."""
