@@ -115,7 +115,7 @@ class FitParts:
             sub_seed(self.config.seed, "recognizer"),
         )
         fitted.save(self.fit_dir)
-        progress(f"train: recognizer of {len(np.unique(rows[rows >= 0]))} products from {len(photos):,} photos")
+        progress(f"train: recognizer of {len(np.unique(rows[rows >= 0]))} products from {np.count_nonzero(rows >= 0):,} labelled photos")
         return TRAINED
 
     def _guide(self, items: pl.DataFrame) -> GuideDone:
