@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field, field_validator
+from pydantic import Field, field_validator
 
-from guidelens.schemas.base import Record
+from guidelens.schemas.base import Moment, Record
 
 ProductId = Annotated[str, Field(min_length=1, max_length=128)]
 ShopperId = Annotated[str, Field(min_length=1, max_length=128)]
@@ -64,7 +64,7 @@ class Shopper(Record):
     body: str | None = None
     skin_tone: str | None = None
     channel: str | None = None
-    created_ts: AwareDatetime | None = None
+    created_ts: Moment | None = None
     consent: bool | None = None
 
 
@@ -74,7 +74,7 @@ class Review(Record):
     review_id: Annotated[str, Field(min_length=1, max_length=128)]
     product_id: ProductId
     shopper_id: ShopperId | None = None
-    ts: AwareDatetime
+    ts: Moment
     rating: Annotated[float, Field(ge=1, le=5)]
     text: Annotated[str, Field(max_length=20_000)] = ""
     locale: str | None = None

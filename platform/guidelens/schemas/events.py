@@ -4,9 +4,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import Field, model_validator
 
-from guidelens.schemas.base import Record
+from guidelens.schemas.base import Moment, Record
 from guidelens.schemas.catalog import ProductId, ShopperId
 from guidelens.schemas.steps import MAX_STEPS, GuideStep, Outcome
 
@@ -75,8 +75,8 @@ class Event(Record):
     """
 
     event_id: Id
-    event_ts: AwareDatetime
-    created_ts: AwareDatetime | None = None
+    event_ts: Moment
+    created_ts: Moment | None = None
     shopper_id: ShopperId | None = None
     anonymous_id: ShopperId | None = None
     session_id: Id
