@@ -234,7 +234,7 @@ def test_forgetting_removes_the_shopper_from_every_version_and_keeps_later_event
     others = lake_of(home).read(Table.EVENTS, manifest=lake_of(home).manifest(1)).filter(pl.col("shopper_key") != key)
 
     removed = forget.run(home, CONFIG, "shopper-1").removed
-    assert removed == {"events": 3, "shoppers": 1, "reviews": 1, "quarantine": 1, "inbox": 1, "features": 0}
+    assert removed == {"events": 3, "shoppers": 1, "reviews": 1, "quarantine": 1, "queries": 0, "inbox": 1, "features": 0, "examples": 0}
     assert mentions(home, key) == mentions(home, "shopper-1") == []
     lake = lake_of(home)
     assert lake.read(Table.EVENTS, manifest=lake.manifest(1)).equals(others)

@@ -48,6 +48,18 @@ def test_live_and_older_versions_lose_the_shopper_and_keep_the_others(lake: Lake
     assert keys_on_disk(lake) == {"stays"}
 
 
+def test_texts_that_only_the_shopper_searched_for_are_removed_from_every_version(lake: Lake) -> None:
+    asked = [event("g", *GONE) | {"query": "my own words"}, event("h", *GONE) | {"query": "red shoes"}, event("i", "stays") | {"query": "red shoes"}]
+    base = lake.manifest()
+    texts = [{"query": text, "text_encoder": "t"} for text in ("my own words", "red shoes")]
+    files = [*lake.write(Table.EVENTS, rows(Table.EVENTS, *asked)), *lake.write(Table.QUERIES, rows(Table.QUERIES, *texts))]
+    before = lake.commit(base, [*base.files, *files], {})
+    assert forget_in_lake(lake, "raw", GONE, NOW)[Table.QUERIES] == 1
+    assert lake.read(Table.QUERIES)["query"].to_list() == ["red shoes"]
+    assert lake.read(Table.QUERIES, manifest=lake.manifest(before.version))["query"].to_list() == ["red shoes"]
+    assert len(list(lake.store.keys("queries/"))) == 1
+
+
 def test_a_tombstone_is_written_once(lake: Lake) -> None:
     forget_in_lake(lake, "raw", GONE, NOW)
     version = lake.manifest().version

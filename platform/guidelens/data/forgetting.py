@@ -61,7 +61,7 @@ def _cleaned(
 ) -> tuple[list[DataFile], dict[Table, int]]:
     """All files but the tombstones, without the shopper. `cleaned` notes what became of each file key that changed."""
     kept: list[DataFile] = []
-    removed = dict.fromkeys((*_PERSONAL, Table.QUARANTINE), 0)
+    removed = dict.fromkeys((*_PERSONAL, Table.QUARANTINE, Table.QUERIES), 0)
     for file in files:
         if file.table is Table.TOMBSTONES:
             continue
@@ -70,7 +70,20 @@ def _cleaned(
             cleaned[file.key] = after
             removed[file.table] += number
         kept += after
-    return kept, removed
+    return (_without_orphans(lake, kept, cleaned, removed) if removed[Table.EVENTS] else kept), removed
+
+
+def _without_orphans(lake: Lake, files: list[DataFile], cleaned: dict[str, list[DataFile]], removed: dict[Table, int]) -> list[DataFile]:
+    """The files without the texts of searches that nobody else made. Older versions hold no events that the newest one lacks."""
+    used = pl.concat([pl.Series("query", [], dtype=pl.String), *(lake.read_file(file)["query"] for file in files if file.table is Table.EVENTS)])
+    kept: list[DataFile] = []
+    for file in files:
+        after, number = delete(lake, [file], ~pl.col("query").is_in(used.unique().implode())) if file.table is Table.QUERIES else ([file], 0)
+        if number:
+            cleaned[file.key] = after
+            removed[Table.QUERIES] += number
+        kept += after
+    return kept
 
 
 def _cleaned_file(lake: Lake, file: DataFile, shopper_id: str, keys: frozenset[str]) -> tuple[list[DataFile], int]:
