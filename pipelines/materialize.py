@@ -57,7 +57,7 @@ def run(home: Home, config: Config, lake: str | None = None, as_of: datetime | N
     Raises:
         NotFoundError: the lake holds no products.
     """
-    from guidelens.features import Features, FeatureSource
+    from guidelens.features import Features
 
     opened = Lake(lake or home.lake_uri, home.s3)
     snapshot = opened.manifest(manifest)
@@ -76,7 +76,6 @@ def run(home: Home, config: Config, lake: str | None = None, as_of: datetime | N
     mark.unlink(missing_ok=True)
     features = Features(home, config.features)
     report = features.materialize(rows, product_rows(products, photos), known_by)
-    features.note_source(FeatureSource(lake=opened.uri, manifest=snapshot.version))
     _take_offline(features.online(), [*forgotten, *declined(shoppers)])
     mark.write_text(Materialized(lake=opened.uri, manifest=snapshot.version, snapshot_sha256=snapshot.snapshot_sha256).model_dump_json())
     progress(f"materialize: {report.online['shopper_packed']:,} shoppers and {report.online['product_content']:,} products are online")

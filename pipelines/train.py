@@ -8,7 +8,6 @@ import click
 from guidelens.config import FEATURE_SERVICE, Config, Home
 from guidelens.data.lake import Lake, Manifest
 from guidelens.errors import InputError, NotFoundError
-from guidelens.features import Features, FeatureSource
 from guidelens.registry import Registry, flatten_params
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.tables import Table
@@ -98,14 +97,6 @@ def _begun(home: Home, registry: Registry, run_id: str) -> Begun:
     return Begun.model_validate_json(path.read_text())
 
 
-def _say_if_stale(features: FeatureSource | None, wanted: FeatureSource) -> None:
-    if features is not None and features != wanted:
-        progress(
-            f"train: WARNING: the features are of {features.lake} version {features.manifest}, the training of {wanted.lake} version {wanted.manifest}; "
-            "products and behaviour ingested in between are missing from them: run `guidelens materialize`, then train again"
-        )
-
-
 def _fit(home: Home, config: Config, lake: Lake, version: int, registry: Registry, run_id: str) -> TrainResult:
     """All parts of one run; whatever breaks it leaves the run FAILED and its checkpoints in place."""
     work = home.work / run_id
@@ -116,7 +107,6 @@ def _fit(home: Home, config: Config, lake: Lake, version: int, registry: Registr
         fit_dir = work / FIT
         shutil.rmtree(fit_dir, ignore_errors=True)
         fit_dir.mkdir()
-        _say_if_stale(Features(home, config.features).source(), FeatureSource(lake=lake.uri, manifest=version))
         with ray_session():
             done = FitParts(home, config, lake, snapshot, work, fit_dir).run()
         record = _record(home, config, lake, snapshot, run_id, done)

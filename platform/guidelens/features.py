@@ -28,7 +28,6 @@ from guidelens.schemas.packed import PACKED_DTYPE
 
 SHOPPER_TABLE = "shopper.parquet"
 PRODUCT_TABLE = "product.parquet"
-_SOURCE = "source.json"
 ENTITY_COLUMNS = ("shopper_key", "event_timestamp")
 
 _PACKED_VIEW = "shopper_packed"
@@ -42,13 +41,6 @@ class MaterializeReport(Frozen):
     feature_service: str
     rows: dict[str, int]
     online: dict[str, int]
-
-
-class FeatureSource(Frozen):
-    """The version of a lake that the feature tables were computed from."""
-
-    lake: str
-    manifest: int
 
 
 class StockAndPrice(NamedTuple):
@@ -111,15 +103,6 @@ class Features:
             rows[view.name] = len(table)
             online[view.name] = table.filter(pl.col("event_timestamp") <= end)[view.join_keys[0]].n_unique() if len(table) else 0
         return MaterializeReport(feature_service=FEATURE_SERVICE, rows=rows, online=online)
-
-    def note_source(self, source: FeatureSource) -> None:
-        """Says what the tables were computed from; call after `materialize`."""
-        (self.offline / _SOURCE).write_text(source.model_dump_json())
-
-    def source(self) -> FeatureSource | None:
-        """What the tables were computed from, None where nobody said so."""
-        path = self.offline / _SOURCE
-        return FeatureSource.model_validate_json(path.read_text()) if path.exists() else None
 
     def shopper_frame(self, entities: pl.DataFrame) -> pl.DataFrame:
         """The shopper features of service guide_v1 as known at each row's time.

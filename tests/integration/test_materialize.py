@@ -13,11 +13,11 @@ from event_frames import at, event, frame
 from guidelens.config import FeatureConfig, Home
 from guidelens.data.lake import Lake
 from guidelens.errors import NotFoundError
-from guidelens.features import Features, FeatureSource
+from guidelens.features import Features
 from guidelens.presets import tiny
 from guidelens.schemas.packed import decode
 from guidelens.schemas.tables import TEXT_DIM, Table
-from pipelines import materialize, train
+from pipelines import materialize
 
 PRODUCTS = [{"product_id": f"p{k}", "title": "t", "category": "c", "text_embedding": [0.1] * TEXT_DIM, "known_ts": at(10**8)} for k in range(3)]
 
@@ -86,17 +86,6 @@ def test_a_shopper_who_declines_later_is_taken_offline(home: Home) -> None:
     lake.commit(lake.manifest(), [*lake.manifest().files, *written], {})
     materialize.run(home, tiny())
     assert [online.shopper(key) is None for key in ("kept", "leaves", "declines")] == [False, True, True]
-
-
-def test_training_on_features_of_an_older_lake_says_so(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    fill(home, products=PRODUCTS)
-    done = materialize.run(home, tiny())
-    source = Features(home, FeatureConfig()).source()
-    assert source == FeatureSource(lake=done.lake, manifest=1)
-    train._say_if_stale(source, FeatureSource(lake=done.lake, manifest=1))
-    assert "WARNING" not in capsys.readouterr().err
-    train._say_if_stale(source, FeatureSource(lake=done.lake, manifest=2))
-    assert "version 1, the training of" in capsys.readouterr().err
 
 
 def test_twice_gives_the_same_tables(home: Home) -> None:
