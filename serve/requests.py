@@ -22,6 +22,8 @@ from serve.problems import ApiError, field_problem
 MAX_JSON_BYTES = 256 * 1024
 MAX_EVENTS_BYTES = 2 * 1024 * 1024
 BODY_SECONDS = 10.0
+MAX_EMBEDDING_VALUE = 1e4
+"""Far above what the encoder yields (its channels stay below 100), far below where float32 sums overflow."""
 _SLACK_BYTES = 16 * 1024
 
 
@@ -104,19 +106,43 @@ def _amount(size: int) -> str:
     return f"{mega:.1f} MB".replace(".0 MB", " MB") if mega >= 1 else f"{size / 2**10:.0f} KB"
 
 
+class _WholeParser(MultiPartParser):
+    """Remembers whether the closing boundary came, and keeps a part without a filename as the bytes it is: one latin-1 character a byte."""
+
+    is_whole = False
+
+    def on_headers_finished(self) -> None:
+        self._charset = "latin-1"
+        super().on_headers_finished()
+
+    def on_end(self) -> None:
+        self.is_whole = True
+
+    def close_files(self) -> None:
+        """Closes the file of a part that never ended, which the form does not hold."""
+        for file in self._files_to_close_on_error:
+            file.close()
+
+
 async def _parts(headers: Headers, body: bytes) -> tuple[bytes, bytes | None]:
     async def stream() -> AsyncIterator[bytes]:
         yield body
 
-    parser = MultiPartParser(headers, stream(), max_files=2, max_fields=4, max_part_size=MAX_FRAME_BYTES + _SLACK_BYTES)  # type: ignore[arg-type]
+    parser = _WholeParser(headers, stream(), max_files=2, max_fields=4, max_part_size=MAX_FRAME_BYTES + _SLACK_BYTES)  # type: ignore[arg-type]
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError) as error:
         raise ApiError("invalid_body", f"the multipart body cannot be read: {getattr(error, 'message', error)}") from error
     try:
+        if not parser.is_whole:
+            parser.close_files()
+            raise ApiError("invalid_body", f"the multipart body must end with its closing boundary, got {len(body)} bytes without it; send all of it")
         unknown = sorted(set(form) - {"request", "frame"})
         if unknown:
             raise ApiError("invalid_field", f"a multipart body may hold the parts request and frame, got also {', '.join(unknown)[:80]}")
+        twice = next((name for name in form if len(form.getlist(name)) > 1), None)
+        if twice is not None:
+            raise ApiError("invalid_field", f"{twice}: a multipart body may hold the part once, got it {len(form.getlist(twice))} times")
         fields = await _bytes_of(form.get("request"))
         if isinstance(form.get("frame"), str):
             raise ApiError("invalid_body", "the part frame must be sent as a file: give it a filename")
@@ -129,7 +155,7 @@ async def _parts(headers: Headers, body: bytes) -> tuple[bytes, bytes | None]:
 async def _bytes_of(part: UploadFile | str | None) -> bytes | None:
     if isinstance(part, UploadFile):
         return await part.read()
-    return None if part is None else part.encode()
+    return None if part is None else part.encode("latin-1")
 
 
 def _json(body: bytes, what: str) -> object:
@@ -162,7 +188,11 @@ def _checked(body: bytes, frame: bytes | None) -> Asked:
 def _embedding(values: tuple[float, ...] | None) -> NDArray[np.float32] | None:
     if values is None:
         return None
-    embedding = np.array(values, dtype=np.float32)
-    if embedding.shape != (IMAGE_DIM,) or not np.isfinite(embedding).all():
-        raise ApiError("invalid_field", f"image_embedding: must be {IMAGE_DIM} finite numbers, got {len(values)}")
-    return embedding
+    if len(values) != IMAGE_DIM:
+        raise ApiError("invalid_field", f"image_embedding: must be {IMAGE_DIM} numbers, got {len(values)}")
+    embedding = np.array(values)
+    wrong = np.flatnonzero(~(np.abs(embedding) <= MAX_EMBEDDING_VALUE))
+    if len(wrong):
+        where = int(wrong[0])
+        raise ApiError("invalid_field", f"image_embedding.{where}: must lie within +-{MAX_EMBEDDING_VALUE:g}, got {values[where]}")
+    return embedding.astype(np.float32)

@@ -51,7 +51,13 @@ def multipart(fields: dict[str, Any], frame: bytes) -> dict[str, Any]:
     return {"files": {"request": (None, json.dumps(fields), "application/json"), "frame": ("f.jpg", frame, "image/jpeg")}}
 
 
+def part(name: str, data: bytes, filename: str | None = None) -> bytes:
+    named = f'; filename="{filename}"' if filename else ""
+    return f'--x\r\nContent-Disposition: form-data; name="{name}"{named}\r\n\r\n'.encode() + data + b"\r\n"
+
+
 JSON = {"Content-Type": "application/json"}
+MULTIPART = {"Content-Type": "multipart/form-data; boundary=x"}
 
 
 @pytest.mark.parametrize(
@@ -71,7 +77,14 @@ JSON = {"Content-Type": "application/json"}
         ({"json": {"image_embedding": [1.0, 2.0]}}, 422, "invalid_field", "1280"),
         ({"content": b'{"text": "\\ud800"}', "headers": JSON}, 422, "invalid_field", "text"),
         ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "invalid_body", "multipart"),
-        ({"content": b"--x\r\nbroken", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}, 400, "empty_request", "at least one"),
+        ({"json": {"image_embedding": [0.0] * 1279}}, 422, "invalid_field", "got 1279"),
+        ({"content": json.dumps({"image_embedding": [0.0, float("nan")] * 640}), "headers": JSON}, 422, "invalid_field", "image_embedding.1: must lie within"),
+        ({"json": {"image_embedding": [0.0] * 1279 + [1e39]}}, 422, "invalid_field", "got 1e+39"),
+        ({"content": b"--x\r\nbroken", "headers": MULTIPART}, 400, "invalid_body", "closing boundary"),
+        ({"content": part("request", b'{"text": "x"}') + part("frame", b"\xff\xd8", "f.jpg"), "headers": MULTIPART}, 400, "invalid_body", "closing boundary"),
+        ({"content": part("request", b'{"text": "\xff"}') + b"--x--\r\n", "headers": MULTIPART}, 400, "invalid_body", "utf-8"),
+        ({"content": 2 * part("frame", b"\xff\xd8", "f.jpg") + b"--x--\r\n", "headers": MULTIPART}, 422, "invalid_field", "frame: a multipart"),
+        ({"content": 2 * part("request", b"{}") + b"--x--\r\n", "headers": MULTIPART}, 422, "invalid_field", "request: a multipart"),
         ({"content": b'{"text": "' + b"x" * 300_000 + b'"}', "headers": JSON}, 413, "body_too_large", "256 KB"),
         ({"files": {"frame": ("f", b"x", "image/jpeg"), "other": ("o", b"x", "image/jpeg")}}, 422, "invalid_field", "other"),
     ],
@@ -119,6 +132,14 @@ def test_an_answer_of_ours_that_breaks_is_an_internal_error_with_an_id(desk: Des
     reply = client.get("/v1/releases/current")
     assert (reply.status_code, reply.json()["error"]["code"]) == (500, "internal")
     assert "run_id" not in reply.json()["error"]["message"]
+
+
+def test_the_request_part_is_utf_8_whatever_charset_the_whole_claims(desk: Desk) -> None:
+    body = part("request", '{"text": "茶", "session_id": "q"}'.encode()) + b"--x--\r\n"
+    with served(desk) as client:
+        for charset in ("", "; charset=nope", "; charset=utf-16"):
+            assert client.post("/v1/guide", content=body, headers={"Content-Type": MULTIPART["Content-Type"] + charset}).status_code == 200
+    assert {each["query"] for each in stored(desk)} == {"茶"}
 
 
 def test_a_caller_s_request_id_comes_back_and_else_one_is_made(client: httpx.Client) -> None:
