@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from checks.manifests import entrypoint_problems
@@ -68,6 +69,7 @@ def head() -> Iterator[Head]:
     token.chmod(0o600)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "GUIDELENS_"))}
     environment |= {"PATH": f"{BIN}:{environment['PATH']}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
+    environment |= {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"}
     ports = {name: _free_port() for name in ("--port", "--dashboard-port", "--ray-client-server-port", "--dashboard-agent-listen-port")}
     command = ["ray", "start", "--head", "--block", "--dashboard-host", "127.0.0.1", "--num-cpus", "4", "--object-store-memory", "500000000"]
     command += ["--temp-dir", str(folder / "ray"), *(word for name, port in ports.items() for word in (name, str(port)))]
@@ -155,10 +157,12 @@ def draw_shop(folder: Path) -> tuple[Path, Path]:
     return catalogue, photos
 
 
-@pytest.mark.drill
-def test_ingest_materialize_and_train_run_as_jobs(head: Head, tmp_path: Path) -> None:
-    catalogue, photos = draw_shop(tmp_path / "shop")
-    home = Home(root=tmp_path / "home")
+@pytest.fixture(scope="module")
+def trained(head: Head, tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, str]:
+    """A home that three jobs filled, and the MLflow run of the last."""
+    folder = tmp_path_factory.mktemp("jobs")
+    catalogue, photos = draw_shop(folder / "shop")
+    home = Home(root=folder / "home")
     ingest = submit(head, f"python -m pipelines.ingest --home {home.root} --catalogue {catalogue} --photos {photos}")
     assert ingest.returncode == 0, ingest.stdout[-3000:] + ingest.stderr[-1000:]
     assert last_object(ingest.stdout)["lake"] == home.lake_uri
@@ -170,12 +174,57 @@ def test_ingest_materialize_and_train_run_as_jobs(head: Head, tmp_path: Path) ->
     assert materialize.returncode == 0, materialize.stdout[-3000:]
     train = submit(head, f"python -m pipelines.train --home {home.root} --preset {PRESET}")
     assert train.returncode == 0, train.stdout[-3000:]
-    assert last_object(train.stdout)["run"]
-    assert (home.root / "mlflow.db").exists()
+    return home, str(last_object(train.stdout)["run"])
+
+
+@pytest.mark.drill
+def test_ingest_materialize_and_train_run_as_jobs(head: Head, trained: tuple[Home, str]) -> None:
+    assert trained[1]
+    assert (trained[0].root / "mlflow.db").exists()
 
     connected = [job for job in head.jobs() if job["type"] == "SUBMISSION" and job["job_id"]]
     verbs = {shlex.split(str(job["entrypoint"]))[2] for job in connected}
     assert {"pipelines.ingest", "pipelines.train"} <= verbs, "a driver that started a Ray of its own has no job id on this head"
+
+
+def test_serve_deploy_puts_the_champion_on_the_head(head: Head, trained: tuple[Home, str], tmp_path: Path) -> None:
+    home, run_id = trained
+    released = run_on(head, "guidelens", "release", "--run", run_id, "--home", str(home.root))
+    run_on(head, "guidelens", "promote", str(last_object(released)["version"]), "--home", str(home.root), "--force", "coloured squares train no good model")
+    config = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
+    config["http_options"] |= {"host": "127.0.0.1", "port": _free_port()}
+    config["applications"][0]["args"]["home"] = str(home.root)
+    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config))
+    run_on(head, "serve", "deploy", "--address", head.address, str(tmp_path / "serve.yaml"))
+    url = f"http://127.0.0.1:{config['http_options']['port']}"
+    deadline = time.monotonic() + 120
+    while not is_up(f"{url}/readyz"):
+        assert time.monotonic() < deadline, run_on(head, "serve", "status", "--address", head.address)
+        time.sleep(0.5)
+    with urllib.request.urlopen(f"{url}/v1/releases/current", timeout=10) as reply:
+        assert json.load(reply)["run_id"] == run_id
+    assert "RUNNING" in run_on(head, "serve", "status", "--address", head.address, "--name", "guidelens")
+    run_on(head, "serve", "shutdown", "--address", head.address, "-y")
+    while is_up(f"{url}/readyz"):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def run_on(head: Head, *command: str) -> str:
+    ran = subprocess.run(command, cwd=ROOT, env=head.environment, capture_output=True, text=True, timeout=200, check=False)
+    assert ran.returncode == 0, (command, ran.stdout[-1500:], ran.stderr[-1500:])
+    return ran.stdout
+
+
+def is_up(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=15) as reply:
+            return bool(reply.status == 200)
+    except urllib.error.HTTPError as refused:
+        refused.close()
+        return False
+    except OSError:
+        return False
 
 
 def test_a_job_refuses_code_from_elsewhere(head: Head, tmp_path: Path) -> None:
