@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import io
 import logging
 import os
 import signal
@@ -15,7 +16,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 import click
@@ -51,29 +52,41 @@ def start(home: Home, release: str = "champion", host: str = "127.0.0.1", port: 
         GuideLensError: not ready within READY_S.
     """
     _refuse_taken_port(host, port)
-    with ThreadPoolExecutor(max_workers=1) as aside:
+    with ThreadPoolExecutor(max_workers=1) as aside, contextlib.ExitStack() as ending:
         version = aside.submit(_version, home, release)
         with ray_session():
-            logging.getLogger("ray.serve").setLevel(logging.WARNING)
-            from ray import serve
-
+            serve = _ray_serve()
             application = _import(GRAPH)(_arguments(home, version.result(), config))
             try:
-                _start_proxy(host, port)
-                _deploy(application)
+                _start_proxy(serve, host, port)
+                _deploy(serve, application)
                 url = f"http://{host if ':' not in host else f'[{host}]'}:{port}"
                 _wait_until_ready(url)
                 yield url
             finally:
-                with contextlib.redirect_stdout(sys.stderr):  # Ray prints what it kills; stdout is the caller's
-                    serve.shutdown()
+                ending.enter_context(contextlib.redirect_stdout(_RayNotes()))
+                serve.shutdown()
 
 
-def _ray_serve() -> Any:
-    """ray.serve, without its notes about its own progress and its own deprecations."""
+class _RayNotes(io.TextIOBase):
+    """Where Ray prints while it ends: to stderr, as stdout is the caller's; not that the controller is gone, which is how it ends."""
+
+    def __init__(self) -> None:
+        self._begun = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            if line.strip() and "Task ServeController.graceful_shutdown failed" not in line:
+                sys.stderr.write(f"{line}\n")
+        return len(text)
+
+
+def _ray_serve() -> ModuleType:
+    """ray.serve, without its notes about its own progress and its own deprecations; its import sets the level of its log."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        from ray import serve
+        serve = importlib.import_module("ray.serve")
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     return serve
 
@@ -107,8 +120,7 @@ def _import(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _start_proxy(host: str, port: int) -> None:
-    from ray import serve
+def _start_proxy(serve: ModuleType, host: str, port: int) -> None:
     from ray.serve.config import HTTPOptions
 
     serve.start(
@@ -118,9 +130,7 @@ def _start_proxy(host: str, port: int) -> None:
     )
 
 
-def _deploy(application: Any) -> None:
-    from ray import serve
-
+def _deploy(serve: ModuleType, application: Any) -> None:
     try:
         serve.run(application, name=NAME, route_prefix="/", logging_config=QUIET)
     except RuntimeError as error:

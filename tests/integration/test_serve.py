@@ -238,7 +238,9 @@ def test_the_command_serves_until_it_is_asked_to_stop_and_leaves_nothing(release
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     assert process.returncode == 0
-    assert json.loads(rest.strip().splitlines()[-1])["release"] == "1"
+    assert json.loads(rest.strip())["release"] == "1"
+    said = (tmp_path / "log").read_text().splitlines()
+    assert said == [f"starting release champion of {released_shop.home.root}", "stopping"], said
     assert len([each for each in inbox(released_shop) if each.get("request_id") == "the-last-one"]) == 3
     deadline = time.monotonic() + 15
     while (left := processes_of(process.pid)) and time.monotonic() < deadline:
