@@ -8,7 +8,7 @@ const WORDS = {
     scan: "Scan",
     choose_photo: "Choose a photo",
     start_again: "Start again",
-    search_hint: "Something lighter, in red …",
+    search_hint: "Lighter, in red …",
     search_go: "Search",
     in_view: "In view",
     next_steps: "What to do next",
