@@ -1,4 +1,4 @@
-"""What a bundle holds beside the fit: pictures of the products, and the vector index over the items."""
+"""What a bundle holds beside the fit: pictures and 3-D models of the products, and the vector index over the items."""
 
 from pathlib import Path
 
@@ -24,6 +24,14 @@ def thumbnails(files: RunFiles) -> dict[int, bytes]:
     shown = photos.filter(pl.col("thumbnail").is_not_null() & pl.col("product_id").is_not_null()).sort("path").unique("product_id", keep="first")
     rows = row_of(shown["product_id"], items["product_id"].to_list())
     return {int(row): data for row, data in zip(rows, shown["thumbnail"].to_list(), strict=True) if row >= 0}
+
+
+def models(files: RunFiles) -> dict[int, bytes]:
+    """Binary glTF by product row, of the products that bring a model of their own, as the run's snapshot has it."""
+    lake = Lake(files.record.lake, files.home.s3)
+    items, _ = load_items(files.fit)
+    found = dict(lake.read(Table.MODELS, ["path", "glb"], manifest=lake.manifest(files.record.manifest)).iter_rows())
+    return {row: found[path] for row, path in enumerate(items["model_3d"].to_list()) if path is not None}
 
 
 def with_index(fit: Path) -> None:

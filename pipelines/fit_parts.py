@@ -87,7 +87,7 @@ class FitParts:
         from guidelens.features import Features
         from guidelens.inference.search_texts import build_text_index
 
-        items = Features(self.home, self.config.features).products().sort("product_id")
+        items = self._with_models_there(Features(self.home, self.config.features).products().sort("product_id"))
         items.write_parquet(self.fit_dir / "items.parquet")
         build_text_index(items).save(self.fit_dir / "text_index")
         events = self.lake.read(Table.EVENTS, ["type", "product_id"], manifest=self.snapshot)
@@ -96,6 +96,12 @@ class FitParts:
         popularity = [float(weights.get(product_id, 0.0)) for product_id in items["product_id"].to_list()]
         (self.fit_dir / "popularity.json").write_text(json.dumps({"popularity": popularity}))
         return items
+
+    def _with_models_there(self, items: pl.DataFrame) -> pl.DataFrame:
+        """Items whose `model_3d` is the path of a model that the lake holds, and null where it holds none."""
+        there = self.lake.read(Table.MODELS, ["path"], manifest=self.snapshot)["path"]
+        path = pl.col("model_3d").str.strip_prefix("./")
+        return items.with_columns(model_3d=pl.when(path.is_in(there.implode())).then(path))
 
     def _recognizer(self, item_ids: list[str]) -> str:
         from guidelens.data.examples import row_of

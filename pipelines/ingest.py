@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -75,6 +75,8 @@ class _Ingest:
             staged[Kind.EVENTS] = self._no_events()
         if sources.photos:
             staged[Kind.PHOTOS] = self._photos(sources, staged.get(Kind.CATALOGUE))
+            models = self._models(sources.photos, staged.get(Kind.CATALOGUE))
+            staged |= {} if models is None else {Kind.MODELS: models}
         with _timed("commit"):
             done = take_in(self.lake, staged, lambda texts: embed_texts(texts, self.config.ingest), self.now)
         return self._result(done)
@@ -107,7 +109,8 @@ class _Ingest:
 
         assert sources.photos is not None
         base = self.lake.manifest()
-        plan = plan_photos(sources, self._product_images(catalogue), known_photos(self.lake, base), self.home.s3)
+        images = {product: tuple(paths or ()) for product, paths in self._of_products("images", catalogue).items()}
+        plan = plan_photos(sources, images, known_photos(self.lake, base), self.home.s3)
         if plan.missing:
             progress(f"photos: {len(plan.missing)} images that products name are not in {sources.photos}, the first is {plan.missing[0]}")
         with _timed("photos: read, decode, embed") as took:
@@ -115,15 +118,30 @@ class _Ingest:
             took(rows.height)
         return StagedKind(rows, plan.uris, plan.refused)
 
-    def _product_images(self, catalogue: "StagedKind | None") -> dict[str, tuple[str, ...]]:
-        """The images of each product of the lake and of the catalogue being ingested, which replaces the lake's rows."""
+    def _models(self, folder: str, catalogue: "StagedKind | None") -> "StagedKind | None":
+        """The 3-D models that products name; None where none is there."""
+        from guidelens.data.intake import StagedKind
+        from guidelens.data.models_3d import read_models
         from guidelens.schemas.tables import Table
 
-        images = {row[0]: tuple(row[1] or ()) for row in self.lake.read(Table.PRODUCTS, ["product_id", "images"]).iter_rows()}
+        named = [path for path in self._of_products("model_3d", catalogue).values() if path]
+        if not named:
+            return None
+        known = dict(self.lake.read(Table.MODELS, ["path", "row_sha256"]).iter_rows())
+        found = read_models(folder, named, known, self.home.s3)
+        if found.missing:
+            progress(f"models: {len(found.missing)} models that products name are not in {folder}, the first is {found.missing[0]}")
+        return StagedKind(found.rows, [folder]) if found.rows.height else None
+
+    def _of_products(self, column: str, catalogue: "StagedKind | None") -> dict[str, Any]:
+        """A column of each product of the lake and of the catalogue being ingested, which replaces the lake's rows."""
+        from guidelens.schemas.tables import Table
+
+        values = dict(self.lake.read(Table.PRODUCTS, ["product_id", column]).iter_rows())
         if catalogue is not None:
             brought = catalogue.rows.filter(catalogue.rows["rule"].is_null()).sort("source", "offset", descending=True)
-            images |= {row[0]: tuple(row[1] or ()) for row in brought.select("product_id", "images").iter_rows()}
-        return images
+            values |= dict(brought.select("product_id", column).iter_rows())
+        return values
 
     def _result(self, done: "Intake") -> IngestResult:
         totals = {kind: report.total for kind, report in done.reports.items()}

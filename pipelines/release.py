@@ -96,7 +96,7 @@ def _report(home: Home, registry: Registry, run_id: str) -> Report:
 
 
 def _build(files: "RunFiles", report: Report, dest: Path) -> BundleManifest:
-    from pipelines.bundle_parts import thumbnails, with_index
+    from pipelines.bundle_parts import models, thumbnails, with_index
 
     record = files.record
     with_index(files.fit)
@@ -110,7 +110,7 @@ def _build(files: "RunFiles", report: Report, dest: Path) -> BundleManifest:
         missing=record.missing,
         metrics=report.metrics(),
     )
-    return build_bundle(files.fit, dest, origin, thumbnails(files))
+    return build_bundle(files.fit, dest, origin, thumbnails(files), models(files))
 
 
 def _logged(registry: Registry, run_id: str, built: Path, manifest: BundleManifest, scratch: Path) -> str:

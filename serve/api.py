@@ -213,10 +213,16 @@ def _add_products(app: FastAPI, desk: Desk) -> None:
 
     @app.get("/v1/products/{product_id:path}/model.glb", responses=missing, response_class=Response, summary="The product in metres, as binary glTF")
     async def model(product_id: str) -> Response:
-        view = desk.graph.catalogue.items[row_of(product_id)].view
+        row = row_of(product_id)
+        own = desk.graph.catalogue.model_path(row)
+        if own is not None:
+            return FileResponse(own, media_type="model/gltf-binary", headers={"Cache-Control": "max-age=300"})
+        view = desk.graph.catalogue.items[row].view
         data = await asyncio.to_thread(desk.model, view)
         if data is None:
-            raise ApiError("not_found", f"the dimensions of product {product_id[:80]!r} are not known, so there is no model in true metres")
+            raise ApiError(
+                "not_found", f"product {product_id[:80]!r} has no model of its own, and its dimensions are not known, so there is none in true metres"
+            )
         return Response(data, media_type="model/gltf-binary", headers={"Cache-Control": "max-age=300"})
 
     @app.get("/v1/products/{product_id:path}", response_model=ProductView, responses=missing, summary="Facts, size, picture and 3-D model of a product")

@@ -39,7 +39,8 @@ class Size(Frozen):
 
 
 class ProductView(Frozen):
-    """A product, as `GET /v1/products/ID` shows it. `model_url` is null, and `size` too, where its dimensions are not known."""
+    """A product, as `GET /v1/products/ID` shows it. `size` is null where its dimensions are not known, and
+    `model_url` too, unless the shop brought a model of its own."""
 
     product_id: str
     title: str
@@ -108,7 +109,7 @@ class Catalogue:
             try_on=row.get("try_on") or "none",
             size=size,
             image_url=f"{base}/image" if self.image_path(index) else None,
-            model_url=f"{base}/model.glb" if size else None,
+            model_url=f"{base}/model.glb" if size or self.model_path(index) else None,
             release=release,
         )
         return Item(view, shown_facts={**attributes, **facts})
@@ -120,6 +121,11 @@ class Catalogue:
     def image_path(self, row: int) -> Path | None:
         """The product's picture in the bundle; the name is made of the row, never of a caller's text."""
         path = self._media / f"{row}.jpg"
+        return path if path.is_file() else None
+
+    def model_path(self, row: int) -> Path | None:
+        """The 3-D model that the shop brought for the product, if any."""
+        path = self._media / f"{row}.glb"
         return path if path.is_file() else None
 
 

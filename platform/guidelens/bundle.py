@@ -1,7 +1,7 @@
 """A release as one directory: built from a fit, described by manifest.json, refused where anything is missing or altered.
 
 The manifest holds SHA-256 and size of every file, so that a copy is trusted only after `verify`. No pickle anywhere: weights
-are safetensors, tables Parquet, the rest JSON, JPEG and the vector index's own format.
+are safetensors, tables Parquet, the rest JSON, JPEG, binary glTF and the vector index's own format.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Annotated
 
 import numpy as np
@@ -22,7 +23,7 @@ BUNDLE_SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 MEDIA = "media"
 NOT_SERVED = frozenset({"controls"})
-SUFFIXES = frozenset({".safetensors", ".json", ".parquet", ".usearch", ".jpg"})
+SUFFIXES = frozenset({".safetensors", ".json", ".parquet", ".usearch", ".jpg", ".glb"})
 _PICKLE_STARTS = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
 _ZIP_START = b"PK\x03\x04"
 _SEAL = "manifest_sha256"
@@ -68,12 +69,15 @@ class BundleOrigin(Frozen):
     metrics: dict[str, float] = {}
 
 
-def build_bundle(fit_dir: Path, dest: Path, origin: BundleOrigin, thumbnails: Mapping[int, bytes]) -> BundleManifest:
-    """Copies what serving needs from a fit, adds pictures, and writes the manifest last.
+def build_bundle(
+    fit_dir: Path, dest: Path, origin: BundleOrigin, thumbnails: Mapping[int, bytes], models: Mapping[int, bytes] = MappingProxyType({})
+) -> BundleManifest:
+    """Copies what serving needs from a fit, adds pictures and 3-D models, and writes the manifest last.
 
     Args:
         dest: a folder that does not exist yet or is empty.
         thumbnails: JPEG bytes by product row.
+        models: binary glTF by product row.
 
     Raises:
         BundleError: dest holds files, or the result does not verify.
@@ -84,6 +88,8 @@ def build_bundle(fit_dir: Path, dest: Path, origin: BundleOrigin, thumbnails: Ma
     (dest / MEDIA).mkdir()
     for row, data in sorted(thumbnails.items()):
         (dest / MEDIA / f"{row}.jpg").write_bytes(data)
+    for row, data in sorted(models.items()):
+        (dest / MEDIA / f"{row}.glb").write_bytes(data)
     files = {name: _described(dest / name) for name in _names(dest)}
     num_products = pq.read_metadata(dest / "items.parquet").num_rows
     manifest = BundleManifest(**dict(origin), num_products=num_products, files=files)
@@ -176,6 +182,8 @@ def _check_file(path: Path, known: BundleFile) -> None:
         _check_tensors(path)
     if path.suffix == ".json":
         _check_json(path)
+    if path.suffix == ".glb" and start != b"glTF":
+        raise BundleError(f"{path}: is no binary glTF; release again")
 
 
 def _check_tensors(path: Path) -> None:

@@ -30,6 +30,7 @@ from pipelines.fit_parts import Parts
 from pipelines.train import EXAMPLES, FIT, FitRecord
 
 NUM_PRODUCTS, PHOTOS_EACH, NUM_REQUESTS, PLACES = 12, 6, 400, 5
+MODEL_3D = "models/p-01.glb"
 NO_EVENTS = "absent: the lake holds no events"
 
 
@@ -50,6 +51,7 @@ def fill_lake(home: Home) -> Lake:
             "category": [f"family {i % 3}/kind {i}" for i in range(NUM_PRODUCTS)],
             "price_minor": [1000 + 100 * i for i in range(NUM_PRODUCTS)],
             "try_on": ["room" if i % 3 == 0 else "face" if i % 3 == 1 else "none" for i in range(NUM_PRODUCTS)],
+            "model_3d": [MODEL_3D if i == 1 else None for i in range(NUM_PRODUCTS)],
             "text_embedding": unit(rng.normal(size=(NUM_PRODUCTS, TEXT_DIM))).tolist(),
         }
     )
@@ -62,9 +64,17 @@ def fill_lake(home: Home) -> Lake:
         for k in range(PHOTOS_EACH + 1)
     ]  # fmt: skip
     tables = {Table.PRODUCTS: products.to_dicts(), Table.PHOTOS: photos}
+    model = pa.Table.from_pylist([{"path": MODEL_3D, "glb": box_glb(), "row_sha256": "0"}], schema=SCHEMAS[Table.MODELS])
     files = [file for table, rows in tables.items() for file in lake.write(table, arrow(table, rows))]
-    lake.commit(lake.manifest(), files, {})
+    lake.commit(lake.manifest(), [*files, *lake.write(Table.MODELS, model)], {})
     return lake
+
+
+def box_glb() -> bytes:
+    import trimesh
+
+    data: bytes = trimesh.Scene(trimesh.creation.box((0.3, 0.2, 0.1))).export(file_type="glb")
+    return data
 
 
 def cv2_jpeg() -> bytes:

@@ -107,6 +107,22 @@ def stocked(home: Home, ingested: tuple[Home, IngestResult]) -> Home:
     return home
 
 
+def test_models_that_products_name_are_taken_once_and_bad_ones_quarantined(home: Home, tmp_path: Path) -> None:
+    import trimesh
+
+    folder = photos(tmp_path / "photos")
+    (tmp_path / "photos" / "chair.glb").write_bytes(trimesh.Scene(trimesh.creation.box((0.3, 0.2, 0.1))).export(file_type="glb"))
+    (tmp_path / "photos" / "lamp.glb").write_bytes(b"not a model")
+    named = (product(1, model_3d="chair.glb"), product(2, model_3d="lamp.glb"), product(3, model_3d="gone.glb"), product(4))
+    sources = IngestSources(catalogue=jsonl(tmp_path / "catalogue.jsonl", *named), photos=folder)
+    assert counts(ingest.run(home, CONFIG, sources), Kind.MODELS) == (2, 1, 1, 0)
+    assert counts(ingest.run(home, CONFIG, sources), Kind.MODELS) == (2, 0, 1, 1)
+    models = lake_of(home).read(Table.MODELS)
+    assert (models["path"].to_list(), models["glb"][0][:4]) == (["chair.glb"], b"glTF")
+    (refused,) = lake_of(home).read(Table.QUARANTINE).iter_rows(named=True)
+    assert (refused["kind"], refused["rule"], refused["source"]) == ("models", "model_3d.format", f"{folder}/lamp.glb")
+
+
 def test_a_shop_becomes_a_lake(ingested: tuple[Home, IngestResult]) -> None:
     home, result = ingested
     assert {kind: counts(result, kind)[1] for kind in result.read} == {"catalogue": 3, "photos": 4, "events": 6, "shoppers": 3, "reviews": 1}

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from finished_run import finish_run
+from finished_run import box_glb, finish_run
 
 from guidelens.bundle import verify
 from guidelens.config import Home
@@ -66,6 +66,7 @@ def test_the_released_copy_is_verified_and_answers_as_the_fit_did(home: Home, ru
     bundle = home.releases / first.version
     manifest = verify(bundle)
     assert manifest.run_id == run_id
+    assert (bundle / "media" / "1.glb").read_bytes() == box_glb()
     assert {"index.usearch", "media/0.jpg", "guide.safetensors", "items.parquet"} <= set(manifest.files)
     assert not any(name.startswith("controls") for name in manifest.files)
     assert np.array_equal(GuideScorer.load(bundle).items_ND.numpy(), GuideScorer.load(home.work / run_id / "fit").items_ND.numpy())

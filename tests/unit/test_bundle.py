@@ -48,6 +48,13 @@ def test_it_holds_what_serving_needs_and_not_the_controls(bundle: Path) -> None:
     assert manifest.missing == ("events",)
 
 
+def test_a_model_of_the_shop_s_own_is_held_and_anything_else_under_its_name_refused(tmp_path: Path) -> None:
+    manifest = build_bundle(fit(tmp_path / "fit"), tmp_path / "bundle", ORIGIN, {}, {0: b"glTF and the rest"})
+    assert "media/0.glb" in manifest.files
+    with pytest.raises(BundleError, match="no binary glTF"):
+        build_bundle(tmp_path / "fit", tmp_path / "other", ORIGIN, {}, {0: b"solid cube"})
+
+
 def test_the_manifest_is_plain_json_that_names_every_sha256(bundle: Path) -> None:
     found = json.loads((bundle / MANIFEST).read_text())
     assert len(found["files"]["items.parquet"]["sha256"]) == 64

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import prometheus_client.values
 import pytest
-from serve_desk import EmptyStore, jpeg, open_desk, served
+from serve_desk import EmptyStore, jpeg, open_desk, served, write_items
 
 from guidelens.data.pseudonyms import Pseudonymizer
 from guidelens.schemas.guide import MAX_FRAME_BYTES
@@ -235,6 +235,18 @@ def test_a_product_of_unknown_size_has_no_model_and_says_so(client: httpx.Client
     reply = client.get("/v1/products/p%2F2%20%C3%A9/model.glb")
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
     assert "dimensions" in reply.json()["error"]["message"]
+
+
+def test_a_model_of_the_shop_s_own_is_served_as_it_is_also_where_the_size_is_unknown(tmp_path: Path) -> None:
+    write_items(tmp_path / "bundle")
+    for row in (0, 2):
+        (tmp_path / "bundle" / "media" / f"{row}.glb").write_bytes(b"glTF of the shop's own %d" % row)
+    with served(open_desk(tmp_path)) as client:
+        for row, product in ((0, "p-0"), (2, "p%2F2%20%C3%A9")):
+            view = client.get(f"/v1/products/{product}").json()
+            model = client.get(view["model_url"])
+            assert (model.headers["content-type"], model.content) == ("model/gltf-binary", b"glTF of the shop's own %d" % row)
+        assert client.get("/v1/products/p-1/model.glb").content[:4] == b"glTF"
 
 
 def test_openapi_holds_the_real_models_and_every_route(client: httpx.Client) -> None:

@@ -29,8 +29,8 @@ EmbedTexts = Callable[[Sequence[str]], tuple[dict[str, Vector], str]]
 ALWAYS_KNOWN = datetime(2000, 1, 1, tzinfo=UTC)
 """`known_ts` of a product's first row: logs from before the first ingest may use it. Later versions are known from their ingest on."""
 _MAX_COMMITS = 12
-_KEYS = {Kind.CATALOGUE: "product_id", Kind.SHOPPERS: "shopper_key", Kind.REVIEWS: "review_id"}
-_TABLES = {Kind.CATALOGUE: Table.PRODUCTS, Kind.SHOPPERS: Table.SHOPPERS, Kind.REVIEWS: Table.REVIEWS}
+_KEYS = {Kind.CATALOGUE: "product_id", Kind.MODELS: "path", Kind.SHOPPERS: "shopper_key", Kind.REVIEWS: "review_id"}
+_TABLES = {Kind.CATALOGUE: Table.PRODUCTS, Kind.MODELS: Table.MODELS, Kind.SHOPPERS: Table.SHOPPERS, Kind.REVIEWS: Table.REVIEWS}
 
 
 class StagedKind(NamedTuple):
@@ -141,6 +141,7 @@ class _Change:
         live[Table.PRODUCTS] = upsert(self.lake, self.base, Table.PRODUCTS, "product_id", self._embedded_products(products))
         live[Table.QUERIES] = append(self.lake, self.base, Table.QUERIES, self._embedded_queries(queries))
         live[Table.PHOTOS] = upsert(self.lake, self.base, Table.PHOTOS, "path", self._whole_photos(self._new(Kind.PHOTOS)))
+        live[Table.MODELS] = upsert(self.lake, self.base, Table.MODELS, "path", self._new(Kind.MODELS))
         live[Table.SHOPPERS] = upsert(self.lake, self.base, Table.SHOPPERS, "shopper_key", self._new(Kind.SHOPPERS))
         live[Table.REVIEWS] = upsert(self.lake, self.base, Table.REVIEWS, "review_id", self._new(Kind.REVIEWS))
         live[Table.EVENTS] = append(self.lake, self.base, Table.EVENTS, self._new(Kind.EVENTS))

@@ -108,11 +108,11 @@ def counts_of(judged: pl.DataFrame) -> dict[int, FileCounts]:
 
 
 def quarantine_rows(kind: Kind, refused: pl.DataFrame, uris: Sequence[str]) -> pl.DataFrame:
-    """Refused records as rows of the quarantine table; the key is a hash of place and content. A photo's place is its own file."""
+    """Refused records as rows of the quarantine table; the key is a hash of place and content. The place of a photo or model is its own file."""
     rows = []
     columns = [name for name in ("source", "offset", "rule", "message", "raw", "path") if name in refused.columns]
     for row in refused.select(columns).iter_rows(named=True):
-        path = row.get("path") if kind is Kind.PHOTOS else None
+        path = row.get("path") if kind in (Kind.PHOTOS, Kind.MODELS) else None
         uri = uris[row["source"]] if path is None else f"{uris[row['source']].rstrip('/')}/{path}"
         raw: bytes | None = row["raw"]
         digest = hashlib.sha256(f"{kind}\n{uri}\n{row['offset']}\n".encode() + (raw or b"")).hexdigest()

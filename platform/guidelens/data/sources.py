@@ -25,6 +25,7 @@ class Kind(StrEnum):
 
     CATALOGUE = "catalogue"
     PHOTOS = "photos"
+    MODELS = "models"
     EVENTS = "events"
     SHOPPERS = "shoppers"
     REVIEWS = "reviews"

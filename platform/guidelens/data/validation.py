@@ -23,6 +23,7 @@ from guidelens.schemas.tables import SCHEMAS, Table
 TABLE_OF: dict[Kind, Table] = {
     Kind.CATALOGUE: Table.PRODUCTS,
     Kind.PHOTOS: Table.PHOTOS,
+    Kind.MODELS: Table.MODELS,
     Kind.EVENTS: Table.EVENTS,
     Kind.SHOPPERS: Table.SHOPPERS,
     Kind.REVIEWS: Table.REVIEWS,

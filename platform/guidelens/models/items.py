@@ -56,7 +56,7 @@ class Catalogue:
         text, _ = _matrix(items["text_embedding"], TEXT_DIM)
         text_zh, has_zh = _matrix(items["text_zh_embedding"], TEXT_DIM)
         ids = items["product_id"].to_list()
-        dims = items.select(pl.any_horizontal(pl.col(name).is_not_null() for name in ("width_m", "height_m", "depth_m", "model_3d")).alias("has_3d"))
+        has_size = pl.all_horizontal(pl.col(name).is_not_null() for name in ("width_m", "height_m", "depth_m"))
         return cls(
             product_ids=tuple(ids),
             hashes_N=np.array([stable_hash(product_id) for product_id in ids], dtype=np.int64),
@@ -68,7 +68,7 @@ class Catalogue:
             fields_NC=_fields(items),
             price_N=items["price_minor"].cast(pl.Float64).fill_null(float("nan")).to_numpy(),
             try_on=tuple(items["try_on"].fill_null("none").to_list()),
-            has_3d_N=dims["has_3d"].to_numpy(),
+            has_3d_N=items.select(has_3d=has_size | pl.col("model_3d").is_not_null())["has_3d"].to_numpy(),
         )
 
     def rows_of_hashes(self, hashes: NDArray[np.int64]) -> NDArray[np.int64]:

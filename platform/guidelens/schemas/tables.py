@@ -14,6 +14,7 @@ _TS = pa.timestamp("us", tz="UTC")
 class Table(StrEnum):
     PRODUCTS = "products"
     PHOTOS = "photos"
+    MODELS = "models"
     EVENTS = "events"
     SHOPPERS = "shoppers"
     REVIEWS = "reviews"
@@ -67,6 +68,8 @@ SCHEMAS: dict[Table, pa.Schema] = {
             ("thumbnail", pa.binary()),
         ]
     ),
+    # Binary glTF files that products name as `model_3d`.
+    Table.MODELS: pa.schema([("path", pa.string()), ("glb", pa.binary()), ("row_sha256", pa.string())]),
     # `shopper_key` is the keyed HMAC of shopper_id (or anonymous_id); `is_anonymous` says which it was.
     Table.EVENTS: pa.schema(
         [
