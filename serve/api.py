@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
@@ -71,6 +72,7 @@ def build_api(desk: Desk) -> FastAPI:
     _add_operations(app, desk)
     _add_page(app)
     _add_openapi(app)
+    _answer_head(app)
     return app
 
 
@@ -272,10 +274,15 @@ def _add_openapi(app: FastAPI) -> None:
             schemas[model.__name__] = found
         return document
 
-    document: dict[str, Any] = {}
+    document = describe()
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
-        if not document:
-            document.update(describe())
         return JSONResponse(document)
+
+
+def _answer_head(app: FastAPI) -> None:
+    """Whatever answers GET answers HEAD too; called once the routes are described, which would name each of them twice."""
+    for route in app.routes:
+        if isinstance(route, APIRoute) and "GET" in route.methods:
+            route.methods.add("HEAD")

@@ -249,6 +249,13 @@ def test_a_model_of_the_shop_s_own_is_served_as_it_is_also_where_the_size_is_unk
         assert client.get("/v1/products/p-1/model.glb").content[:4] == b"glTF"
 
 
+@pytest.mark.parametrize("path", ["/", "/healthz", "/v1/releases/current", "/v1/products/p-0", "/v1/products/p-0/image", "/page/app.js", "/openapi.json"])
+def test_head_answers_as_get_does_without_a_body(client: httpx.Client, path: str) -> None:
+    got, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == got.headers["content-length"]
+
+
 def test_openapi_holds_the_real_models_and_every_route(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     assert {
