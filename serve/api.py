@@ -284,5 +284,5 @@ def _add_openapi(app: FastAPI) -> None:
 def _answer_head(app: FastAPI) -> None:
     """Whatever answers GET answers HEAD too; called once the routes are described, which would name each of them twice."""
     for route in app.routes:
-        if isinstance(route, APIRoute) and "GET" in route.methods:
+        if isinstance(route, APIRoute) and route.methods and "GET" in route.methods:
             route.methods.add("HEAD")
