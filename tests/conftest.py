@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from guidelens.config import Home
 from pipelines.cluster import ray_session
 
 if TYPE_CHECKING:
     from served_shop import ReleasedShop
+
+settings.register_profile("guidelens", deadline=None)  # a busy machine is not a wrong answer
+settings.load_profile("guidelens")
 
 
 @pytest.fixture(scope="session")

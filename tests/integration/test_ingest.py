@@ -302,7 +302,7 @@ garbage = st.lists(
 
 
 @given(lines=garbage)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=6, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=6)
 def test_what_is_read_is_accepted_quarantined_or_duplicate_and_a_second_run_accepts_nothing(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]
 ) -> None:

@@ -75,7 +75,7 @@ what_rows = st.lists(st.tuples(keys, moments, moments, st.one_of(st.none(), st.i
 asked_rows = st.lists(st.tuples(st.one_of(st.none(), keys), st.one_of(st.none(), keys), moments), min_size=1, max_size=25)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(who=who_rows, what=what_rows, asked=asked_rows)
 def test_each_row_gets_the_newest_known_by_then(store: Any, who: list[tuple], what: list[tuple], asked: list[tuple]) -> None:
     root = Path(store.config.offline_store.root)

@@ -123,7 +123,7 @@ def test_a_thumbnail_keeps_the_aspect_and_is_never_enlarged() -> None:
     assert image_size(thumbnail(encoded(halves(100, 50)), 320)) == (100, 50)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=200), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\x00\x00\x00\x00WEBPVP8X", b"RIFF\x00\x00\x00\x00WEBPVP8L"]))
 def test_any_bytes_decode_or_are_refused_with_a_code(tail: bytes, start: bytes) -> None:
     try:
@@ -132,7 +132,7 @@ def test_any_bytes_decode_or_are_refused_with_a_code(tail: bytes, start: bytes) 
         assert error.code in ("frame_unreadable", "frame_too_large", "frame_type")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2000), st.integers(0, 255), st.sampled_from(["JPEG", "PNG", "WEBP"]))
 def test_a_flipped_byte_decodes_or_is_refused_with_a_code(at: int, value: int, form: str) -> None:
     data = bytearray(encoded(halves(60, 40), form))

@@ -24,7 +24,7 @@ def decoder(seed: int = 0) -> PlanDecoder:
         return PlanDecoder(SHAPE).eval()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 1000),
     product=st.integers(-1, NUM_PRODUCTS - 1),

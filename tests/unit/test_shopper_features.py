@@ -153,7 +153,7 @@ def one_count(events: list[dict], name: str) -> float:
     return sum(e[name] or 0 for e in events)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(drawn=events_strategy)
 def test_rows_equal_a_count_by_hand(drawn):
     log = frame(as_events(drawn))
@@ -176,7 +176,7 @@ def gone_into(e: dict) -> bool:
     return e["type"] in ("click", "cart", "purchase", "ar_gesture") or bool(e["depth"]) or round((e["view_ms"] or 0) * 1000) > 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(drawn=events_strategy)
 def test_the_future_changes_no_row(drawn):
     log = frame(as_events(drawn))
@@ -189,7 +189,7 @@ def test_the_future_changes_no_row(drawn):
     assert shopper_rows(visits(past), past, NO_SHOPPERS).equals(expected)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(drawn=events_strategy, order=st.randoms())
 def test_neither_order_nor_other_shoppers_change_a_row(drawn, order):
     rows = as_events(drawn)
@@ -199,7 +199,7 @@ def test_neither_order_nor_other_shoppers_change_a_row(drawn, order):
     assert shopper_rows(visits(shuffled), shuffled, NO_SHOPPERS).equals(expected)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(drawn=events_strategy)
 def test_packed_rows_hold_exactly_the_detail_views(drawn):
     log = frame(as_events(drawn))
