@@ -126,6 +126,13 @@ def log_of(catalogue: Catalogue, config: Config) -> Examples:
     )
 
 
+def without_plans(log: Examples) -> Examples:
+    """The log of a shop that has slates and clicks, and no guide yet."""
+    none = empty(len(log))
+    blank = {name: getattr(none, name) for name in ("plan_row", "steps", "outcomes", "step_propensity", "returns")}
+    return dataclasses.replace(log, **blank)
+
+
 def legal_plans(base: NDArray[np.bool_], rng: np.random.Generator) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Three steps each, drawn uniformly from what the grammar allows."""
     steps = np.full((len(base), MAX_STEPS), -1, dtype=np.int8)
@@ -139,7 +146,7 @@ def legal_plans(base: NDArray[np.bool_], rng: np.random.Generator) -> tuple[NDAr
     return steps, propensity
 
 
-def finish_run(home: Home, *, events: bool = True, seed: int = 0) -> str:
+def finish_run(home: Home, *, events: bool = True, plans: bool = True, seed: int = 0) -> str:
     """A FINISHED run of the home's lake, which is filled on first use."""
     lake = Lake(home.lake_uri) if (home.root / "lake").exists() else fill_lake(home)
     config = presets.tiny().model_copy(update={"seed": seed})
@@ -154,7 +161,8 @@ def finish_run(home: Home, *, events: bool = True, seed: int = 0) -> str:
     save_recognizer(lake, fit_dir, config)
     catalogue = Catalogue.of_table(items)
     if events:
-        log_of(catalogue, config).save(home.work / run_id / EXAMPLES)
+        log = log_of(catalogue, config)
+        (log if plans else without_plans(log)).save(home.work / run_id / EXAMPLES)
         for number, name in enumerate(("guide", "recommendation", "interest", "plan")):
             save_model(fit_dir, name, config, seed + number)
         for epoch in range(2):

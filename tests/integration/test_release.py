@@ -62,6 +62,17 @@ def test_a_first_release_passes_with_its_skipped_checks_named(home: Home, first:
     assert checks["slice: new shoppers"].passed is None and "no champion" in checks["slice: new shoppers"].why
 
 
+def test_a_log_without_guide_steps_is_measured_and_released(tmp_path: Path) -> None:
+    """What most shops bring: slates and clicks, and no guide yet."""
+    home = Home(root=tmp_path / "home")
+    run_id = finish_run(home, plans=False)
+    report = read_report(Path(evaluate.run(home, run_id).report))
+    assert report.ranking is not None and report.plan is None
+    checks = {check.name: check for check in release.run(home, run_id).gate}
+    assert checks["parity"].passed
+    assert checks["legal_plans"].passed is None
+
+
 def test_the_released_copy_is_verified_and_answers_as_the_fit_did(home: Home, run_id: str, first: release.ReleaseResult) -> None:
     bundle = home.releases / first.version
     manifest = verify(bundle)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from guidelens.config import ModelConfig
 from guidelens.models.noise import Noise
 from guidelens.schemas.ids import stable_hash
-from guidelens.schemas.steps import DeviceCapabilities, PlanContext, base_mask
+from guidelens.schemas.steps import NUM_STEPS, DeviceCapabilities, PlanContext, base_mask
 from guidelens.schemas.tables import IMAGE_DIM, TEXT_DIM
 
 NUM_FIELD_BUCKETS = 1024
@@ -88,7 +88,7 @@ class Catalogue:
             if key not in masks:
                 masks[key] = base_mask(PlanContext(try_on=key[0], has_3d=key[1], device=DEVICE_KINDS.get(device, DeviceCapabilities())))
             out.append(masks[key])
-        return np.stack(out)
+        return np.stack(out) if out else np.zeros((0, NUM_STEPS), dtype=np.bool_)
 
 
 def _matrix(column: pl.Series, dim: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
