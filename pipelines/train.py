@@ -13,7 +13,7 @@ from guidelens.schemas.base import Frozen
 from guidelens.schemas.tables import Table
 from pipelines.cluster import ray_session
 from pipelines.entry import config_options, emit, home_option, progress, run_command
-from pipelines.fit_parts import FitDone, FitParts, Parts
+from pipelines.fit_parts import TRAINED, FitDone, FitParts, Parts
 from pipelines.materialize import require_features_of
 
 FIT, EXAMPLES = "fit", "examples.parquet"
@@ -22,7 +22,7 @@ FIT, EXAMPLES = "fit", "examples.parquet"
 class FitRecord(Frozen):
     """fit.json: where a fit comes from, and what of it was trained or is absent, and why. `run_id` is MLflow's.
 
-    missing: `events` where there is no guide model, else the tasks that it did not learn.
+    missing: `events` where there is no guide model, else the tasks that it did not learn; `photos` where there is no recognizer.
     """
 
     schema_version: int = 1
@@ -131,11 +131,16 @@ def _fit(home: Home, config: Config, lake: Lake, version: int, registry: Registr
     )
 
 
+def _missing(done: FitDone) -> tuple[str, ...]:
+    of_guide = done.left_out if done.parts.guide == TRAINED else ("events",)
+    return of_guide if done.parts.recognizer == TRAINED else (*of_guide, "photos")
+
+
 def _record(home: Home, config: Config, lake: Lake, snapshot: Manifest, run_id: str, done: FitDone) -> FitRecord:
     return FitRecord(
         run_id=run_id,
         parts=done.parts,
-        missing=done.left_out if done.parts.guide == "trained" else ("events",),
+        missing=_missing(done),
         lake=lake.uri,
         manifest=snapshot.version,
         snapshot_sha256=snapshot.snapshot_sha256,

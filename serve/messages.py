@@ -30,10 +30,13 @@ class RecognizeCall:
 
 @dataclass(frozen=True, slots=True)
 class RecognizeReply:
-    """embedding: (1280,). rows, confidences: (K,), best first; calibrated; empty where not in the catalogue."""
+    """embedding: (1280,). rows, confidences: (K,), best first; calibrated; empty where not in the catalogue.
+
+    in_catalogue: None where this release has no recognizer.
+    """
 
     embedding: Floats
-    in_catalogue: bool
+    in_catalogue: bool | None
     rows: Rows
     confidences: Floats
 

@@ -1,4 +1,7 @@
-"""The recognizer deployment: a frame's bytes in, the products it shows out. Knows nothing of shoppers or slates."""
+"""The recognizer deployment: a frame's bytes in, the products it shows out. Knows nothing of shoppers or slates.
+
+A release that was trained without photos has no recognizer: its frames are embedded, and what they show stays unknown.
+"""
 
 import asyncio
 
@@ -24,7 +27,7 @@ class Recognizer:
         bundle, _manifest = open_bundle(home, release)
         self._release = release
         self._encoder = load_image_encoder(cache_dir=home.root / "cache")
-        self._fitted = FittedRecognizer.load(bundle)
+        self._fitted = FittedRecognizer.load(bundle) if (bundle / "recognizer.json").exists() else None
         self._recognize(np.zeros(IMAGE_DIM, dtype=np.float32))
         self._encoder.embed(np.zeros((1, 224, 224, 3), dtype=np.uint8))
 
@@ -49,6 +52,8 @@ class Recognizer:
         return self._recognize(self._encoder.embed(pixels[None])[0])
 
     def _recognize(self, embedding: Floats) -> RecognizeReply:
+        if self._fitted is None:
+            return RecognizeReply(np.ascontiguousarray(embedding, dtype=np.float32), None, np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
         found = self._fitted.recognize(embedding[None], top=_TOP)[0]
         rows = np.asarray(found.product_rows, dtype=np.int32) if found.in_catalogue else np.zeros(0, dtype=np.int32)
         confidences = np.asarray(found.confidences, dtype=np.float32)[: len(rows)]

@@ -146,7 +146,7 @@ def legal_plans(base: NDArray[np.bool_], rng: np.random.Generator) -> tuple[NDAr
     return steps, propensity
 
 
-def finish_run(home: Home, *, events: bool = True, plans: bool = True, seed: int = 0) -> str:
+def finish_run(home: Home, *, events: bool = True, plans: bool = True, photos: bool = True, seed: int = 0) -> str:
     """A FINISHED run of the home's lake, which is filled on first use."""
     lake = Lake(home.lake_uri) if (home.root / "lake").exists() else fill_lake(home)
     config = presets.tiny().model_copy(update={"seed": seed})
@@ -158,7 +158,8 @@ def finish_run(home: Home, *, events: bool = True, plans: bool = True, seed: int
     items.write_parquet(fit_dir / "items.parquet")
     (fit_dir / "popularity.json").write_text('{"popularity": ' + str([1.0] * NUM_PRODUCTS) + "}")
     build_text_index(items).save(fit_dir / "text_index")
-    save_recognizer(lake, fit_dir, config)
+    if photos:
+        save_recognizer(lake, fit_dir, config)
     catalogue = Catalogue.of_table(items)
     if events:
         log = log_of(catalogue, config)
@@ -168,9 +169,10 @@ def finish_run(home: Home, *, events: bool = True, plans: bool = True, seed: int
         for epoch in range(2):
             registry.log_metrics(run_id, {f"guide.{part}.{term}": 1.0 / (epoch + 1) for part in ("train", "val") for term in ("click", "plan")}, step=epoch)
     manifest = lake.manifest()
-    state = "trained" if events else NO_EVENTS
+    state, seen = "trained" if events else NO_EVENTS, "trained" if photos else "absent: no photos"
+    missing = (*(() if events else ("events",)), *(() if photos else ("photos",)))
     record = FitRecord(
-        run_id=run_id, parts=Parts(recognizer="trained", guide=state, controls=state), missing=() if events else ("events",), lake=lake.uri,
+        run_id=run_id, parts=Parts(recognizer=seen, guide=state, controls=state), missing=missing, lake=lake.uri,
         manifest=manifest.version, snapshot_sha256=manifest.snapshot_sha256, home=str(home.root), feature_service=FEATURE_SERVICE,
         num_products=NUM_PRODUCTS, seed=seed, config=config,
     )  # fmt: skip

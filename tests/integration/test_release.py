@@ -1,12 +1,13 @@
 """From a finished run to a champion and back, through a real MLflow registry: measured, bundled, gated, promoted, rolled back."""
 
+import asyncio
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from finished_run import box_glb, finish_run
+from finished_run import box_glb, cv2_jpeg, finish_run
 
 from guidelens.bundle import verify
 from guidelens.config import Home
@@ -14,7 +15,10 @@ from guidelens.errors import BundleError, GateError, InputError, NotFoundError
 from guidelens.evaluation.report import read_report
 from guidelens.inference import FusionModel, GuideScorer
 from guidelens.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
-from pipelines import compare, evaluate, promote, release, rollback
+from pipelines import compare, evaluate, promote, release, rollback, train
+from pipelines.fit_parts import FitDone, Parts
+from serve.messages import RecognizeCall, RecognizeReply
+from serve.recognizer import Recognizer
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +75,25 @@ def test_a_log_without_guide_steps_is_measured_and_released(tmp_path: Path) -> N
     checks = {check.name: check for check in release.run(home, run_id).gate}
     assert checks["parity"].passed
     assert checks["legal_plans"].passed is None
+
+
+@pytest.mark.parametrize(
+    ("guide", "recognizer", "missing"),
+    [("trained", "trained", ("plan",)), ("absent: no log", "trained", ("events",)), ("absent: no log", "absent: no photos", ("events", "photos"))],
+)
+def test_what_a_training_lacked_is_named(guide: str, recognizer: str, missing: tuple[str, ...]) -> None:
+    done = FitDone(parts=Parts(recognizer=recognizer, guide=guide, controls=guide), num_products=1, metrics={}, by_epoch=(), left_out=("plan",))
+    assert train._missing(done) == missing
+
+
+@pytest.mark.parametrize("events", [True, False])
+def test_a_release_without_photos_is_served_and_says_so(tmp_path: Path, events: bool) -> None:
+    home = Home(root=tmp_path / "home")
+    version = release.run(home, finish_run(home, events=events, photos=False)).version
+    assert "photos" in verify(home.releases / version).missing
+    answer = asyncio.run(Recognizer(home, version).handle(RecognizeCall(version, cv2_jpeg(), None)))
+    assert isinstance(answer, RecognizeReply)
+    assert answer.in_catalogue is None and not len(answer.rows) and answer.embedding.any()
 
 
 def test_the_released_copy_is_verified_and_answers_as_the_fit_did(home: Home, run_id: str, first: release.ReleaseResult) -> None:

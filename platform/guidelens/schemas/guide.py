@@ -82,8 +82,8 @@ class Degraded(StrEnum):
 
 
 class GuideReply(Frozen):
-    """The answer. `in_catalogue` is null where no frame was sent; `missing` names what the release lacks (`events`, or a task the guide model
-    did not learn), and `stock` where the online store could not say what is in stock."""
+    """The answer. `in_catalogue` is null where no frame was sent or the release has no recognizer; `missing` names what the release
+    lacks (`events`, `photos`, or a task the guide model did not learn), and `stock` where the online store could not say what is in stock."""
 
     request_id: str
     release: str
