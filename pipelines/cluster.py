@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from guidelens.errors import ConfigError
 
@@ -70,7 +71,7 @@ def ray_session() -> Iterator[None]:
         return
     folder = Path(tempfile.mkdtemp(prefix="gl-", dir="/tmp"))
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    before = _heed_signals()
     given = os.environ.get(_TOKEN_PATH)
     os.environ[_TOKEN_PATH] = given or str(_new_token(folder))
     try:
@@ -84,11 +85,12 @@ def ray_session() -> Iterator[None]:
             object_store_memory=1_500_000_000,
             _temp_dir=str(folder / "ray"),
         )
-        signal.signal(signal.SIGTERM, _interrupt)  # again: Ray's own handler, put there by init, would abort
+        _heed_signals()  # again: Ray's own handler, put there by init, would abort
         yield
     finally:
         ray.shutdown()
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         if given is None:
             del os.environ[_TOKEN_PATH]
         shutil.rmtree(folder, ignore_errors=True)
@@ -100,6 +102,11 @@ def _new_token(folder: Path) -> Path:
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
     return token
+
+
+def _heed_signals() -> dict[signal.Signals, Any]:
+    """SIGINT and SIGTERM interrupt, also where a shell that put this process in the background had them ignored; the handlers before."""
+    return {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

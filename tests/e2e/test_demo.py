@@ -58,8 +58,9 @@ def test_a_home_that_holds_something_else_is_refused(finished: tuple[Path, dict[
     assert "--home" in ran.stderr
 
 
-def test_an_interrupted_demo_leaves_nothing_running(tmp_path: Path) -> None:
-    running = subprocess.Popen(demo(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+@pytest.mark.parametrize("started_by", [[], ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]], ids=["a terminal", "a script, in the background"])
+def test_an_interrupted_demo_leaves_nothing_running(tmp_path: Path, started_by: list[str]) -> None:
+    running = subprocess.Popen([*started_by, *demo(tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     time.sleep(15)
     os.killpg(running.pid, signal.SIGINT)
     assert running.wait(60) != 0
