@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -74,9 +75,10 @@ def numbers(report: Report) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def study(seeds: Sequence[int], arguments: Sequence[str]) -> tuple[dict[str, Figure], tuple[float, ...]]:
-    """Runs the demo for each seed; figures over seeds, and the seconds of each run's stages."""
-    reports = [_demo(seed, arguments) for seed in seeds]
+def study(seeds: Sequence[int], arguments: Sequence[str], jobs: int) -> tuple[dict[str, Figure], tuple[float, ...]]:
+    """Runs the demo for each seed, `jobs` at a time; figures over seeds, and the seconds of each run's stages."""
+    with ThreadPoolExecutor(jobs) as pool:
+        reports = list(pool.map(lambda seed: _demo(seed, arguments), seeds))
     rows = [numbers(report) for report in reports]
     figures = {name: _figure([row[name] for row in rows]) for name in rows[0]}
     return figures, tuple(round(sum(stage.seconds for stage in report.stages), 1) for report in reports)
@@ -90,7 +92,7 @@ def _demo(seed: int, arguments: Sequence[str]) -> Report:
         if done.returncode:
             raise GuideLensError(f"the demo of seed {seed} ended with {done.returncode}:\n{done.stderr[-2000:]}")
         report = read_report(Path(json.loads(done.stdout.splitlines()[-1])["report"]))
-    progress("  " + ", ".join(f"{name} {value:.4g}" for name, value in numbers(report).items()))
+    progress(f"seed {seed}: " + ", ".join(f"{name} {value:.4g}" for name, value in numbers(report).items()))
     return report
 
 
@@ -104,7 +106,7 @@ def as_markdown(found: SeedStudy) -> str:
     lines = [
         f"# Figures over {len(found.seeds)} seeds",
         "",
-        f"`{found.command}`, {found.machine}, {found.date}. A run took {min(found.seconds):.0f}-{max(found.seconds):.0f} s. Seeds: "
+        f"`{found.command}`, {found.machine}, {found.date}; a run took {min(found.seconds):.0f}-{max(found.seconds):.0f} s. Seeds: "
         f"{', '.join(map(str, found.seeds))}. Intervals: 95 %, Student's t over seeds.",
         "",
         "| | mean | interval | by seed |",
@@ -135,14 +137,15 @@ def parse_seeds(_context: click.Context, _parameter: click.Parameter, given: str
 @click.option("--seeds", default="1000-1004", show_default=True, callback=parse_seeds)
 @click.option("--data", default="world", show_default=True, help="The demo's source.")
 @click.option("--path", default=None, help="The source's folder, where it has one.")
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Demos side by side; each takes about 5 GB.")
 @click.option("--out", default=Path("benchmarks/results"), type=click.Path(file_okay=False, path_type=Path))
-def command(seeds: tuple[int, ...], data: str, path: str | None, out: Path) -> None:
+def command(seeds: tuple[int, ...], data: str, path: str | None, jobs: int, out: Path) -> None:
     """Run the demo once a seed and write benchmarks/results/seeds-SOURCE.{json,md}."""
-    figures, seconds = study(seeds, ("--data", data, *(("--path", path) if path else ())))
+    figures, seconds = study(seeds, ("--data", data, *(("--path", path) if path else ())), jobs)
     found = SeedStudy(
         machine=f"{os.cpu_count()} logical CPUs, {platform.machine()}, Python {platform.python_version()}",
         date=datetime.now(UTC).date().isoformat(),
-        command=f"python -m benchmarks.seeds --seeds {','.join(map(str, seeds))}{f' --data {data} --path DIR' if path else ''}",
+        command=f"python -m benchmarks.seeds --seeds {','.join(map(str, seeds))}{f' --data {data} --path DIR' if path else ''} --jobs {jobs}",
         seeds=seeds,
         seconds=seconds,
         figures=figures,

@@ -25,6 +25,10 @@ _QUIET = {
     "OMP_NUM_THREADS": "1",
     "FEAST_USAGE": "False",
 }
+_OWN_MACHINE = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+}
 NUM_LOGICAL_CPUS = 4
 _TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
 
@@ -69,6 +73,8 @@ def ray_session() -> Iterator[None]:
         finally:
             ray.shutdown()
         return
+    for name, value in _OWN_MACHINE.items():
+        os.environ.setdefault(name, value)
     folder = Path(tempfile.mkdtemp(prefix="gl-", dir="/tmp"))
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     before = _heed_signals()

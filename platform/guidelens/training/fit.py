@@ -5,7 +5,7 @@ Knows nothing of MLflow or the feature store.
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,16 +13,16 @@ import ray
 import ray.data
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.util.queue import Empty, Queue
 
 from guidelens.config import Config
 from guidelens.data.examples import Examples
 from guidelens.errors import GuideLensError
 from guidelens.models.items import Catalogue
-from guidelens.training.loop import DATASET, EpochLosses, WorkerTask, read_progress, worker
+from guidelens.training.loop import DATASET, PROGRESS, EpochLosses, WorkerTask, read_progress, worker
 from guidelens.training.steps import FitJob
 
 STORAGE = "train"
+POLL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,8 @@ def fit_guide(examples: Examples, catalogue: Catalogue, config: Config, jobs: Se
         GuideLensError: training ended without finishing; the folder still holds the last checkpoint.
     """
     ray.data.DataContext.get_current().enable_progress_bars = False
-    told = Queue()
     embeddings = ray.put((examples.frames, examples.queries))
-    task = WorkerTask(config=config, jobs=tuple(jobs), catalogue=ray.put(catalogue), embeddings=embeddings, told=told)
+    task = WorkerTask(config=config, jobs=tuple(jobs), catalogue=ray.put(catalogue), embeddings=embeddings)
     trainer = TorchTrainer(
         worker,
         train_loop_config={"task": task},
@@ -67,7 +66,7 @@ def fit_guide(examples: Examples, catalogue: Catalogue, config: Config, jobs: Se
         ),
     )
     try:
-        with _telling(told, tell):
+        with _telling(run_dir / STORAGE, tell):
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise GuideLensError(f"training in {run_dir} failed more often than train.max_failures ({config.train.max_failures}) allows: {error}") from error
@@ -82,24 +81,33 @@ def fit_guide(examples: Examples, catalogue: Catalogue, config: Config, jobs: Se
 
 
 @contextmanager
-def _telling(told: Queue, tell: Tell) -> Iterator[None]:
-    """Hands on what comes in while the body runs; all of it once the body is through."""
+def _telling(checkpoints: Path, tell: Tell) -> Iterator[None]:
+    """Tells each epoch that the body's checkpoints add to those found at its start; all of them once the body is through."""
     ended = threading.Event()
 
-    def listen() -> None:
+    def listen(num_told: int) -> None:
         while True:
-            is_last = ended.is_set()  # read before the queue is, so that nothing put in before the end is missed
-            try:
-                tell(told.get(timeout=0.2))
-            except Empty:
-                if is_last:
-                    return
+            is_last = ended.wait(timeout=POLL_S)
+            history = _newest_history(checkpoints)
+            for losses in history[num_told:]:
+                tell(losses)
+            num_told = max(num_told, len(history))
+            if is_last:
+                return
 
-    listener = threading.Thread(target=listen, name="epochs", daemon=True)
+    listener = threading.Thread(target=listen, args=(len(_newest_history(checkpoints)),), name="epochs", daemon=True)
     listener.start()
     try:
         yield
     finally:
         ended.set()
         listener.join()
-        told.shutdown(force=True)
+
+
+def _newest_history(checkpoints: Path) -> tuple[EpochLosses, ...]:
+    """The longest history of the checkpoints that are there; one that is being written or taken away is passed over."""
+    found: tuple[EpochLosses, ...] = ()
+    for path in checkpoints.glob(f"checkpoint*/{PROGRESS}"):
+        with suppress(OSError, ValueError):
+            found = max(found, read_progress(path.parent).history, key=len)
+    return found

@@ -16,7 +16,6 @@ import ray.train
 import torch
 import torch.distributed
 from numpy.typing import NDArray
-from ray.util.queue import Queue
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -52,13 +51,12 @@ class Progress(Frozen):
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """Everything a worker gets; the two refs hold a Catalogue and the (frames, queries) embeddings. `told` takes each epoch's losses."""
+    """Everything a worker gets; the two refs hold a Catalogue and the (frames, queries) embeddings."""
 
     config: Config
     jobs: tuple[FitJob, ...]
     catalogue: "ray.ObjectRef[Catalogue]"
     embeddings: "ray.ObjectRef[tuple[NDArray[np.float32], NDArray[np.float32]]]"
-    told: Queue
 
 
 def worker(loop_config: dict[str, WorkerTask]) -> None:
@@ -113,8 +111,6 @@ def _fit_one(job: FitJob, data: FitData, task: WorkerTask, place: Place, progres
         if improved:
             save_file(learner.model.state_dict(), state / f"{job.name}.safetensors")
         _report(learner, progress, losses, place, state)
-        if place.rank == 0:
-            task.told.put(losses)
     return progress
 
 
