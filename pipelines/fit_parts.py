@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from guidelens.training.loop import EpochLosses
 
 TRAINED = "trained"
+EXAMPLES = "examples.parquet"
 POPULARITY_TYPES = {"click": 1.0, "cart": 2.0, "purchase": 5.0}
 _MIN_RECOGNIZED = 2
 MIN_REQUESTS, MIN_CLICKS = 64, 10
@@ -149,7 +150,7 @@ class FitParts:
         from guidelens.training.steps import FitJob, controls
 
         examples = with_targets(examples, catalogue, self.config)
-        examples.save(self.work / "examples.parquet")
+        examples.save(self.work / EXAMPLES)
         lambdas = self._learnable(examples.of("train"))
         if not any(lambdas.values()):
             reason = "absent: the log's training part holds no label of a task whose train.lambdas is above 0"

@@ -8,7 +8,7 @@ import numpy as np
 from guidelens.config import Config, Home
 from guidelens.schemas.base import Frozen
 from pipelines.entry import config_options, emit, home_option, run_command
-from pipelines.train import EXAMPLES
+from pipelines.fit_parts import EXAMPLES
 
 
 class ForgetResult(Frozen):

@@ -13,10 +13,10 @@ from guidelens.schemas.base import Frozen
 from guidelens.schemas.tables import Table
 from pipelines.cluster import ray_session
 from pipelines.entry import config_options, emit, home_option, progress, run_command
-from pipelines.fit_parts import TRAINED, FitDone, FitParts, Parts
+from pipelines.fit_parts import EXAMPLES, TRAINED, FitDone, FitParts, Parts
 from pipelines.materialize import require_features_of
 
-FIT, EXAMPLES = "fit", "examples.parquet"
+FIT = "fit"
 
 
 class FitRecord(Frozen):

@@ -26,8 +26,8 @@ from guidelens.models.recognizer_fit import Backgrounds, fit_recognizer
 from guidelens.registry import Registry, flatten_params
 from guidelens.schemas.steps import MAX_STEPS, allowed_next
 from guidelens.schemas.tables import IMAGE_DIM, SCHEMAS, TEXT_DIM, Table
-from pipelines.fit_parts import Parts
-from pipelines.train import EXAMPLES, FIT, FitRecord
+from pipelines.fit_parts import EXAMPLES, Parts
+from pipelines.train import FIT, FitRecord
 
 NUM_PRODUCTS, PHOTOS_EACH, NUM_REQUESTS, PLACES = 12, 6, 400, 5
 MODEL_3D = "models/p-01.glb"

@@ -14,8 +14,8 @@ from guidelens.data.forgetting import forget_in_lake
 from guidelens.data.lake import Lake
 from guidelens.data.tombstones import forgotten_keys
 from guidelens.schemas.tables import SCHEMAS, Table
+from pipelines.fit_parts import EXAMPLES
 from pipelines.forget import forget_examples
-from pipelines.train import EXAMPLES
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 GONE = frozenset({"gone" * 16})
