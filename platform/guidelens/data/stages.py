@@ -17,9 +17,8 @@ from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
 from guidelens.config import IngestConfig, S3Options
 from guidelens.data.photos import EMBEDDED_SCHEMA, PhotoEmbedder
-from guidelens.data.reading import read_chunk
 from guidelens.data.sources import Chunk
-from guidelens.data.validation import Checker, staged_schema
+from guidelens.data.validation import Checker, checked_tables, staged_schema
 from guidelens.schemas.tables import TEXT_DIM
 
 Vector = NDArray[np.float32]
@@ -40,9 +39,7 @@ def check_records(chunks: Sequence[Chunk], checker: Checker, s3: S3Options, conf
 
     def check(batch: pa.Table) -> Iterator[pa.Table]:
         for row in batch.to_pylist():
-            chunk = Chunk.model_validate(row)
-            for records in read_chunk(chunk, s3):
-                yield checker.check(records, chunk.source)
+            yield from checked_tables(Chunk.model_validate(row), checker, s3)
 
     if not chunks:
         return _frame(staged_schema(checker.kind).empty_table())

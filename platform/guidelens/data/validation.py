@@ -4,7 +4,7 @@ Works on one batch of records at a time, on any worker. Knows nothing of the lak
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -12,10 +12,11 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
+from guidelens.config import S3Options
 from guidelens.data.catalog_rows import Row, product_row, review_row, shopper_row
 from guidelens.data.pseudonyms import Pseudonymizer, PseudonymousEvent
-from guidelens.data.reading import Problem, RawRecord, as_json
-from guidelens.data.sources import Kind
+from guidelens.data.reading import Problem, RawRecord, as_json, read_chunk
+from guidelens.data.sources import Chunk, Kind
 from guidelens.schemas.catalog import Product, Review, Shopper
 from guidelens.schemas.events import Event, clock_problem
 from guidelens.schemas.tables import SCHEMAS, Table
@@ -129,6 +130,12 @@ class Checker(NamedTuple):
             return record.raw or as_json(record.cells or {})
         raw = record.raw if record.cells is None else as_json(record.cells)
         return self.pseudonyms.scrub(raw)
+
+
+def checked_tables(chunk: Chunk, checker: Checker, s3: S3Options) -> Iterator[pa.Table]:
+    """A chunk's records, checked, as tables of bounded size in `staged_schema(checker.kind)`."""
+    for records in read_chunk(chunk, s3):
+        yield checker.check(records, chunk.source)
 
 
 def _table(schema: pa.Schema, given: dict[str, Sequence[Any]], num_rows: int, source: int) -> pa.Table:
