@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from guidelens.data.forgetting import sweep
 from guidelens.data.lake import DataFile, Lake, Manifest
-from guidelens.data.photos import settle_photos
+from guidelens.data.photos import completed, settle_photos
 from guidelens.data.settling import QUARANTINE_FRAME, FileCounts, Settled, quarantine_rows, settle_events, settle_rows
 from guidelens.data.sources import Kind
 from guidelens.data.tables import append, upsert
 from guidelens.data.tombstones import forgotten_keys
 from guidelens.errors import CommitConflictError
 from guidelens.schemas.base import Frozen
-from guidelens.schemas.tables import SCHEMAS, TEXT_DIM, Table
+from guidelens.schemas.tables import TEXT_DIM, Table
 
 Vector = NDArray[np.float32]
 EmbedTexts = Callable[[Sequence[str]], tuple[dict[str, Vector], str]]
@@ -181,16 +181,7 @@ class _Change:
         )
 
     def _whole_photos(self, photos: pl.DataFrame) -> pl.DataFrame:
-        """Accepted photos, those with a new label only completed from the lake."""
-        if photos.height == 0:
-            return photos
-        columns = SCHEMAS[Table.PHOTOS].names
-        embedded = photos.filter(pl.col("embedding").is_not_null()).select(columns)
-        relabelled = photos.filter(pl.col("embedding").is_null()).select("path", "product_id", "is_catalogue_image")
-        if relabelled.height:
-            before = self.lake.read(Table.PHOTOS, manifest=self.base).drop("product_id", "is_catalogue_image")
-            embedded = pl.concat([embedded, before.join(relabelled, on="path").select(columns)])
-        return embedded.sort("path")
+        return completed(photos, self.lake.read(Table.PHOTOS, manifest=self.base)) if photos.height else photos
 
 
 def _product_texts(products: pl.DataFrame) -> list[str]:
