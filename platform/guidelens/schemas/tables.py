@@ -4,7 +4,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-LAKE_SCHEMA_VERSION = 1
+LAKE_SCHEMA_VERSION = 2
 IMAGE_DIM = 1280
 TEXT_DIM = 512
 
@@ -70,7 +70,8 @@ SCHEMAS: dict[Table, pa.Schema] = {
     ),
     # Binary glTF files that products name as `model_3d`.
     Table.MODELS: pa.schema([("path", pa.string()), ("glb", pa.binary()), ("row_sha256", pa.string())]),
-    # `shopper_key` is the keyed HMAC of shopper_id (or anonymous_id); `is_anonymous` says which it was.
+    # `shopper_key` is the keyed HMAC of shopper_id (or anonymous_id); `is_anonymous` says which it was. `anonymous_key`: the HMAC of the
+    # anonymous_id where both were given (a login).
     Table.EVENTS: pa.schema(
         [
             ("event_id", pa.string()),
@@ -79,6 +80,7 @@ SCHEMAS: dict[Table, pa.Schema] = {
             ("shopper_key", pa.string()),
             ("key_id", pa.string()),
             ("is_anonymous", pa.bool_()),
+            ("anonymous_key", pa.string()),
             ("session_id", pa.string()),
             ("type", pa.string()),
             ("product_id", pa.string()),
