@@ -7,7 +7,7 @@ from event_frames import START, at, event, frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guidelens.data.sessions import as_people, identity_links, in_sessions, with_linked
+from guidelens.data.sessions import as_people, identity_links, in_sessions, with_owned
 from guidelens.data.visits import plans, requests, visits
 from guidelens.schemas.tables import SCHEMAS, Table
 
@@ -19,11 +19,11 @@ def log(*rows: dict) -> pl.DataFrame:
 
 
 def anonymous(seconds: float, kind: str = "view", device: str = "cookie", **fields: object) -> dict:
-    return event(seconds, kind, shopper=device, is_anonymous=True, **{"product_id": "p", "session": f"of {device}", **fields})
+    return event(seconds, kind, shopper=device, is_anonymous=True, **{"product_id": "p", "session": f"{device} at {seconds}", **fields})
 
 
 def login(seconds: float, shopper: str = "ann", device: str = "cookie", **fields: object) -> dict:
-    return event(seconds, "search", shopper=shopper, anonymous_key=device, **{"session": f"of {device}", **fields})
+    return event(seconds, "search", shopper=shopper, anonymous_key=device, **{"session": f"{shopper} at {seconds}", **fields})
 
 
 def people(events: pl.DataFrame) -> list[str]:
@@ -44,14 +44,14 @@ def test_a_device_that_a_second_shopper_logs_in_on_is_shared_from_then_on() -> N
 def test_a_log_without_logins_stays_as_it_is() -> None:
     events = log(anonymous(0), event(5, "view", product_id="p"))
     assert identity_links(events).is_empty()
-    assert with_linked(events, identity_links(events)).equals(events)
+    assert with_owned(events, identity_links(events)).equals(events)
     assert people(events) == ["cookie", "a"]
 
 
 def test_features_know_of_a_link_only_once_the_login_was_known() -> None:
     late = login(60, created_ts=at(500))
     events = log(anonymous(0), late, anonymous(700))
-    seen = with_linked(events, identity_links(events)).filter(pl.col("type") == "view").sort("shopper_key", "event_ts")
+    seen = with_owned(events, identity_links(events)).filter(pl.col("type") == "view").sort("shopper_key", "event_ts")
     assert seen.select("shopper_key", "event_ts", "created_ts").rows() == [
         ("ann", at(0), at(500)),
         ("ann", at(700), at(700)),
@@ -70,10 +70,10 @@ def test_what_features_know_by_a_moment_never_depends_on_what_came_later(moves: 
         rows.append(made)
     events = log(*rows)
     known = pl.max_horizontal("event_ts", "created_ts")
-    everything = with_linked(events, identity_links(events))
+    everything = with_owned(events, identity_links(events))
     for minute in range(0, 31, 5):
         past = events.filter(known <= at(minute * MINUTE))
-        by_then = with_linked(past, identity_links(past))
+        by_then = with_owned(past, identity_links(past))
         kept = everything.filter(known <= at(minute * MINUTE))
         assert sorted(kept.select("event_id", "shopper_key").rows()) == sorted(by_then.select("event_id", "shopper_key").rows())
 
@@ -83,18 +83,19 @@ def test_one_session_spans_channels_and_devices_until_a_pause() -> None:
         event(0, "search", session="store-1", channel="store", device="ar"),
         event(20 * MINUTE, "view", session="web-7", channel="web", product_id="p", stay_ms=5.0),
         event(45 * MINUTE, "cart", session="mini-2", channel="mini_program", product_id="p"),
-        event(80 * MINUTE, "view", session="web-7", channel="web", product_id="p", stay_ms=7.0),
+        event(80 * MINUTE, "view", session="web-8", channel="web", product_id="p", stay_ms=7.0),
         event(81 * MINUTE, "view", session="x", shopper="b", product_id="p", stay_ms=1.0),
     )
     found = in_sessions(as_people(events, identity_links(events)))
-    assert found["session_id"].to_list() == ["store-1", "store-1", "store-1", "web-7", "x"]
-    assert found["client_session_id"].to_list() == ["store-1", "web-7", "mini-2", "web-7", "x"]
-    assert visits(found).select("session_id", "stay_ms", "carts").rows() == [("store-1", 5.0, 1), ("web-7", 7.0, 0), ("x", 1.0, 0)]
+    assert found["session_id"].to_list() == ["store-1", "store-1", "store-1", "web-8", "x"]
+    assert found["client_session_id"].to_list() == ["store-1", "web-7", "mini-2", "web-8", "x"]
+    assert visits(found).select("session_id", "stay_ms", "carts").rows() == [("store-1", 5.0, 1), ("web-8", 7.0, 0), ("x", 1.0, 0)]
 
 
-def test_a_client_that_keeps_its_session_id_for_ever_gets_one_session_a_sitting() -> None:
-    events = log(*(event(day * 86_400, "view", product_id="p", stay_ms=1.0) for day in range(3)))
-    assert in_sessions(as_people(events, identity_links(events)))["session_id"].to_list() == ["s1", "s1~2", "s1~3"]
+def test_a_client_session_is_never_split() -> None:
+    """What the client calls one session is one: an AR session may pause while the shopper measures the room."""
+    events = log(event(0, "view", product_id="p"), event(40 * MINUTE, "view", product_id="p"), event(60 * MINUTE, "view", session="s2", product_id="p"))
+    assert in_sessions(as_people(events, identity_links(events)))["session_id"].to_list() == ["s1", "s1", "s1"]
 
 
 def test_returns_and_feedback_neither_end_nor_begin_a_session() -> None:
@@ -110,17 +111,23 @@ def test_returns_and_feedback_neither_end_nor_begin_a_session() -> None:
 
 
 @settings(max_examples=150)
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["s1", "s2", "s3"]), st.integers(0, 400)), min_size=1, max_size=25))
-def test_sessions_are_the_runs_without_a_pause(moves: list[tuple[str, str, int]]) -> None:
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["s1", "s2", "s3", "s4"]), st.integers(0, 300)), min_size=1, max_size=25))
+def test_sessions_are_what_client_sessions_without_a_pause_between_them_make(moves: list[tuple[str, str, int]]) -> None:
     events = log(*(event(minute * MINUTE, "view", session=session, shopper=who, product_id="p") for who, session, minute in moves))
     found = in_sessions(as_people(events, identity_links(events)))
-    assert found.height == events.height
-    for _, mine in found.group_by("shopper_key"):
-        spans = mine.group_by("session_id").agg(pl.col("event_ts").min().alias("start"), pl.col("event_ts").max().alias("end")).sort("start")
-        gaps = spans["start"][1:] - spans["end"][:-1]
-        assert all(gap > timedelta(minutes=30) for gap in gaps)
-        inside = mine.sort("event_ts").select(pl.col("event_ts").diff().over("session_id").max()).item()
-        assert inside is None or inside <= timedelta(minutes=30)
+    assert found.drop("session_id", "client_session_id", "asked_as").equals(events.drop("session_id"))
+    for who in {who for who, _, _ in moves}:
+        spans: dict[str, list[int]] = {}
+        for _, session, minute in (move for move in moves if move[0] == who):
+            spans.setdefault(session, []).append(minute)
+        expected: dict[str, str] = {}
+        end, name = -(10**9), ""
+        for session, minutes in sorted(spans.items(), key=lambda item: (min(item[1]), item[0])):
+            name = session if min(minutes) - end > 30 else name
+            end = max(end, max(minutes))
+            expected[session] = name
+        mine = found.filter(pl.col("shopper_key") == who)
+        assert dict(mine.select("client_session_id", "session_id").unique().rows()) == expected
 
 
 def test_a_purchase_on_another_device_after_a_login_is_the_slates_and_the_plans() -> None:

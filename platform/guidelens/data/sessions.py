@@ -13,6 +13,7 @@ SESSION_GAP_MIN = 30
 AFTERWARDS = (EventType.RETURN, EventType.FEEDBACK)
 """What comes days after a session under its id: it ends no session and begins none."""
 EVENT_ORDER = ("event_ts", "created_ts", "event_id")
+_SESSION = ["shopper_key", "session_id"]
 
 
 def known_ts() -> pl.Expr:
@@ -24,7 +25,7 @@ def identity_links(events: pl.DataFrame) -> pl.DataFrame:
     """One row an anonymous id that somebody logged in with (an event that holds both ids).
 
     The id belongs to the first shopper known to have logged in, until a login of another is known: from then on the device is shared,
-    and what comes in of it anonymously is nobody's. In the order in which things were known, so that a later one never changes what
+    and anonymous sessions that come in of it are nobody's. In the order in which things were known, so that a later one never changes what
     features said before it.
 
     Returns:
@@ -45,53 +46,82 @@ def identity_links(events: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def as_people(events: pl.DataFrame, links: pl.DataFrame) -> pl.DataFrame:
-    """The events with each linked anonymous one under its shopper: for labels, which may know of logins that came later.
+def client_sessions(events: pl.DataFrame) -> pl.DataFrame:
+    """One row a shopper (or anonymous id) and `session_id` as sent.
 
     Returns:
-        The same rows; `shopper_key` is the person, `asked_as` the key the event came with (what features were served by).
+        shopper_key, session_id, is_anonymous, start_ts, end_ts (first and last event), known_from (a microsecond after the last
+        thing known of it). Returns and feedback count for nothing here.
     """
-    joined = _linked(events, links)
-    return joined.with_columns(asked_as="shopper_key", shopper_key=pl.coalesce("owner", "shopper_key")).drop("owner", "linked_ts")
+    return (
+        events.filter(~pl.col("type").is_in(list(AFTERWARDS)))
+        .group_by(_SESSION)
+        .agg(
+            pl.col("is_anonymous").first(),
+            pl.col("event_ts").min().alias("start_ts"),
+            pl.col("event_ts").max().alias("end_ts"),
+            (known_ts().max() + pl.duration(microseconds=1)).alias("known_from"),
+        )
+    )
 
 
-def with_linked(events: pl.DataFrame, links: pl.DataFrame) -> pl.DataFrame:
-    """The events, and once more under their shopper those that were anonymous: known from the login on, for features.
+def owned(sessions: pl.DataFrame, links: pl.DataFrame) -> pl.DataFrame:
+    """The anonymous client sessions that a login made somebody's: those known before the device was shared.
+
+    Returns:
+        The sessions' columns, owner, and linked_ts.
+    """
+    owners = links.rename({"anonymous_key": "shopper_key", "shopper_key": "owner"})
+    found = sessions.filter("is_anonymous").join(owners, on="shopper_key")
+    return found.filter(pl.col("shared_ts").is_null() | (pl.col("known_from") <= pl.col("shared_ts"))).drop("shared_ts")
+
+
+def joined(sessions: pl.DataFrame, gap_min: float = SESSION_GAP_MIN) -> pl.DataFrame:
+    """Client sessions with the session they belong to: those of one shopper, on whatever channel or device, without a pause above the gap.
+
+    Returns:
+        The sessions' columns and `joined_id`: the name of the first of them.
+    """
+    ordered = sessions.sort("shopper_key", "start_ts", "session_id")
+    ended = pl.col("end_ts").cum_max().shift().over("shopper_key")
+    begins = (pl.col("start_ts") - ended > pl.duration(seconds=round(gap_min * 60))).fill_null(True)
+    return (
+        ordered.with_columns(number=begins.cum_sum().over("shopper_key"))
+        .with_columns(joined_id=pl.col("session_id").first().over("shopper_key", "number"))
+        .drop("number")
+    )
+
+
+def as_people(events: pl.DataFrame, links: pl.DataFrame) -> pl.DataFrame:
+    """The events with each owned anonymous session under its shopper: for labels, which may know of logins that came later.
+
+    Returns:
+        The same rows in their order; `shopper_key` is the person, `asked_as` the key the event came with (what features were served by).
+    """
+    owners = owned(client_sessions(events), links).select(*_SESSION, "owner")
+    found = events.join(owners, on=_SESSION, how="left", maintain_order="left")
+    return found.with_columns(asked_as="shopper_key", shopper_key=pl.coalesce("owner", "shopper_key")).drop("owner")
+
+
+def with_owned(events: pl.DataFrame, links: pl.DataFrame) -> pl.DataFrame:
+    """The events, and once more under their shopper those of owned anonymous sessions: known from the login on, for features.
 
     The anonymous id keeps its own: until the login nobody could know better.
     """
-    copies = _linked(events, links).filter(pl.col("owner").is_not_null())
+    owners = owned(client_sessions(events), links).select(*_SESSION, "owner", "linked_ts")
+    copies = events.join(owners, on=_SESSION, maintain_order="left")
     copies = copies.with_columns(shopper_key="owner", is_anonymous=pl.lit(False), created_ts=pl.max_horizontal("created_ts", "linked_ts"))
     return pl.concat([events, copies.select(events.columns)])
 
 
-def _linked(events: pl.DataFrame, links: pl.DataFrame) -> pl.DataFrame:
-    """With `owner` and `linked_ts` of anonymous events that were known before their id was shared; null elsewhere."""
-    owners = links.rename({"anonymous_key": "made_as", "shopper_key": "owner"})
-    made_as = pl.when("is_anonymous").then("shopper_key")
-    joined = events.with_columns(made_as=made_as).join(owners, on="made_as", how="left", maintain_order="left")
-    in_time = pl.col("shared_ts").is_null() | (known_ts() < pl.col("shared_ts"))
-    return joined.with_columns(pl.when(in_time).then(pl.col(name)).alias(name) for name in ("owner", "linked_ts")).drop("made_as", "shared_ts")
-
-
 def in_sessions(events: pl.DataFrame, gap_min: float = SESSION_GAP_MIN) -> pl.DataFrame:
-    """The events with sessions made of what each shopper did, on whatever channel or device, without a pause above the gap.
-
-    A session is named after the client session of its first event (`ID~2` where that one came back after a pause). Returns and
-    feedback belong to no session and keep the name they came with.
+    """The events by session. Returns and feedback belong to none and keep the name they came with.
 
     Returns:
-        The same rows in the events' order; `session_id` is the session, `client_session_id` what the client called it.
+        The same rows in their order; `session_id` is the session (`joined`), `client_session_id` what the client called it.
     """
-    ordered = events.sort(EVENT_ORDER)
-    pause = pl.col("event_ts").diff().over("shopper_key") > pl.duration(seconds=round(gap_min * 60))
-    inside = (
-        ordered.filter(~pl.col("type").is_in(list(AFTERWARDS)))
-        .with_columns(number=pause.fill_null(False).cum_sum().over("shopper_key"))
-        .with_columns(name=pl.col("session_id").first().over("shopper_key", "number"))
-    )
-    again = pl.col("number").rank("dense").over("shopper_key", "name")
-    name = pl.when(again > 1).then(pl.format("{}~{}", "name", again)).otherwise("name")
-    named = inside.with_columns(client_session_id="session_id", session_id=name).drop("number", "name")
-    after = ordered.filter(pl.col("type").is_in(list(AFTERWARDS))).with_columns(client_session_id="session_id")
-    return pl.concat([named, after]).sort(EVENT_ORDER)
+    named = joined(client_sessions(events), gap_min).select(*_SESSION, "joined_id")
+    found = events.join(named, on=_SESSION, how="left", maintain_order="left")
+    is_after = pl.col("type").is_in(list(AFTERWARDS))
+    name = pl.when(is_after).then("session_id").otherwise("joined_id")
+    return found.with_columns(client_session_id="session_id", session_id=name).drop("joined_id")
