@@ -82,8 +82,8 @@ class Pseudonymizer:
         assert named is not None
         device = None if anonymous or event.anonymous_id is None else self.key(event.anonymous_id, anonymous=True)
         given = {name: value for name, value in event.__dict__.items() if name not in {"shopper_id", "anonymous_id"}}
-        who = {"shopper_key": self.key(named, anonymous=anonymous), "key_id": self.key_id, "is_anonymous": anonymous, "anonymous_key": device}
-        return PseudonymousEvent.model_construct(**given, **who)
+        shopper_key = self.key(named, anonymous=anonymous)
+        return PseudonymousEvent.model_construct(**given, shopper_key=shopper_key, key_id=self.key_id, is_anonymous=anonymous, anonymous_key=device)
 
     def scrub(self, raw: bytes) -> bytes:
         """Raw bytes with the values of `"shopper_id"` and `"anonymous_id"` replaced by keys, also where they are no valid JSON."""
