@@ -32,9 +32,11 @@ _TEXT = rf'"(?:(?:[^"\\\s\p{{Cc}}:]|{_ESCAPE})(?:(?:[^"\\\p{{Cc}}]|{_ESCAPE})*(?
 _INTEGER = r"(?:0|[1-9][0-9]{0,17})"
 _NUMBER = rf"{_INTEGER}(?:\.[0-9]{{1,25}})?(?:[eE]-?[0-9]{{1,2}})?"
 _MOMENT = (
-    r'"(?:19[7-9][0-9]|20[0-9]{2})-[01][0-9]-[0-3][0-9]T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?(?:Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])"'
+    r"(?:19[7-9][0-9]|20[0-9]{2})-[01][0-9]-[0-3][0-9]T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?(?:Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])"
 )
-_VALUES: dict[ValueKind, str] = {"text": _TEXT, "integer": _INTEGER, "number": _NUMBER, "flag": "true|false", "moment": _MOMENT}
+SPELLINGS: dict[ValueKind, str] = {"integer": _INTEGER, "number": _NUMBER, "moment": _MOMENT}
+"""How values must be spelled for every reader to read the same."""
+_VALUES: dict[ValueKind, str] = {"text": _TEXT, "integer": _INTEGER, "number": _NUMBER, "flag": "true|false", "moment": f'"{_MOMENT}"'}
 _SCALAR = rf"(?:{_TEXT}|-?{_NUMBER}|true|false|null)"
 _LIST = rf"\[{_SPACE}(?:{_SCALAR}(?:{_SPACE},{_SPACE}{_SCALAR})*)?{_SPACE}\]"
 _PAIR = rf"{_TEXT}:{_SPACE}(?:{_SCALAR}|{_LIST})"
@@ -126,13 +128,24 @@ class PlainLineReader:
 
     def _named(self, frame: pl.DataFrame) -> pl.DataFrame:
         """By the contract's names, times as times."""
-        unread = [pl.when(pl.col(name).is_not_null()).then(pl.lit(name)) for name in self._unknown]
-        columns = {name: pl.coalesce(given for given, found in self._fields.items() if found == name) for name in self._rules}
+        columns = {name: coalesced(name, self._fields) for name in self._rules}
         for name, rule in self._rules.items():
             if rule.kind == "moment":
                 columns[name] = columns[name].str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
-        joined = pl.concat_str(unread, separator=",", ignore_nulls=True) if unread else pl.lit("")
-        return frame.select(**columns, unread=pl.when(joined != "").then(joined))
+        return frame.select(**columns, unread=joined_names({name: pl.col(name).is_not_null() for name in self._unknown}))
+
+
+def coalesced(name: str, fields: Mapping[str, str]) -> pl.Expr:
+    """A field under whichever name it was given."""
+    return pl.coalesce(given for given, found in fields.items() if found == name)
+
+
+def joined_names(filled: Mapping[str, pl.Expr]) -> pl.Expr:
+    """The names whose expression is true in a row, in order, joined by commas; null where none is."""
+    if not filled:
+        return pl.lit(None, pl.String)
+    joined = pl.concat_str([pl.when(is_filled).then(pl.lit(name)) for name, is_filled in sorted(filled.items())], separator=",", ignore_nulls=True)
+    return pl.when(joined != "").then(joined)
 
 
 def _num_keys(text: bytes) -> int:

@@ -9,19 +9,23 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from guidelens.errors import StorageError
-from guidelens.schemas.events import Event, missing_fields
+from guidelens.schemas.base import Id
+from guidelens.schemas.events import NAMES_OF_SHOPPER, Event, missing_fields
 
 _KEY_FILE = "shopper.key"
 _KEY_BYTES = 32
 _REMEMBERED_KEYS = 200_000
-_ID_IN_TEXT = re.compile(rb'"(shopper_id|anonymous_id)"\s*:\s*(?:"((?:[^"\\]|\\.)*)"?|([^",}\s]+))')
+_SQUEEZED_IDS = frozenset(name.replace("_", "") for name in NAMES_OF_SHOPPER)
+_SCRUBBED = re.compile(r"hmac:([0-9a-f]{64})")
+_ID = TypeAdapter(Id)
 
 
 class PseudonymousEvent(Event):
@@ -82,16 +86,55 @@ class Pseudonymizer:
         given = {name: value for name, value in event.__dict__.items() if name not in {"shopper_id", "anonymous_id"}}
         return PseudonymousEvent.model_construct(**given, shopper_key=self.key(named, anonymous=anonymous), key_id=self.key_id, is_anonymous=anonymous)
 
-    def scrub(self, raw: bytes) -> bytes:
-        """Raw bytes with the values of `"shopper_id"` and `"anonymous_id"` replaced by keys, also where they are no valid JSON."""
+    def key_in(self, scrubbed: str) -> str | None:
+        """The key that `scrub` put in place of an id; None where the text is none of its."""
+        found = _SCRUBBED.fullmatch(scrubbed)
+        return found[1] if found else None
+
+    def scrub(self, raw: bytes, renamed: Mapping[str, str] | None = None) -> bytes:
+        """Raw bytes with the values of `"shopper_id"` and `"anonymous_id"`, however spelled, replaced by keys, also where they are no valid JSON.
+
+        An id becomes `hmac:KEY`; what is no valid id becomes `unusable:KEY`, which is none either, so that the record stays refused.
+
+        Args:
+            renamed: which of the two a field of another name holds.
+        """
+        names = {_squeezed(given): name for given, name in (renamed or {}).items()}
 
         def replace(found: re.Match[bytes]) -> bytes:
+            name = _squeezed(_unescaped(found[1]))
             text = _unescaped(found[2]) if found[2] is not None else found[3].decode("utf-8", "replace")
             if found[2] is None and text == "null":
                 return found[0]
-            return b'"' + found[1] + b'": "hmac:' + self.key(text, anonymous=found[1] == b"anonymous_id").encode() + b'"'
+            kept = "hmac" if found[2] is not None and _is_id(text) else "unusable"
+            key = self.key(text, anonymous="anonymous" in names.get(name, name))
+            return b'"' + found[1] + b'": "' + f"{kept}:{key}".encode() + b'"'
 
-        return _ID_IN_TEXT.sub(replace, raw)
+        return _field_in_text(frozenset(names)).sub(replace, raw)
+
+
+@lru_cache(maxsize=16)
+def _field_in_text(names: frozenset[str]) -> re.Pattern[bytes]:
+    """Finds fields that hold a shopper's id, their names in any case, with any separators, plain or in JSON's escapes."""
+    spelled = [
+        r"(?:[_\-. ]|\\u005f|\\u002d)*".join(rf"(?:{re.escape(one)}|\\u{ord(one):04x}|\\u{ord(one.upper()):04x})" for one in name)
+        for name in sorted(names | _SQUEEZED_IDS)
+    ]
+    value = r'"((?:[^"\\]|\\.)*)"?|([^",}\s]+)'
+    return re.compile(rf'"((?i:{"|".join(spelled)}))"\s*:\s*(?:{value})'.encode())
+
+
+def _squeezed(name: str) -> str:
+    """`shopperId`, `Shopper-ID` and `shopper_id` are one name."""
+    return re.sub(r"[\W_]", "", name).lower()
+
+
+def _is_id(text: str) -> bool:
+    try:
+        _ID.validate_python(text.strip())
+    except ValidationError:
+        return False
+    return True
 
 
 def _unescaped(inside: bytes) -> str:
