@@ -17,7 +17,7 @@ from guidelens.schemas.base import NO_CONTROL_CHARACTERS
 
 
 class Sorted(NamedTuple):
-    """certain: events that keep the contract, by field, with `unread` and `offset`. others: the records of all other rows, in order."""
+    """certain: events that keep the contract, by field, with `remarks` and `offset`. others: the records of all other rows, in order."""
 
     certain: pl.DataFrame
     others: list[RawRecord]
@@ -44,7 +44,7 @@ class EventColumns:
         found = self._lines.read(block.data)
         keeps = ~found.frame.select(self._may_break_plain).to_series().to_numpy()
         rows = found.rows[keeps]
-        certain = found.frame.filter(keeps).with_columns(offset=block.offset + found.starts[rows])
+        certain = _kept(found.frame, keeps).with_columns(offset=block.offset + found.starts[rows])
         others = [block.record(*found.starts[row : row + 2].tolist()) for row in _rest(rows, len(found.starts) - 1)]
         return Sorted(certain, [record for record in others if record is not None])
 
@@ -69,28 +69,31 @@ class EventColumns:
 
     def _certain(self, frame: pl.DataFrame) -> tuple[NDArray[np.int64], pl.DataFrame]:
         keeps = ~frame.select(self._may_break | pl.col("in_doubt")).to_series().to_numpy()
-        return np.flatnonzero(keeps), frame.filter(keeps).drop("in_doubt")
+        return np.flatnonzero(keeps), _kept(frame, keeps).drop("in_doubt")
 
 
 def keyed(events: pl.DataFrame, pseudonyms: Pseudonymizer) -> pl.DataFrame:
     """Events with `shopper_key`, `key_id` and `is_anonymous` in place of their shopper's id. Each id is keyed once."""
-    anonymous = pl.col("shopper_id").is_null()
-    known = _replaced("shopper_id", {name: pseudonyms.key(name) for name in events["shopper_id"].drop_nulls().unique()})
-    strangers = events.filter(anonymous)["anonymous_id"].drop_nulls().unique()
-    unknown = _replaced("anonymous_id", {name: pseudonyms.key(name, anonymous=True) for name in strangers})
-    return events.with_columns(
-        shopper_key=pl.when(anonymous).then(unknown).otherwise(known), is_anonymous=anonymous, key_id=pl.lit(pseudonyms.key_id, pl.String)
-    ).drop("shopper_id", "anonymous_id")
+    anonymous = events["shopper_id"].is_null()
+    keys = _keys(events["shopper_id"], {name: pseudonyms.key(name) for name in events["shopper_id"].drop_nulls().unique()})
+    if anonymous.any():
+        strangers = events["anonymous_id"].zip_with(anonymous, pl.Series([None], dtype=pl.String))
+        keys = keys.fill_null(_keys(strangers, {name: pseudonyms.key(name, anonymous=True) for name in strangers.drop_nulls().unique()}))
+    return events.with_columns(shopper_key=keys, is_anonymous=anonymous, key_id=pl.lit(pseudonyms.key_id, pl.String)).drop("shopper_id", "anonymous_id")
 
 
-def _replaced(column: str, values: Mapping[str, str]) -> pl.Expr:
-    return pl.col(column).replace_strict(list(values), list(values.values()), default=None, return_dtype=pl.String)
+def _keys(ids: pl.Series, keys: Mapping[str, str]) -> pl.Series:
+    return ids.replace_strict(list(keys), list(keys.values()), default=None, return_dtype=pl.String)
 
 
 def _rest(rows: NDArray[np.int64], num_rows: int) -> Iterable[int]:
     others = np.ones(num_rows, np.bool_)
     others[rows] = False
     return [int(row) for row in np.flatnonzero(others)]
+
+
+def _kept(frame: pl.DataFrame, keeps: NDArray[np.bool_]) -> pl.DataFrame:
+    return frame if keeps.all() else frame.filter(keeps)
 
 
 def _none() -> pl.DataFrame:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic_core import from_json
 
 from guidelens.data.column_checks import COLUMN_TYPES
+from guidelens.data.remarks import SEPARATOR, unknown_field
 from guidelens.schemas.fields import Contract, ValueKind
 
 _LINE_FEED, _QUOTE, _COLON = b'\n":'
@@ -45,7 +46,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class PlainLines(NamedTuple):
-    """frame: the plain lines' fields by column, in COLUMN_TYPES, and `unread`, the fields that no contract knows, joined by commas.
+    """frame: the plain lines' fields by column, in COLUMN_TYPES, and `remarks`.
     rows: which lines of the block they are. starts: where each line of the block begins, and where the last one ends."""
 
     frame: pl.DataFrame
@@ -78,7 +79,7 @@ class PlainLineReader:
             pairs.append(f'"(?:{"|".join(map(re.escape, unknown))})":{_SPACE}(?:{_SCALAR}|{_LIST}|{_OBJECT})')
         pair = f"(?:{'|'.join(pairs)})"
         self._plain = rf"^{_SPACE}\{{{_SPACE}{pair}(?:{_SPACE},{_SPACE}{pair})*{_SPACE}\}}{_SPACE}$"
-        self._keys = f'"(?:{"|".join(map(re.escape, self._fields))})":'
+        self._keys = f'"(?:{"|".join(map(re.escape, [*self._fields, *unknown]))})":'
         kinds: dict[ValueKind, pl.DataType] = {**COLUMN_TYPES, "moment": pl.String()}
         self._schema = {given: kinds[self._rules[name].kind] for given, name in self._fields.items()} | dict.fromkeys(unknown, pl.String())
 
@@ -86,14 +87,13 @@ class PlainLineReader:
         """Of a block of whole lines (the last one may lack its line feed) those that are plain."""
         starts = _line_starts(block)
         lines = pa.Array.from_buffers(pa.binary(), len(starts) - 1, [None, pa.py_buffer(starts.astype(np.int32)), pa.py_buffer(block)])
-        texts = pl.Series(pl.from_arrow(lines)).cast(pl.String, strict=False)
+        texts = _texts(lines)
         short = pl.Series(np.diff(starts) <= self._max_line_bytes)
         plain = self._plain_of(texts) & short
         rows = np.flatnonzero(plain.to_numpy())
         text = block if len(rows) == len(lines) else lines.filter(pa.array(plain.to_numpy())).buffers()[2].to_pybytes()
-        frame = self._frame(text, texts.gather(rows))
-        sure = frame["is_sure"].to_numpy()
-        return PlainLines(frame.filter("is_sure").drop("is_sure"), rows[sure], starts)
+        frame, sure = self._frame(text, texts if len(rows) == len(lines) else texts.gather(rows))
+        return PlainLines(frame if sure.all() else frame.filter(sure), rows[sure.to_numpy()], starts)
 
     def _plain_of(self, texts: pl.Series) -> pl.Series:
         """Which lines are plain. Where some are not, a few are looked at for unknown fields, and all tried again with those."""
@@ -107,32 +107,38 @@ class PlainLineReader:
             plain = texts.str.contains(self._plain).fill_null(False)
         return plain
 
-    def _frame(self, text: bytes, lines: pl.Series) -> pl.DataFrame:
-        """The fields of plain lines; `is_sure` is false where a field or its renamed form is there twice (readers differ on which one counts)."""
-        if not len(lines):
-            return self._named(pl.DataFrame(schema=self._schema)).with_columns(is_sure=pl.lit(True))
-        frame = pl.read_ndjson(text, schema=self._schema)
+    def _frame(self, text: bytes, lines: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
+        """The fields of plain lines, and where they are sure: no field, nor its renamed form, is there twice (readers differ on which one
+        counts), and times exist (no 30 February)."""
+        frame = pl.read_ndjson(text, schema=self._schema) if text else pl.DataFrame(schema=self._schema)
         assert frame.height == len(lines), "a plain line is one object"
-        once = pl.repeat(True, frame.height, eager=True)
+        sure = pl.repeat(True, frame.height, eager=True)
         if _num_keys(text) != sum(frame.height - frame[name].null_count() for name in self._fields):
             given = frame.select(pl.sum_horizontal(pl.col(name).is_not_null() for name in self._fields)).to_series()
-            once = (lines.str.count_matches('":', literal=True) == given) | self._once_among_others(lines)
-        twice = [pl.col(old).is_not_null() & pl.col(new).is_not_null() for old, new in self._fields.items() if old != new]
-        once = once & ~frame.select(pl.any_horizontal(pl.lit(False), *twice)).to_series()
-        return self._named(frame).with_columns(is_sure=once)
+            sure = (lines.str.count_matches('":', literal=True) == given) | self._once_among_others(lines)
+        for given, name in self._fields.items():
+            if given != name:
+                sure = sure & ~(frame[given].is_not_null() & frame[name].is_not_null())
+            if self._rules[name].kind == "moment":
+                times = moments_of(frame[given])
+                sure = sure & (times.is_not_null() | frame[given].is_null())
+                frame = frame.with_columns(times)
+        return self._named(frame), sure
 
     def _once_among_others(self, lines: pl.Series) -> pl.Series:
-        """The same for lines with nulls or unknown fields: each known key that a line holds is spelled once."""
-        held = lines.to_frame("line").select(pl.sum_horizontal(pl.col("line").str.contains(f'"{name}":', literal=True) for name in self._fields)).to_series()
+        """The same for lines with nulls or unknown fields: each key that a line holds is spelled once."""
+        names = [*self._fields, *self._unknown]
+        held = lines.to_frame("line").select(pl.sum_horizontal(pl.col("line").str.contains(f'"{name}":', literal=True) for name in names)).to_series()
         return lines.str.count_matches(self._keys) == held
 
     def _named(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """By the contract's names, times as times."""
-        columns = {name: coalesced(name, self._fields) for name in self._rules}
-        for name, rule in self._rules.items():
-            if rule.kind == "moment":
-                columns[name] = columns[name].str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
-        return frame.select(**columns, unread=joined_names({name: pl.col(name).is_not_null() for name in self._unknown}))
+        """By the contract's names."""
+        return frame.select(**{name: coalesced(name, self._fields) for name in self._rules}, remarks=remarks_of({name: pl.col(name).is_not_null() for name in self._unknown}))
+
+
+def moments_of(texts: pl.Series) -> pl.Series:
+    """Plainly spelled times; null where there is no such time."""
+    return texts.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
 
 
 def coalesced(name: str, fields: Mapping[str, str]) -> pl.Expr:
@@ -140,11 +146,11 @@ def coalesced(name: str, fields: Mapping[str, str]) -> pl.Expr:
     return pl.coalesce(given for given, found in fields.items() if found == name)
 
 
-def joined_names(filled: Mapping[str, pl.Expr]) -> pl.Expr:
-    """The names whose expression is true in a row, in order, joined by commas; null where none is."""
+def remarks_of(filled: Mapping[str, pl.Expr]) -> pl.Expr:
+    """Remarks on the unknown fields whose expression is true in a row; null where there is none."""
     if not filled:
         return pl.lit(None, pl.String)
-    joined = pl.concat_str([pl.when(is_filled).then(pl.lit(name)) for name, is_filled in sorted(filled.items())], separator=",", ignore_nulls=True)
+    joined = pl.concat_str([pl.when(is_filled).then(pl.lit(unknown_field(name))) for name, is_filled in sorted(filled.items())], separator=SEPARATOR, ignore_nulls=True)
     return pl.when(joined != "").then(joined)
 
 
@@ -158,6 +164,21 @@ def _line_starts(block: bytes) -> NDArray[np.int64]:
     ends = np.flatnonzero(np.frombuffer(block, np.uint8) == _LINE_FEED) + 1
     tail = [] if block.endswith(b"\n") else [len(block)]
     return np.concatenate([[0], ends, tail]).astype(np.int64)
+
+
+def _texts(lines: pa.Array) -> pl.Series:
+    """Null where a line is no UTF-8."""
+    try:
+        return pl.Series(pl.from_arrow(lines)).cast(pl.String)
+    except pl.exceptions.ComputeError:
+        return pl.Series([_decoded(line) for line in lines.to_pylist()], dtype=pl.String)
+
+
+def _decoded(line: bytes) -> str | None:
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _unknown_names(lines: pl.Series, known: set[str]) -> list[str]:

@@ -14,7 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, model_validator
+from pydantic_core import from_json
 
 from guidelens.errors import StorageError
 from guidelens.schemas.base import Id
@@ -24,6 +25,7 @@ _KEY_FILE = "shopper.key"
 _KEY_BYTES = 32
 _REMEMBERED_KEYS = 200_000
 _SQUEEZED_IDS = frozenset(name.replace("_", "") for name in NAMES_OF_SHOPPER)
+UNUSABLE = "unusable:"
 _SCRUBBED = re.compile(r"hmac:([0-9a-f]{64})")
 _ID = TypeAdapter(Id)
 
@@ -102,13 +104,12 @@ class Pseudonymizer:
         names = {_squeezed(given): name for given, name in (renamed or {}).items()}
 
         def replace(found: re.Match[bytes]) -> bytes:
-            name = _squeezed(_unescaped(found[1]))
-            text = _unescaped(found[2]) if found[2] is not None else found[3].decode("utf-8", "replace")
-            if found[2] is None and text == "null":
+            name, value = _squeezed(_unescaped(found["name"])), found["value"]
+            if value == b"null":
                 return found[0]
-            kept = "hmac" if found[2] is not None and _is_id(text) else "unusable"
-            key = self.key(text, anonymous="anonymous" in names.get(name, name))
-            return b'"' + found[1] + b'": "' + f"{kept}:{key}".encode() + b'"'
+            kept = "hmac" if _is_id(value) else UNUSABLE[:-1]
+            key = self.key(_unescaped(value[1:].removesuffix(b'"')) if value.startswith(b'"') else _unescaped(value), anonymous="anonymous" in names.get(name, name))
+            return found[0][: -len(value)] + f'"{kept}:{key}"'.encode()
 
         return _field_in_text(frozenset(names)).sub(replace, raw)
 
@@ -120,8 +121,7 @@ def _field_in_text(names: frozenset[str]) -> re.Pattern[bytes]:
         r"(?:[_\-. ]|\\u005f|\\u002d)*".join(rf"(?:{re.escape(one)}|\\u{ord(one):04x}|\\u{ord(one.upper()):04x})" for one in name)
         for name in sorted(names | _SQUEEZED_IDS)
     ]
-    value = r'"((?:[^"\\]|\\.)*)"?|([^",}\s]+)'
-    return re.compile(rf'"((?i:{"|".join(spelled)}))"\s*:\s*(?:{value})'.encode())
+    return re.compile(rf'"(?P<name>(?i:{"|".join(spelled)}))"\s*:\s*(?P<value>"(?:[^"\\]|\\.)*"?|[^",}}\s]+)'.encode())
 
 
 def _squeezed(name: str) -> str:
@@ -129,12 +129,17 @@ def _squeezed(name: str) -> str:
     return re.sub(r"[\W_]", "", name).lower()
 
 
-def _is_id(text: str) -> bool:
+def _is_id(value: bytes) -> bool:
+    """Whether a JSON value is an id that the contract takes."""
     try:
-        _ID.validate_python(text.strip())
-    except ValidationError:
+        _ID.validate_python(_stripped(from_json(value)))
+    except ValueError:
         return False
     return True
+
+
+def _stripped(value: object) -> object:
+    return value.strip() if isinstance(value, str) else value
 
 
 def _unescaped(inside: bytes) -> str:

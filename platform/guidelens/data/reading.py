@@ -24,6 +24,7 @@ KEPT_RAW_BYTES = 64 * 1024
 """How much of a record above MAX_RECORD_BYTES quarantine keeps."""
 _BLOCK_BYTES = 4 * 1024 * 1024
 _BATCH_ROWS = 20_000
+_UNREADABLE = (ValueError, OverflowError, LookupError, pa.ArrowException)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -78,16 +79,21 @@ class Rows(NamedTuple):
     def records(self, wanted: Iterable[int] | None = None) -> list[RawRecord]:
         """All rows, or those asked for. Times are cut to microseconds, as in the lake."""
         numbers = range(self.batch.num_rows) if wanted is None else list(wanted)
-        rows = _cut_to_microseconds(self.batch if wanted is None else self.batch.take(pa.array(numbers, pa.int64())))
+        if not numbers:
+            return []
+        rows = _cut_to_microseconds(self.batch)
+        rows = rows if len(numbers) == rows.num_rows else _as_strings(rows).take(pa.array(numbers, pa.int64()))
+        names = self.batch.schema.names
+        problem = None if len(set(names)) == len(names) else Problem("parquet.columns", f"columns must have different names, got {names}"[:300])
         try:
-            return [RawRecord(self.offset + number, b"", cells) for number, cells in zip(numbers, rows.to_pylist(), strict=True)]
-        except (ValueError, OverflowError, pa.ArrowException):  # one value that Python cannot hold: find whose it is
+            return [RawRecord(self.offset + number, b"", cells, problem) for number, cells in zip(numbers, rows.to_pylist(), strict=True)]
+        except _UNREADABLE:  # one value that Python cannot hold: find whose it is
             return [self._record(number, rows.slice(place, 1)) for place, number in enumerate(numbers)]
 
     def _record(self, number: int, row: pa.RecordBatch) -> RawRecord:
         try:
             return RawRecord(self.offset + number, b"", row.to_pylist()[0])
-        except (ValueError, OverflowError, pa.ArrowException) as error:
+        except _UNREADABLE as error:
             return RawRecord(self.offset + number, b"", problem=Problem("parquet.value", f"a row must hold readable values, got {str(error)[:200]}"))
 
 
@@ -232,7 +238,9 @@ def _csv_row(number: int, header: list[str], cells: list[str], text: str) -> Raw
     raw = text.rstrip("\r\n").encode("utf-8", "surrogateescape")
     named = {name: cell or None for name, cell in zip(header, cells, strict=False)}
     problem = None
-    if len(cells) != len(header):
+    if len(set(header)) != len(header):
+        problem = Problem("csv.columns", f"columns must have different names, got {header}"[:300])
+    elif len(cells) != len(header):
         problem = Problem("csv.columns", f"a row must have the header's {len(header)} cells, got {len(cells)}")
     elif any("\udc80" <= character <= "\udcff" for character in text):
         problem = Problem("csv.encoding", "a row must be UTF-8, got other bytes; export it as UTF-8")
@@ -251,6 +259,14 @@ def _parquet(chunk: Chunk, s3: S3Options) -> Iterator[Block]:
                 number += rows.num_rows
     except (OSError, pa.ArrowException, ValueError) as error:
         yield [RawRecord(number, b"", problem=Problem("file.damaged", f"the file must be Parquet to its end, got {str(error)[:200]}; send it again"))]
+
+
+def _as_strings(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Arrow cannot take rows of string views."""
+    for number, field in enumerate(rows.schema):
+        if pa.types.is_string_view(field.type):
+            rows = rows.set_column(number, field.name, rows.column(number).cast(pa.large_string()))
+    return rows
 
 
 def _cut_to_microseconds(rows: pa.RecordBatch) -> pa.RecordBatch:

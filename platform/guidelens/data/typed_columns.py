@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from guidelens.data.column_checks import COLUMN_TYPES
-from guidelens.data.json_lines import SPELLINGS, coalesced, joined_names
+from guidelens.data.json_lines import SPELLINGS, coalesced, moments_of, remarks_of
 from guidelens.schemas.fields import TIMESTAMP, Contract, FieldRule
 
 _EXACT = 2**53
@@ -24,7 +24,7 @@ class _Column(NamedTuple):
 
 
 def typed_frame(contract: Contract, given: Mapping[str, pa.Array], renamed: Mapping[str, str], num_rows: int) -> pl.DataFrame | None:
-    """The contract's columns in COLUMN_TYPES, `unread` (the names of unknown fields that a row fills) and `in_doubt`; None where all rows are.
+    """The contract's columns in COLUMN_TYPES, `remarks` and `in_doubt`; None where all rows are.
 
     Args:
         renamed: field by the name that the file gives it.
@@ -42,9 +42,9 @@ def typed_frame(contract: Contract, given: Mapping[str, pa.Array], renamed: Mapp
     frame = pl.DataFrame(columns)
     doubts += [frame[old].is_not_null() & frame[new].is_not_null() for old, new in fields.items() if old != new]
     unread = pl.DataFrame({name: _series(pc.is_valid(values)) for name, values in given.items() if name not in fields})
-    named = joined_names({name: pl.col(name) for name in unread.columns})
+    named = remarks_of({name: pl.col(name) for name in unread.columns})
     return frame.select(**{name: coalesced(name, fields) for name in rules}).with_columns(
-        unread=unread.select(named).to_series() if unread.width else pl.Series([None] * num_rows, dtype=pl.String),
+        remarks=unread.select(named).to_series() if unread.width else pl.Series([None] * num_rows, dtype=pl.String),
         in_doubt=pl.DataFrame({str(number): one.fill_null(False) for number, one in enumerate(doubts)}).select(pl.any_horizontal(pl.all())).to_series(),
     )
 
@@ -93,7 +93,7 @@ def _from_text(array: pa.Array, rule: FieldRule) -> _Column | None:
     plain = texts.str.contains(f"^(?:{SPELLINGS[rule.kind]})$")
     kept = texts.to_frame("text").select(pl.when(plain).then("text")).to_series()
     if rule.kind == "moment":
-        values = kept.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
+        values = moments_of(kept)
     else:
         values = kept.cast(COLUMN_TYPES[rule.kind], strict=False)
     return _Column(values, texts.is_not_null() & values.is_null())

@@ -20,12 +20,13 @@ from pydantic_core import from_json
 from guidelens.config import S3Options
 from guidelens.data.catalog_rows import Row, product_row, review_row, shopper_row
 from guidelens.data.event_columns import EventColumns, Sorted, keyed
-from guidelens.data.pseudonyms import Pseudonymizer, PseudonymousEvent
+from guidelens.data.pseudonyms import UNUSABLE, Pseudonymizer, PseudonymousEvent
 from guidelens.data.reading import Problem, RawRecord, as_json, read_blocks
+from guidelens.data.remarks import SEPARATOR, SKEWED, joined, unknown_field
 from guidelens.data.sources import Chunk, Kind
 from guidelens.schemas.base import NO_CONTROL_CHARACTERS
 from guidelens.schemas.catalog import LabelledPhoto, Product, Review, Shopper
-from guidelens.schemas.events import Event, clock_problem
+from guidelens.schemas.events import CLOCK_TOLERANCE, Event, clock_problem, is_skewed
 from guidelens.schemas.tables import SCHEMAS, Table
 
 TABLE_OF: dict[Kind, Table] = {
@@ -54,11 +55,11 @@ def staged_schema(kind: Kind) -> pa.Schema:
     """A checked record: its table's columns, where it came from (`source` indexes the kind's files), and, refused, why.
 
     `raw` is the original where the record was refused or may still turn out to contradict another one; of events, only where refused.
-    `unread` names the fields that are filled and that no contract knows, joined by commas.
+    `remarks` says what is odd about a record that is no reason to refuse it (remarks.py).
     """
     columns = [field for field in SCHEMAS[TABLE_OF[kind]] if field.name not in NOT_STAGED]
     place = [("source", pa.int32()), ("offset", pa.int64()), ("rule", pa.string()), ("message", pa.string()), ("raw", pa.binary())]
-    place.append(("unread", pa.string()))
+    place.append(("remarks", pa.string()))
     return pa.schema([*columns, *(pa.field(name, type_) for name, type_ in place)])
 
 
@@ -67,7 +68,7 @@ class _Judged(NamedTuple):
 
     record: RawRecord
     found: Any
-    unread: str | None
+    remarks: str | None
 
 
 class Checker(NamedTuple):
@@ -104,14 +105,14 @@ class Checker(NamedTuple):
             **self._rows([one.found for one in good]),
             "offset": [one.record.offset for one in good],
             "raw": [self._original(one.record) or None if keeps_original else None for one in good],
-            "unread": [one.unread for one in good],
+            "remarks": [one.remarks for one in good],
         }
         why = {
             "offset": [one.record.offset for one in refused],
             "rule": [one.found.rule for one in refused],
             "message": [one.found.message for one in refused],
             "raw": [self._original(one.record) for one in refused],
-            "unread": [one.unread for one in refused],
+            "remarks": [one.remarks for one in refused],
         }
         return pa.concat_tables([_table(schema, given, len(good), source), _table(schema, why, len(refused), source)])
 
@@ -122,8 +123,10 @@ class Checker(NamedTuple):
         if events.height == 0:
             return schema.empty_table()
         events = events if self.from_inbox else keyed(events, self.pseudonyms)
+        skewed = pl.when(pl.col("event_ts") - pl.col("created_ts") > CLOCK_TOLERANCE).then(pl.lit(SKEWED))
+        remarks = pl.concat_str(pl.col("remarks"), skewed, separator=SEPARATOR, ignore_nulls=True)
         whole = events.with_columns(
-            created_ts=pl.coalesce("created_ts", "event_ts"), source=pl.lit(source, pl.Int32), **{name: pl.lit(None, pl.String) for name in ("rule", "message")}
+            remarks=pl.when(remarks != "").then(remarks), created_ts=pl.coalesce("created_ts", "event_ts"), source=pl.lit(source, pl.Int32), **{name: pl.lit(None, pl.String) for name in ("rule", "message")}
         ).with_columns(raw=pl.lit(None, pl.Binary))
         return whole.select(schema.names).to_arrow().cast(schema)
 
@@ -138,7 +141,9 @@ class Checker(NamedTuple):
             return _Judged(record, Problem("json.invalid", f"a record must be one JSON object, got a {type(cells).__name__}"), None)
         given = _given(cells)
         unread = tuple(sorted(name for name in given if name not in self.model.model_fields and name not in self.renames))
-        return _Judged(record, self._model(given, unread), ",".join(unread) or None)
+        found = self._model(given, unread)
+        skewed = [SKEWED] if isinstance(found, Event) and is_skewed(found.event_ts, found.created_ts) else []
+        return _Judged(record, found, joined([*map(unknown_field, unread), *skewed]))
 
     def _model(self, given: dict[str, Any], unread: tuple[str, ...]) -> Any:
         both = [(old, new) for old, new in self.renames.items() if old in given and new in given]
@@ -146,6 +151,9 @@ class Checker(NamedTuple):
             old, new = both[0]
             return Problem(f"{new}.renamed_twice", f"{new}: the record has it and also {old}, which the ingest reads as {new}; keep one")
         named = {self.renames.get(name, name): value for name, value in given.items()}
+        lost = [name for name, value in named.items() if self.replayed and isinstance(value, str) and value.startswith(UNUSABLE)]
+        if lost:
+            return Problem(f"{lost[0]}.unusable", f"{lost[0]}: the original was no id and is not kept; send the record again")
         if self.kind is Kind.CATALOGUE:
             named = {name: _parsed(name, value) for name, value in named.items()}
         try:

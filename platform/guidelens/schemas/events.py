@@ -112,12 +112,6 @@ class Event(Record):
             raise ValueError(f"an event needs {' or '.join(NAMES_OF_SHOPPER)}")
         return self
 
-    @model_validator(mode="after")
-    def _known_after_it_happened(self) -> Self:
-        if self.created_ts is not None and self.event_ts - self.created_ts > CLOCK_TOLERANCE:
-            raise ValueError(f"created_ts must not lie before event_ts by more than {CLOCK_TOLERANCE.total_seconds():.0f} s")
-        return self
-
 
 def missing_fields(event: Event) -> list[str]:
     """The fields that the event's type needs and the event lacks."""
@@ -132,3 +126,8 @@ def clock_problem(event: Event, now: datetime) -> tuple[str, str] | None:
             ahead = (time - now).total_seconds()
             return field, f"{field} lies {ahead:.0f} s in the future; clocks may be ahead by {CLOCK_TOLERANCE.total_seconds():.0f} s"
     return None
+
+
+def is_skewed(event_ts: datetime, created_ts: datetime | None) -> bool:
+    """Whether an event was known before it happened: a device's clock is wrong. Such events are taken, and remarked on."""
+    return created_ts is not None and event_ts - created_ts > CLOCK_TOLERANCE
