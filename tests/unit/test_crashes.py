@@ -5,7 +5,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -22,6 +22,7 @@ from guidelens.data.garbage import collect, orphans
 from guidelens.data.inbox import Inbox
 from guidelens.data.lake import Lake
 from guidelens.data.staging import STALE_AFTER, remove_stale
+from guidelens.errors import GuideLensError
 from guidelens.schemas.events import Event
 from guidelens.schemas.tables import Table
 
@@ -174,7 +175,11 @@ def test_a_kill_at_any_point_over_s3_is_as_harmless(crasher: Crasher, undisturbe
 
 @pytest.mark.parametrize(
     ("bug", "point"),
-    [("ids are not committed", "manifest.after"), ("the manifest comes before the data", "manifest.after"), ("segments are removed before the commit", "inbox.sealed")],
+    [
+        ("ids are not committed", "manifest.after"),
+        ("the manifest comes before the data", "manifest.after"),
+        ("segments are removed before the commit", "inbox.sealed"),
+    ],
 )
 def test_the_drill_would_notice(crasher: Crasher, undisturbed: dict[int, tuple[Path, Outcome]], tmp_path: Path, bug: str, point: str) -> None:
     folder, expected = undisturbed[0]
@@ -182,6 +187,6 @@ def test_the_drill_would_notice(crasher: Crasher, undisturbed: dict[int, tuple[P
     taken(crasher, steps(folder, 0, lake, {}), point, 1, tmp_path / "mark", bug)
     try:
         noticed = not is_whole(outcome(lake), expected)
-    except Exception:
+    except GuideLensError:
         noticed = True
     assert noticed
