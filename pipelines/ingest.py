@@ -14,17 +14,20 @@ from guidelens.data.sources import IngestSources, Kind
 from guidelens.errors import ConfigError
 from guidelens.schemas.base import Frozen
 from pipelines.cluster import ray_session
-from pipelines.entry import config_options, emit, home_option, progress, run_command
+from pipelines.entry import config_options, emit, home_option, progress, rename_option, run_command, with_renames
 
 if TYPE_CHECKING:
+    from guidelens.data.event_intake import EventIntake
     from guidelens.data.intake import Intake, StagedKind
 
 _SHOWN_RULES = 5
-_RECORD_KINDS = (Kind.CATALOGUE, Kind.SHOPPERS, Kind.REVIEWS, Kind.EVENTS)
+_RECORD_KINDS = (Kind.CATALOGUE, Kind.SHOPPERS, Kind.REVIEWS)
+_PROGRESS_EVERY_S = 5.0
 
 
 class IngestResult(Frozen):
-    """Counts by kind, for the kinds that were given; read = accepted + quarantined + duplicate. manifest: the lake's version after it."""
+    """Counts by kind, for the kinds that were given; read = accepted + quarantined + duplicate. manifest: the lake's version after it.
+    remarks: on how many records each was made, of kinds with any: unknown fields, wrong clocks, unknown products."""
 
     lake: str
     manifest: int
@@ -32,6 +35,7 @@ class IngestResult(Frozen):
     accepted: dict[Kind, int]
     quarantined: dict[Kind, int]
     duplicate: dict[Kind, int]
+    remarks: dict[Kind, dict[str, int]] = {}
 
 
 def run(home: Home, config: Config, sources: IngestSources, lake: str | None = None) -> IngestResult:
@@ -41,17 +45,16 @@ def run(home: Home, config: Config, sources: IngestSources, lake: str | None = N
         InputError: a source does not exist or has a format that is not read.
         CommitConflictError: other writers were faster again and again.
     """
-    from guidelens.data import inbox
+    from guidelens.data.intake import drain_inbox
     from guidelens.data.stages import quiet
 
     with ray_session():
         quiet()
         if sources.names_something:
             return _Ingest(home, config, lake).take(sources, from_inbox=False)
-        with inbox.draining(home.inbox) as sealed:
-            drained = _Ingest(home, config, lake).take(IngestSources(events=tuple(str(path) for path in sealed)), from_inbox=True)
-            inbox.remove(sealed)
-        return drained
+        return drain_inbox(
+            home.inbox, lambda sealed: _Ingest(home, config, lake).take(IngestSources(events=tuple(str(path) for path in sealed)), from_inbox=True)
+        )
 
 
 class _Ingest:
@@ -69,19 +72,33 @@ class _Ingest:
     def take(self, sources: IngestSources, from_inbox: bool) -> IngestResult:
         from guidelens.data.intake import take_in
         from guidelens.data.stages import embed_texts
+        from guidelens.data.staging import remove_stale, staging
 
-        staged = {kind: self._records(kind, sources, from_inbox) for kind in _RECORD_KINDS if sources.files_of(kind)}
-        if from_inbox and Kind.EVENTS not in staged:
-            staged[Kind.EVENTS] = self._no_events()
+        remove_stale(self.lake.store, self.now)
+        staged = {kind: self._records(kind, sources) for kind in _RECORD_KINDS if sources.files_of(kind)}
         if sources.photos:
             staged[Kind.PHOTOS] = self._photos(sources, staged.get(Kind.CATALOGUE))
             models = self._models(sources.photos, staged.get(Kind.CATALOGUE))
             staged |= {} if models is None else {Kind.MODELS: models}
-        with _timed("commit"):
-            done = take_in(self.lake, staged, lambda texts: embed_texts(texts, self.config.ingest), self.now)
+        with staging(self.lake.store) as prefix:
+            events = self._events(sources, from_inbox, prefix) if sources.events or from_inbox else None
+            with _timed("commit"):
+                done = take_in(self.lake, staged, lambda texts: embed_texts(texts, self.config.ingest), self.now, events)
         return self._result(done)
 
-    def _records(self, kind: Kind, sources: IngestSources, from_inbox: bool) -> "StagedKind":
+    def _events(self, sources: IngestSources, from_inbox: bool, prefix: str) -> "EventIntake":
+        from guidelens.data.event_intake import EventIntake, EventSource
+        from guidelens.data.sources import chunks_of, record_files
+        from guidelens.data.stages import run_for
+        from guidelens.data.validation import Checker
+
+        files = record_files(Kind.EVENTS, sources.events, self.home.s3)
+        chunks = chunks_of(files, self.config.ingest.event_chunk_bytes, self.home.s3)
+        checker = Checker(Kind.EVENTS, self.pseudonyms, self.now, from_inbox, {} if from_inbox else self.config.ingest.rename)
+        source = EventSource(chunks, [file.uri for file in files], checker, self.home.s3, prefix)
+        return EventIntake(self.lake, source, self.config.ingest, run_for(files, self.config.ingest), _Rates())
+
+    def _records(self, kind: Kind, sources: IngestSources) -> "StagedKind":
         from guidelens.data.intake import StagedKind
         from guidelens.data.sources import chunks_of, record_files
         from guidelens.data.stages import check_records
@@ -89,18 +106,11 @@ class _Ingest:
 
         files = record_files(kind, sources.files_of(kind), self.home.s3)
         chunks = chunks_of(files, self.config.ingest.event_chunk_bytes, self.home.s3)
-        checker = Checker(kind, self.pseudonyms, self.now, from_inbox)
+        checker = Checker(kind, self.pseudonyms, self.now, renamed=self.config.ingest.rename)
         with _timed(f"{kind}: check") as took:
             rows = check_records(chunks, checker, self.home.s3, self.config.ingest)
             took(rows.height)
         return StagedKind(rows, [file.uri for file in files])
-
-    def _no_events(self) -> "StagedKind":
-        from guidelens.data.intake import StagedKind
-        from guidelens.data.stages import check_records
-        from guidelens.data.validation import Checker
-
-        return StagedKind(check_records([], Checker(Kind.EVENTS, self.pseudonyms, self.now), self.home.s3, self.config.ingest), [])
 
     def _photos(self, sources: IngestSources, catalogue: "StagedKind | None") -> "StagedKind":
         from guidelens.data.intake import StagedKind, known_photos
@@ -150,6 +160,9 @@ class _Ingest:
             if total.quarantined:
                 rules = ", ".join(f"{rule} {number}" for rule, number in list(done.reports[kind].rules.items())[:_SHOWN_RULES])
                 progress(f"{kind}: refused for {rules}; `guidelens quarantine show --kind {kind}` has reasons and originals")
+        for kind, report in done.reports.items():
+            for remark, number in sorted(report.remarks.items(), key=lambda pair: -pair[1])[:_SHOWN_RULES]:
+                progress(f"{kind}: {remark}: {number} records")
         return IngestResult(
             lake=self.lake.uri,
             manifest=done.manifest.version,
@@ -157,7 +170,25 @@ class _Ingest:
             accepted={kind: total.accepted for kind, total in totals.items()},
             quarantined={kind: total.quarantined for kind, total in totals.items()},
             duplicate={kind: total.duplicate for kind, total in totals.items()},
+            remarks={kind: report.remarks for kind, report in done.reports.items() if report.remarks},
         )
+
+
+class _Rates:
+    """A progress line about every five seconds: what is being done, how many rows of it are done, and at which rate."""
+
+    def __init__(self) -> None:
+        self._what, self._rows = "", 0
+        self._begun = self._said = time.perf_counter()
+
+    def __call__(self, what: str, rows: int) -> None:
+        now = time.perf_counter()
+        if what != self._what:
+            self._what, self._rows, self._begun, self._said = what, 0, self._said if self._what else self._begun, now
+        self._rows += rows
+        if now - self._said >= _PROGRESS_EVERY_S:
+            progress(f"{what}: {self._rows} rows, {self._rows / (now - self._begun):,.0f} rows/s")
+            self._said = now
 
 
 @contextmanager
@@ -173,9 +204,10 @@ def _timed(what: str) -> Iterator[Callable[[int], None]]:
 @click.option("--lake", default=None, metavar="URI", help="Lake to write to; the home's by default.")
 @click.option("--catalogue", default=None, metavar="FILE", help="Products: Parquet, JSONL or CSV.")
 @click.option("--photos", default=None, metavar="DIR|URI", help="Photos, with an optional photos.csv (path,product_id).")
-@click.option("--events", multiple=True, metavar="FILE|DIR", help="Events: JSONL(.gz/.zst) or Parquet; repeatable.")
+@click.option("--events", multiple=True, metavar="FILE|DIR", help="Events: JSONL, CSV (.gz/.zst) or Parquet; repeatable.")
 @click.option("--shoppers", default=None, metavar="FILE", help="Shoppers: Parquet, JSONL or CSV.")
 @click.option("--reviews", default=None, metavar="FILE", help="Reviews: Parquet, JSONL or CSV.")
+@rename_option
 @click.option("--adapter", default=None, metavar="NAME", help="Read a known data set at --path instead.")
 @click.option("--path", "path", default=None, type=click.Path(path_type=Path), help="Where the adapter's data set lies.")
 @config_options
@@ -191,7 +223,9 @@ def command(
     reviews: str | None,
     adapter: str | None,
     path: Path | None,
+    rename: dict[str, str],
 ) -> None:
+    config = with_renames(config, rename)
     if (adapter is None) != (path is None):
         raise ConfigError(f"--adapter and --path go together, got --adapter {adapter} --path {path}")
     sources = IngestSources(catalogue=catalogue, photos=photos, events=events, shoppers=shoppers, reviews=reviews)

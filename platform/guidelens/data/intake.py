@@ -7,23 +7,30 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from guidelens.crash_points import reach
+from guidelens.data.event_ids import FIRST_BYTES, KEY_OF, IdReader, hashed, is_among, joined, live_ids, merged, write_ids
+from guidelens.data.event_intake import EventChange, EventIntake
 from guidelens.data.forgetting import sweep
-from guidelens.data.lake import DataFile, Lake, Manifest
+from guidelens.data.inbox import draining, remove
+from guidelens.data.lake import DataFile, IdFile, Lake, Manifest
 from guidelens.data.photos import completed, settle_photos
-from guidelens.data.settling import QUARANTINE_FRAME, FileCounts, Settled, quarantine_rows, settle_events, settle_rows
+from guidelens.data.remarks import UNKNOWN_PRODUCT, count_remarks
+from guidelens.data.settling import QUARANTINE_FRAME, FileCounts, KindReport, Settled, quarantine_rows, settle_rows
 from guidelens.data.sources import Kind
-from guidelens.data.tables import append, upsert
+from guidelens.data.tables import append, delete, to_table, upsert
 from guidelens.data.tombstones import forgotten_keys
-from guidelens.errors import CommitConflictError
-from guidelens.schemas.base import Frozen
+from guidelens.errors import CommitConflictError, NotFoundError
 from guidelens.schemas.tables import TEXT_DIM, Table
 
+Drained = TypeVar("Drained")
 Vector = NDArray[np.float32]
 EmbedTexts = Callable[[Sequence[str]], tuple[dict[str, Vector], str]]
 ALWAYS_KNOWN = datetime(2000, 1, 1, tzinfo=UTC)
@@ -41,14 +48,6 @@ class StagedKind(NamedTuple):
     refused_labels: pl.DataFrame | None = None
 
 
-class KindReport(Frozen):
-    """rules: how many records broke each, the commonest first."""
-
-    total: FileCounts
-    files: dict[str, FileCounts]
-    rules: dict[str, int]
-
-
 class Intake(NamedTuple):
     manifest: Manifest
     reports: dict[Kind, KindReport]
@@ -61,8 +60,18 @@ def known_photos(lake: Lake, base: Manifest) -> pl.DataFrame:
     return photos.with_columns(has_thumbnail=pl.col("thumbnail").is_not_null()).drop("thumbnail")
 
 
-def take_in(lake: Lake, staged: Mapping[Kind, StagedKind], embed: EmbedTexts, now: datetime) -> Intake:
+def take_in(
+    lake: Lake,
+    staged: Mapping[Kind, StagedKind],
+    embed: EmbedTexts,
+    now: datetime,
+    events: EventIntake | None = None,
+    released: frozenset[str] = frozenset(),
+) -> Intake:
     """Settles and commits.
+
+    Args:
+        released: `record_sha256` of records that leave quarantine with this commit.
 
     Raises:
         CommitConflictError: other writers were faster twelve times in a row.
@@ -75,14 +84,34 @@ def take_in(lake: Lake, staged: Mapping[Kind, StagedKind], embed: EmbedTexts, no
         if forgotten is not None and change.forgotten > forgotten:
             sweep(lake, change.forgotten - forgotten)
         forgotten = change.forgotten
-        for kind, brought in staged.items():
-            change.settle(kind, brought)
-        report = {str(kind): found.model_dump() for kind, found in change.reports.items()}
         try:
-            return Intake(lake.commit(base, change.files(), report), change.reports)
+            if events is not None:
+                events.stage(forgotten)
+                change.take(events.settle(base))
+            for kind, brought in staged.items():
+                change.settle(kind, brought)
+            change.remark_on_unknown_products()
+            change.release(released)
+            report = {str(kind): found.model_dump() for kind, found in change.reports.items()}
+            return Intake(lake.commit(base, change.files(), report, change.live_ids()), change.reports)
+        except NotFoundError:
+            if lake.manifest().version == base.version:
+                raise
+            continue  # a shopper was forgotten meanwhile, and with them the staging and what was swept
         except CommitConflictError:
             time.sleep(random.uniform(0, 0.1 * 2 ** min(attempt, 5)))
     raise CommitConflictError(f"lake {lake.uri}: other writers committed first {_MAX_COMMITS} times; run the ingest again")
+
+
+def drain_inbox(folder: Path, take: Callable[[Sequence[Path]], Drained]) -> Drained:
+    """Hands `take` the inbox's sealed segments and deletes them once it returns: what it committed before a crash comes again, as duplicates."""
+    with draining(folder) as sealed:
+        reach("inbox.sealed")
+        drained = take(sealed)
+        reach("inbox.committed")
+        remove(sealed)
+        reach("inbox.removed")
+    return drained
 
 
 class _TextVectors:
@@ -114,6 +143,15 @@ class _Change:
         self.forgotten = forgotten_keys(lake, base)
         self._accepted: dict[Kind, pl.DataFrame] = {}
         self._quarantined: list[pl.DataFrame] = []
+        self._events: EventChange | None = None
+        self._ids: dict[Table, list[IdFile]] = {}
+        self._released: frozenset[str] = frozenset()
+
+    def take(self, events: EventChange) -> None:
+        """The events, which are written already."""
+        self._events = events
+        self._ids |= events.ids
+        self.reports[Kind.EVENTS] = events.report
 
     def settle(self, kind: Kind, brought: StagedKind) -> None:
         settled = self._settled(kind, brought)
@@ -121,12 +159,24 @@ class _Change:
         self._quarantined.append(quarantine_rows(kind, settled.refused, brought.uris))
         files = {uri: settled.counts.get(index, FileCounts()) for index, uri in enumerate(brought.uris)}
         rules = settled.refused.group_by("rule").len().sort("len", "rule", descending=[True, False])
-        self.reports[kind] = KindReport(total=sum(files.values(), FileCounts()), files=files, rules=dict(rules.iter_rows()))
+        self.reports[kind] = KindReport(total=sum(files.values(), FileCounts()), files=files, rules=dict(rules.iter_rows()), remarks=_remarks(brought.rows))
+
+    def remark_on_unknown_products(self) -> None:
+        """Once all kinds are settled: logs run ahead of catalogues, so such events are taken."""
+        if self._events is None or not self._events.products:
+            return
+        catalogue = self._new(Kind.CATALOGUE)
+        known = {*self.lake.read(Table.PRODUCTS, ["product_id"], manifest=self.base)["product_id"], *(catalogue["product_id"] if catalogue.height else ())}
+        number = sum(events for product, events in self._events.products.items() if product not in known)
+        if number:
+            report = self.reports[Kind.EVENTS]
+            self.reports[Kind.EVENTS] = report.model_copy(update={"remarks": {**report.remarks, UNKNOWN_PRODUCT: number}})
+
+    def release(self, records: frozenset[str]) -> None:
+        """Takes records out of quarantine; their ids stay known, so that the same files do not bring them back."""
+        self._released = records
 
     def _settled(self, kind: Kind, brought: StagedKind) -> Settled:
-        if kind is Kind.EVENTS:
-            known = self.lake.read(Table.EVENTS, ["event_id"], manifest=self.base)["event_id"]
-            return settle_events(brought.rows, known, self.forgotten)
         if kind is Kind.PHOTOS:
             assert brought.refused_labels is not None
             return settle_photos(brought.rows, brought.refused_labels, known_photos(self.lake, self.base))
@@ -144,25 +194,43 @@ class _Change:
         live[Table.MODELS] = upsert(self.lake, self.base, Table.MODELS, "path", self._new(Kind.MODELS))
         live[Table.SHOPPERS] = upsert(self.lake, self.base, Table.SHOPPERS, "shopper_key", self._new(Kind.SHOPPERS))
         live[Table.REVIEWS] = upsert(self.lake, self.base, Table.REVIEWS, "review_id", self._new(Kind.REVIEWS))
-        live[Table.EVENTS] = append(self.lake, self.base, Table.EVENTS, self._new(Kind.EVENTS))
-        live[Table.QUARANTINE] = append(self.lake, self.base, Table.QUARANTINE, self._new_quarantined())
-        return [file for files in live.values() for file in files]
+        left, _ = delete(self.lake, self.base.of(Table.QUARANTINE), pl.col("record_sha256").is_in(sorted(self._released)))
+        live[Table.QUARANTINE] = [*left, *self.lake.write(Table.QUARANTINE, to_table(Table.QUARANTINE, self._new_quarantined()))]
+        written = [] if self._events is None else self._events.files
+        return [*(file for files in live.values() for file in files), *written]
+
+    def live_ids(self) -> list[IdFile]:
+        """All id files, once `files` were written."""
+        for table in KEY_OF:
+            self._known_ids(table)
+        return [file for files in self._ids.values() for file in files]
 
     def _new(self, kind: Kind) -> pl.DataFrame:
         return self._accepted.get(kind, pl.DataFrame())
 
     def _new_quarantined(self) -> pl.DataFrame:
         refused = pl.concat([pl.DataFrame(schema=QUARANTINE_FRAME), *self._quarantined])
-        known = self.lake.read(Table.QUARANTINE, ["record_sha256"], manifest=self.base)
-        fresh = refused.unique("record_sha256", keep="first", maintain_order=True).join(known, on="record_sha256", how="anti")
-        return fresh.sort("kind", "source", "offset", "record_sha256")
+        distinct = refused.unique("record_sha256", keep="first", maintain_order=True)
+        return self._unseen(Table.QUARANTINE, distinct).sort("kind", "source", "offset", "record_sha256")
 
     def _new_queries(self) -> pl.DataFrame:
-        events = self._new(Kind.EVENTS)
-        if events.height == 0:
-            return pl.DataFrame(schema={"query": pl.String})
-        queries = events.select("query").filter(pl.col("query").str.strip_chars() != "").unique().sort("query")
-        return queries.join(self.lake.read(Table.QUERIES, ["query"], manifest=self.base), on="query", how="anti", maintain_order="left")
+        texts = [] if self._events is None else self._events.queries
+        return self._unseen(Table.QUERIES, pl.DataFrame({"query": texts}, schema={"query": pl.String}))
+
+    def _unseen(self, table: Table, rows: pl.DataFrame) -> pl.DataFrame:
+        """Rows with distinct keys whose key the table does not hold yet; it holds their ids from here on."""
+        if rows.height == 0:
+            return rows
+        ids = hashed(rows[KEY_OF[table]].to_arrow())
+        reader, known = IdReader(self.lake.store), self._known_ids(table)
+        fresh = ~np.any([np.zeros(rows.height, np.bool_), *(is_among(ids, reader.known(file, 0, FIRST_BYTES)) for file in known)], axis=0)
+        self._ids[table] = merged(self.lake.store, [*known, *write_ids(self.lake.store, table, joined([ids.take(fresh)]))])
+        return rows.filter(pl.Series(fresh))
+
+    def _known_ids(self, table: Table) -> list[IdFile]:
+        if table not in self._ids:
+            self._ids[table] = live_ids(self.lake, self.base, table)
+        return self._ids[table]
 
     def _embedded_queries(self, queries: pl.DataFrame) -> pl.DataFrame:
         return queries.with_columns(embedding=self._vectors.of(queries["query"]), text_encoder=pl.lit(self._vectors.encoder))
@@ -182,6 +250,10 @@ class _Change:
 
     def _whole_photos(self, photos: pl.DataFrame) -> pl.DataFrame:
         return completed(photos, self.lake.read(Table.PHOTOS, manifest=self.base)) if photos.height else photos
+
+
+def _remarks(staged: pl.DataFrame) -> dict[str, int]:
+    return count_remarks(pa.chunked_array([staged["remarks"].to_arrow()])) if "remarks" in staged.columns else {}
 
 
 def _product_texts(products: pl.DataFrame) -> list[str]:
