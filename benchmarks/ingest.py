@@ -125,7 +125,7 @@ def _ours(folder: Path, num_workers: int) -> None:
     with staging(lake.store) as prefix:
         source = EventSource(chunks_of(files, config.event_chunk_bytes, s3), [file.uri for file in files], checker, s3, prefix)
         run = OnRay(num_workers) if num_workers else in_driver
-        take_in(lake, {}, _no_texts, datetime.now(UTC), EventIntake(lake, source, config, run))
+        take_in(lake, {}, _no_texts, datetime.now(UTC), EventIntake(lake, source, config, run), pseudonyms=checker.pseudonyms)
 
 
 def _no_texts(texts: object) -> tuple[dict[str, object], str]:

@@ -20,6 +20,8 @@ _VERBS: dict[str, tuple[str, str]] = {
     "serve": ("pipelines.serve_graph", "Serve a release over HTTP, with the page at /."),
     "config": ("pipelines.config_show", "Show what a preset and a home come to."),
     "forget": ("pipelines.forget", "Remove a shopper everywhere."),
+    "keys": ("pipelines.keys", "Make a new key for pseudonyms and carry everything over to it."),
+    "retention": ("pipelines.retention", "Remove what is older than its table's time."),
     "lake": ("pipelines.lake", "Describe the lake's tables."),
     "quarantine": ("pipelines.quarantine", "List, show and replay rejected records."),
     "world": ("pipelines.world", "Write a simulated shop's files, of any size, with the truth behind them."),

@@ -12,31 +12,40 @@ from pipelines.fit_parts import EXAMPLES
 
 
 class ForgetResult(Frozen):
-    """removed: rows by place, now. pending: what drops the shopper later, by place."""
+    """removed: rows by place, now. devices: anonymous ids forgotten along, as the shopper's logins told. pending: what drops the shopper
+    later, by place."""
 
     removed: dict[str, int]
+    devices: int
     pending: dict[str, str]
 
 
 def run(home: Home, config: Config, shopper: str, lake: str | None = None) -> ForgetResult:
     """Forgets the person behind `shopper`, a shopper_id or an anonymous_id. A tombstone keeps late events out.
 
+    Anonymous ids that only this shopper logged in with go along; on a shared device, the sessions that were theirs.
+
     Raises:
         CommitConflictError: other writers of the lake were faster again and again.
+        ConfigError: the lake is not under the home's newest key.
     """
     from guidelens.data import inbox
-    from guidelens.data.forgetting import forget_in_lake
+    from guidelens.data.forgetting import Person, forget_in_lake, with_devices
     from guidelens.data.lake import Lake
     from guidelens.data.pseudonyms import Pseudonymizer
+    from guidelens.data.rekeying import require_key
 
     pseudonyms = Pseudonymizer.open(home.keys)
-    keys = frozenset({pseudonyms.key(shopper), pseudonyms.key(shopper, anonymous=True)})
-    in_lake = forget_in_lake(Lake(lake or home.lake_uri, home.s3), shopper, keys, datetime.now(UTC))
-    removed = {str(table): number for table, number in in_lake.items()}
-    removed["inbox"] = inbox.forget(home.inbox, keys)
-    removed["features"] = _forget_features(home, config, keys)
-    removed["examples"] = forget_examples(home, keys)
-    return ForgetResult(removed=removed, pending=_pending(home))
+    names = [pseudonyms.every_key(shopper, anonymous=anonymous) for anonymous in (False, True)]
+    opened = Lake(lake or home.lake_uri, home.s3)
+    require_key(opened, opened.manifest(), pseudonyms)
+    person = with_devices(opened, Person(shopper, frozenset(found[-1] for found in names), frozenset(key for found in names for key in found[:-1])))
+    # The lake comes last: it alone knows the shopper's devices, and a run that dies before is simply run again.
+    waiting = inbox.forget(home.inbox, person.every_key, pseudonyms)
+    removed = {"features": _forget_features(home, config, person.every_key), "examples": forget_examples(home, person.every_key)}
+    in_lake = {str(table): number for table, number in forget_in_lake(opened, person, datetime.now(UTC)).items()}
+    waiting += inbox.forget(home.inbox, person.every_key, pseudonyms)
+    return ForgetResult(removed={**in_lake, "inbox": waiting, **removed}, devices=len(person.keys) - 2, pending=_pending(home))
 
 
 def _forget_features(home: Home, config: Config, keys: frozenset[str]) -> int:
@@ -45,7 +54,7 @@ def _forget_features(home: Home, config: Config, keys: frozenset[str]) -> int:
     from guidelens.features import Features
 
     features = Features(home, config.features)
-    return sum(features.forget(key) for key in sorted(keys))
+    return features.forget(*sorted(keys))
 
 
 def forget_examples(home: Home, keys: frozenset[str]) -> int:

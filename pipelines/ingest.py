@@ -83,7 +83,7 @@ class _Ingest:
         with staging(self.lake.store) as prefix:
             events = self._events(sources, from_inbox, prefix) if sources.events or from_inbox else None
             with _timed("commit"):
-                done = take_in(self.lake, staged, lambda texts: embed_texts(texts, self.config.ingest), self.now, events)
+                done = take_in(self.lake, staged, lambda texts: embed_texts(texts, self.config.ingest), self.now, events, pseudonyms=self.pseudonyms)
         return self._result(done)
 
     def _events(self, sources: IngestSources, from_inbox: bool, prefix: str) -> "EventIntake":

@@ -8,6 +8,7 @@ import click
 import polars as pl
 
 from guidelens.config import Config, Home
+from guidelens.data.consent import as_consented, consented, consents
 from guidelens.data.lake import Lake, Manifest
 from guidelens.data.product_features import PHOTO_COLUMNS, product_rows
 from guidelens.data.shopper_features import declined, known_ts, shopper_rows
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _EVENT_COLUMNS = (
     *("event_id", "event_ts", "created_ts", "shopper_key", "is_anonymous", "session_id", "type", "product_id"),
-    *("browse_ms", "stay_ms", "depth", "view_ms", "outcome"),
+    *("browse_ms", "stay_ms", "depth", "view_ms", "outcome", "consent"),
 )
 _MARK = "materialized.json"
 
@@ -118,9 +119,11 @@ def _take_offline(online: "OnlineReader", shopper_keys: Sequence[str]) -> None:
 
 
 def _log(lake: Lake, manifest: Manifest, forgotten: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Events and shoppers, without those who asked to be forgotten."""
+    """Events and shoppers, without those who asked to be forgotten, and without what happened while a shopper did not consent."""
     kept = ~pl.col("shopper_key").is_in(forgotten.implode())
-    return lake.read(Table.EVENTS, _EVENT_COLUMNS, manifest=manifest).filter(kept), lake.read(Table.SHOPPERS, manifest=manifest).filter(kept)
+    said = consents(lake, manifest)
+    events = lake.read(Table.EVENTS, _EVENT_COLUMNS, manifest=manifest).filter(kept & pl.col("consent").fill_null(True))
+    return consented(events, said), as_consented(lake.read(Table.SHOPPERS, manifest=manifest).filter(kept), said)
 
 
 def _newest(events: pl.DataFrame, shoppers: pl.DataFrame, products: pl.DataFrame) -> datetime:

@@ -155,7 +155,9 @@ def _taken_in(
     released = frozenset(record for found in good.values() for record in found.ids)
     with ray_session(), _events(lake, home, config, good, checkers) as events:
         quiet()
-        done = take_in(lake, staged, lambda texts: embed_texts(texts, config.ingest), now, events, released)
+        done = take_in(
+            lake, staged, lambda texts: embed_texts(texts, config.ingest), now, events, released, pseudonyms=next(iter(checkers.values())).pseudonyms
+        )
     totals = {kind: report.total for kind, report in done.reports.items()}
     return done.manifest.version, {kind: (total.accepted, total.duplicate, total.quarantined) for kind, total in totals.items()}
 

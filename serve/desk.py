@@ -28,13 +28,14 @@ class Desk:
         self,
         graph: Graph,
         inbox: Inbox,
-        pseudonyms: Pseudonymizer,
+        pseudonyms: Callable[[], Pseudonymizer],
         max_in_flight: int,
         probe: Callable[[], Awaitable[None]],
         run_id: str | None,
         sessions: SessionLog | None = None,
     ) -> None:
         """Args:
+        pseudonyms: gives those of the key in use.
         max_in_flight: guide requests being answered or waiting; more are shed with 503.
         probe: returns once every hop has answered; raises GuideLensError otherwise.
         """
@@ -93,7 +94,7 @@ class Desk:
         """The shopper's pseudonym, where there is a shopper and the request lets their features be read."""
         if fields.shopper_id is None or not fields.may_personalize:
             return None
-        return self._pseudonyms.key(fields.shopper_id)
+        return self._pseudonyms().key(fields.shopper_id)
 
     def session(self, session_id: str | None) -> Session:
         focus = self._sessions.focus(session_id)
@@ -108,7 +109,8 @@ class Desk:
 
         Returns how many were new and how many were known.
         """
-        result = self._inbox.append([self._pseudonyms.pseudonymize(event) for event in events])
+        pseudonyms = self._pseudonyms()
+        result = self._inbox.append([pseudonyms.pseudonymize(event) for event in events])
         self.graph.online.observe(result.accepted, self.metrics.observed)
         return len(result.accepted), result.duplicate
 

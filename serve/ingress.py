@@ -12,7 +12,7 @@ from ray import serve
 
 from guidelens.config import FeatureConfig, Home, ServeConfig
 from guidelens.data.inbox import Inbox
-from guidelens.data.pseudonyms import Pseudonymizer
+from guidelens.data.pseudonyms import LiveKeys
 from guidelens.errors import GuideLensError
 from guidelens.schemas.tables import IMAGE_DIM
 from serve.api import build_api
@@ -52,7 +52,7 @@ class Ingress:
         self._desk = Desk(
             graph=graph,
             inbox=Inbox(home.inbox),
-            pseudonyms=Pseudonymizer.open(home.keys),
+            pseudonyms=LiveKeys(home.keys),
             max_in_flight=config.max_ongoing_requests + config.max_queued_requests,
             probe=lambda: probe(graph),
             run_id=manifest.run_id,

@@ -17,7 +17,7 @@ from event_logs import NOW, PSEUDONYMS, ingest
 from guidelens import crash_points
 from guidelens.config import S3Options
 from guidelens.data import event_ids, event_intake, event_tasks
-from guidelens.data.forgetting import forget_in_lake
+from guidelens.data.forgetting import Person, forget_in_lake
 from guidelens.data.intake import drain_inbox
 from guidelens.data.lake import Lake
 from guidelens.schemas.base import Frozen
@@ -44,7 +44,7 @@ def take(step: Step) -> None:
     elif step.verb == "drain":
         drain_inbox(Path(step.paths[0]), lambda sealed: ingest(lake, [str(path) for path in sealed], from_inbox=True) if sealed else None)
     else:
-        forget_in_lake(lake, FORGOTTEN, frozenset({PSEUDONYMS.key(FORGOTTEN)}), NOW)
+        forget_in_lake(lake, Person(FORGOTTEN, frozenset({PSEUDONYMS.key(FORGOTTEN)})), NOW)
 
 
 def plant(bug: str) -> None:
@@ -64,8 +64,8 @@ def plant(bug: str) -> None:
             store.write_bytes = put  # type: ignore[method-assign]
             return file
 
-        def early(lake: Lake, *args: Any) -> Any:
-            done = real_commit(lake, *args)
+        def early(lake: Lake, *args: Any, **marks: Any) -> Any:
+            done = real_commit(lake, *args, **marks)
             for store, key, data in delayed:
                 store.write_bytes(key, data)
             return done

@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
+import pyarrow as pa
 
 from guidelens.config import IngestConfig, S3Options
 from guidelens.data.event_intake import EventIntake, EventSource, Run
-from guidelens.data.intake import Intake, take_in
+from guidelens.data.intake import Intake, StagedKind, take_in
 from guidelens.data.lake import Lake
 from guidelens.data.pseudonyms import Pseudonymizer
 from guidelens.data.settling import FileCounts
 from guidelens.data.sources import Kind, chunks_of, record_files
 from guidelens.data.stages import in_driver
 from guidelens.data.staging import remove_stale, staging
-from guidelens.data.validation import Checker
+from guidelens.data.validation import Checker, checked_tables
 from guidelens.schemas.tables import TEXT_DIM
 
 SMALL = IngestConfig(event_chunk_bytes=2000, event_file_rows=12, event_ids_per_task=20)
@@ -71,16 +73,33 @@ def outcome(paths: Sequence[str], before: Sequence[str] = ()) -> tuple[dict[str,
 
 
 def ingest(
-    lake: Lake, paths: Sequence[str], config: IngestConfig = SMALL, run: Run = in_driver, s3: S3Options | None = None, from_inbox: bool = False
+    lake: Lake,
+    paths: Sequence[str],
+    config: IngestConfig = SMALL,
+    run: Run = in_driver,
+    s3: S3Options | None = None,
+    from_inbox: bool = False,
+    pseudonyms: Pseudonymizer = PSEUDONYMS,
+    shoppers: str | None = None,
 ) -> Intake:
     """What `guidelens ingest --events` does, in this process unless `run` says otherwise, with texts embedded as constants."""
     options = s3 or S3Options()
     remove_stale(lake.store, datetime.now(UTC))
     files = record_files(Kind.EVENTS, tuple(paths), options)
-    checker = Checker(Kind.EVENTS, PSEUDONYMS, NOW, from_inbox)
+    checker = Checker(Kind.EVENTS, pseudonyms, NOW, from_inbox)
+    staged = {} if shoppers is None else {Kind.SHOPPERS: shopper_records(shoppers, pseudonyms)}
     with staging(lake.store) as prefix:
         source = EventSource(chunks_of(files, config.event_chunk_bytes, options), [file.uri for file in files], checker, options, prefix)
-        return take_in(lake, {}, constant_texts, NOW, EventIntake(lake, source, config, run))
+        return take_in(lake, staged, constant_texts, NOW, EventIntake(lake, source, config, run), pseudonyms=pseudonyms)
+
+
+def shopper_records(path: str, pseudonyms: Pseudonymizer = PSEUDONYMS, now: datetime = NOW) -> StagedKind:
+    """The records of a shoppers file, checked."""
+    (file,) = record_files(Kind.SHOPPERS, (path,), S3Options())
+    tables = [table for chunk in chunks_of([file], 1 << 20, S3Options()) for table in checked_tables(chunk, Checker(Kind.SHOPPERS, pseudonyms, now), S3Options())]
+    frame = pl.from_arrow(pa.concat_tables(tables))
+    assert isinstance(frame, pl.DataFrame)
+    return StagedKind(frame, [path])
 
 
 def constant_texts(texts: Sequence[str]) -> tuple[dict[str, Any], str]:

@@ -126,6 +126,22 @@ class FeatureConfig(Frozen):
         return self
 
 
+Days = Annotated[int, Field(ge=1)]
+
+
+class RetentionConfig(Frozen):
+    """How many days each table keeps what: None keeps it. Nothing goes before `guidelens retention apply` runs.
+
+    events_days: by the day (UTC) they happened. reviews_days: since they were written. quarantine_days, frames_days (photos of no product):
+    since they came in.
+    """
+
+    events_days: Days | None = None
+    reviews_days: Days | None = None
+    quarantine_days: Days | None = None
+    frames_days: Days | None = None
+
+
 class RecognizerConfig(Frozen):
     """The fit itself is closed-form and has nothing to set. false_unknown_share: share of photos of the catalogue's own products, taken
     on other visits, that may be called "not in the catalogue"."""
@@ -258,6 +274,7 @@ class Config(Frozen):
     seed: Annotated[int, Field(ge=0)] = 0
     ingest: IngestConfig = IngestConfig()
     features: FeatureConfig = FeatureConfig()
+    retention: RetentionConfig = RetentionConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     gate: GateConfig = GateConfig()

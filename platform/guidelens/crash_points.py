@@ -26,8 +26,8 @@ POINTS = (
     "inbox.sealed",
     "inbox.committed",
     "inbox.removed",
-    "forget.committed",
-    "forget.history_replaced",
+    "rewrite.committed",
+    "rewrite.history_replaced",
     "put.begun",
 )
 

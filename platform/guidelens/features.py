@@ -161,19 +161,26 @@ class Features:
         self._require_tables()
         return OnlineReader(self._store())
 
-    def forget(self, shopper_key: str) -> int:
-        """Removes the shopper from the feature tables and the online store; returns the rows removed, by table and view."""
+    def forget(self, *shopper_keys: str) -> int:
+        """Removes shoppers from the feature tables and the online store; returns the rows removed, by table and view."""
         path = self.offline / SHOPPER_TABLE
         if not path.exists():
             return 0
-        removed = self.online().forget(shopper_key)
+        online = self.online()
+        removed = sum(online.forget(key) for key in shopper_keys)
+        online.compact()
         from feature_repo.polars_offline_store import write_parquet
 
         rows = pl.read_parquet(path)
-        kept = rows.filter(pl.col("shopper_key") != shopper_key)
+        kept = rows.filter(~pl.col("shopper_key").is_in(shopper_keys))
         if len(kept) < len(rows):
             write_parquet(kept, path)
         return len(rows) - len(kept) + removed
+
+    def forget_everybody(self) -> int:
+        """Removes all shoppers: their rows are under names that mean nothing any more."""
+        path = self.offline / SHOPPER_TABLE
+        return self.forget(*pl.read_parquet(path, columns=["shopper_key"])["shopper_key"].unique()) if path.exists() else 0
 
     def _require_tables(self) -> None:
         for name in (SHOPPER_TABLE, PRODUCT_TABLE):
@@ -253,6 +260,14 @@ class OnlineReader:
             if isinstance(self._online, RedisOnlineStore):
                 return _forget_in_redis(self._online, self._store.config, key, views)
             return _forget_in_sqlite(self._online, self._store.config, key, views)
+
+    def compact(self) -> None:
+        """Leaves nothing of removed rows in the store's files: sqlite keeps the bytes of freed pages."""
+        from feast.infra.online_stores.sqlite import SqliteOnlineStore
+
+        if isinstance(self._online, SqliteOnlineStore):
+            with self._lock:
+                self._online._get_conn(self._store.config).execute("VACUUM")
 
 
 def _any_value(values: Any) -> bool:

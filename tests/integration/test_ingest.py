@@ -269,7 +269,7 @@ def test_forgetting_removes_the_shopper_from_every_version_and_keeps_later_event
     others = lake_of(home).read(Table.EVENTS, manifest=lake_of(home).manifest(1)).filter(pl.col("shopper_key") != key)
 
     removed = forget.run(home, CONFIG, "shopper-1").removed
-    assert removed == {"events": 3, "shoppers": 1, "reviews": 1, "quarantine": 1, "queries": 0, "inbox": 1, "features": 0, "examples": 0}
+    assert removed == {"events": 3, "shoppers": 1, "consents": 0, "reviews": 1, "quarantine": 1, "queries": 0, "inbox": 1, "features": 0, "examples": 0}
     assert mentions(home, key) == mentions(home, "shopper-1") == []
     lake = lake_of(home)
     assert lake.read(Table.EVENTS, manifest=lake.manifest(1)).equals(others)
@@ -291,11 +291,11 @@ def test_ingests_of_one_lake_at_a_time_converge(home: Home, tmp_path: Path, monk
     other = jsonl(tmp_path / "other.jsonl", event(0), event(200))
     real_commit, raced = Lake.commit, []
 
-    def commit(lake: Lake, *args: Any) -> Any:
+    def commit(lake: Lake, *args: Any, **marks: Any) -> Any:
         if not raced:
             raced.append(True)
             ingest.run(home, CONFIG, IngestSources(events=(other,)))
-        return real_commit(lake, *args)
+        return real_commit(lake, *args, **marks)
 
     monkeypatch.setattr(Lake, "commit", commit)
     result = ingest.run(home, CONFIG, IngestSources(events=(first,)))

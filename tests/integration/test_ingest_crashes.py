@@ -13,7 +13,7 @@ from event_logs import PSEUDONYMS, click, ingest, write_log
 
 from guidelens.config import Home, IngestConfig
 from guidelens.data.digest import Digest, table_digest
-from guidelens.data.forgetting import forget_in_lake
+from guidelens.data.forgetting import Person, forget_in_lake
 from guidelens.data.inbox import Inbox
 from guidelens.data.lake import Lake
 from guidelens.schemas.events import Event
@@ -25,7 +25,7 @@ SETTINGS = ("ingest.event_chunk_bytes=400000", "ingest.event_file_rows=1500", "i
 CONFIG = IngestConfig(event_chunk_bytes=400_000, event_file_rows=1500, event_ids_per_task=3000)
 WORKERS_POINTS = ("staging.part_written", "ids.before_file", "ids.after_file", "data.before_file", "data.after_file", "quarantine.before_file")
 DRIVERS_POINTS = ("staging.done", "manifest.before", "create.written", "manifest.after", "staging.before_removal", "staging.after_removal")
-OTHER_VERBS = ("inbox.sealed", "inbox.committed", "inbox.removed", "forget.committed", "forget.history_replaced")
+OTHER_VERBS = ("inbox.sealed", "inbox.committed", "inbox.removed", "rewrite.committed", "rewrite.history_replaced")
 FORGOTTEN = "s-3"
 
 
@@ -56,7 +56,7 @@ class Shop:
         Inbox(folder / "inbox").append(self.waiting)
         ingest(lake, [str(next((folder / "inbox").glob("*.jsonl")))], CONFIG, from_inbox=True)
         self.after_drain = digests(lake)
-        forget_in_lake(lake, FORGOTTEN, frozenset({PSEUDONYMS.key(FORGOTTEN), PSEUDONYMS.key(FORGOTTEN, anonymous=True)}), lake_now())
+        forget_in_lake(lake, Person(FORGOTTEN, frozenset({PSEUDONYMS.key(FORGOTTEN), PSEUDONYMS.key(FORGOTTEN, anonymous=True)})), lake_now())
         self.after_forget = digests(lake)
 
 

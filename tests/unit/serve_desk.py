@@ -18,7 +18,7 @@ from PIL import Image
 
 from guidelens.config import Home
 from guidelens.data.inbox import Inbox
-from guidelens.data.pseudonyms import Pseudonymizer, PseudonymousEvent
+from guidelens.data.pseudonyms import LiveKeys, PseudonymousEvent
 from guidelens.features import StockAndPrice
 from serve.api import build_api
 from serve.catalogue import Catalogue
@@ -103,7 +103,7 @@ def open_desk(
     async def probe() -> None:
         await graph.fusion.ask(None, 1.0)  # type: ignore[arg-type]
 
-    return Desk(graph, Inbox(home.inbox), Pseudonymizer.open(home.keys), max_in_flight, probe, run_id="run")
+    return Desk(graph, Inbox(home.inbox), LiveKeys(home.keys), max_in_flight, probe, run_id="run")
 
 
 @contextmanager

@@ -164,7 +164,7 @@ def s3() -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.drill
-@pytest.mark.parametrize("point", S3_POINTS if os.environ.get("GUIDELENS_DRILL") else ["put.begun", "manifest.after", "forget.committed"])
+@pytest.mark.parametrize("point", S3_POINTS if os.environ.get("GUIDELENS_DRILL") else ["put.begun", "manifest.after", "rewrite.committed"])
 def test_a_kill_at_any_point_over_s3_is_as_harmless(crasher: Crasher, undisturbed: dict[int, tuple[Path, Outcome]], s3: dict[str, Any], point: str) -> None:
     for seed, (folder, expected) in list(undisturbed.items())[:5]:
         lake = f"s3://shop/{seed}/{point}"

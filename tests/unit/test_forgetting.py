@@ -1,5 +1,6 @@
 """What forgetting a shopper leaves behind in the lake: nothing but the tombstone."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from model_samples import sample_examples
 
 from guidelens.config import Home
-from guidelens.data.forgetting import forget_in_lake
+from guidelens.data.forgetting import Person, forget_in_lake
 from guidelens.data.lake import Lake
 from guidelens.data.staging import staging
 from guidelens.data.tombstones import forgotten_keys
@@ -43,7 +44,7 @@ def keys_on_disk(lake: Lake) -> set[str]:
 
 
 def test_live_and_older_versions_lose_the_shopper_and_keep_the_others(lake: Lake) -> None:
-    assert forget_in_lake(lake, "raw", GONE, NOW)[Table.EVENTS] == 1
+    assert forget_in_lake(lake, Person("raw", GONE), NOW)[Table.EVENTS] == 1
     assert lake.read(Table.EVENTS)["event_id"].sort().to_list() == ["b", "c"]
     assert lake.read(Table.EVENTS, manifest=lake.manifest(1))["event_id"].to_list() == ["b"]
     assert keys_on_disk(lake) == {"stays"}
@@ -55,26 +56,27 @@ def test_texts_that_only_the_shopper_searched_for_are_removed_from_every_version
     texts = [{"query": text, "text_encoder": "t"} for text in ("my own words", "red shoes")]
     files = [*lake.write(Table.EVENTS, rows(Table.EVENTS, *asked)), *lake.write(Table.QUERIES, rows(Table.QUERIES, *texts))]
     before = lake.commit(base, [*base.files, *files], {})
-    assert forget_in_lake(lake, "raw", GONE, NOW)[Table.QUERIES] == 1
+    assert forget_in_lake(lake, Person("raw", GONE), NOW)[Table.QUERIES] == 1
     assert lake.read(Table.QUERIES)["query"].to_list() == ["red shoes"]
     assert lake.read(Table.QUERIES, manifest=lake.manifest(before.version))["query"].to_list() == ["red shoes"]
     assert len(list(lake.store.keys("queries/"))) == 1
 
 
 def test_a_tombstone_is_written_once(lake: Lake) -> None:
-    forget_in_lake(lake, "raw", GONE, NOW)
+    forget_in_lake(lake, Person("raw", GONE), NOW)
     version = lake.manifest().version
-    forget_in_lake(lake, "raw", GONE, NOW)
+    forget_in_lake(lake, Person("raw", GONE), NOW)
     assert lake.manifest().version == version
     assert forgotten_keys(lake, lake.manifest()) == GONE
 
 
-def test_files_that_an_overtaken_ingest_left_are_deleted_if_they_hold_the_shopper(lake: Lake) -> None:
-    lake.write(Table.EVENTS, rows(Table.EVENTS, event("c", "left by a dead run")))
+def test_files_that_an_overtaken_ingest_left_are_deleted_if_they_hold_the_shopper(lake: Lake, tmp_path: Path) -> None:
+    (left,) = lake.write(Table.EVENTS, rows(Table.EVENTS, event("c", "left by a dead run")))
+    os.utime(tmp_path / left.key, (0, 0))  # clocks of files tick in milliseconds
     with staging(lake.store):
         lake.write(Table.EVENTS, rows(Table.EVENTS, event("d", *GONE)))
         lake.write(Table.EVENTS, rows(Table.EVENTS, event("e", "being written")))
-        forget_in_lake(lake, "raw", GONE, NOW)
+        forget_in_lake(lake, Person("raw", GONE), NOW)
     assert keys_on_disk(lake) == {"stays", "being written"}
 
 
@@ -91,7 +93,7 @@ def test_quarantined_originals_that_name_the_shopper_are_emptied(lake: Lake, raw
     base = lake.manifest()
     record = {"record_sha256": "1", "kind": "events", "source": "f", "offset": 0, "rule": "json.invalid", "message": "no", "raw": raw}
     lake.commit(base, [*base.files, *lake.write(Table.QUARANTINE, rows(Table.QUARANTINE, record))], {})
-    assert forget_in_lake(lake, "s-1", GONE, NOW)[Table.QUARANTINE] == int(not is_kept)
+    assert forget_in_lake(lake, Person("s-1", GONE), NOW)[Table.QUARANTINE] == int(not is_kept)
     (left,) = lake.read(Table.QUARANTINE)["raw"].to_list()
     assert left == (raw if is_kept else None)
 
@@ -102,22 +104,22 @@ def test_an_id_in_json_escapes_is_found_too(lake: Lake) -> None:
     raws = [rb'{"user": "\u5f20\u4e09"', rb'{"user": "\u5F20\u4E09"', "张三".encode(), rb'{"user": "\u5f20"']
     found = [record | {"record_sha256": str(number), "raw": raw} for number, raw in enumerate(raws)]
     lake.commit(base, [*base.files, *lake.write(Table.QUARANTINE, rows(Table.QUARANTINE, *found))], {})
-    assert forget_in_lake(lake, "张三", GONE, NOW)[Table.QUARANTINE] == 3
+    assert forget_in_lake(lake, Person("张三", GONE), NOW)[Table.QUARANTINE] == 3
     assert lake.read(Table.QUARANTINE)["raw"].drop_nulls().to_list() == raws[3:]
 
 
 def test_forgetting_goes_on_when_another_writer_commits_meanwhile(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     real_commit, raced = Lake.commit, []
 
-    def commit(self: Lake, *args: Any) -> Any:
+    def commit(self: Lake, *args: Any, **marks: Any) -> Any:
         if not raced:
             raced.append(True)
             base = self.manifest()
             real_commit(self, base, [*base.files, *self.write(Table.EVENTS, rows(Table.EVENTS, event("d", *GONE), event("e", "late")))], {})
-        return real_commit(self, *args)
+        return real_commit(self, *args, **marks)
 
     monkeypatch.setattr(Lake, "commit", commit)
-    forget_in_lake(lake, "raw", GONE, NOW)
+    forget_in_lake(lake, Person("raw", GONE), NOW)
     assert lake.read(Table.EVENTS).filter(pl.col("shopper_key").is_in(GONE)).height == 0
     assert keys_on_disk(lake) == {"stays", "late"}
 

@@ -62,7 +62,7 @@ def test_draining_an_inbox_that_was_never_written_yields_nothing(tmp_path: Path)
 
 def test_forgetting_removes_one_shoppers_waiting_events(tmp_path: Path) -> None:
     Inbox(tmp_path).append([event(1, "s-1"), event(2, "s-2"), event(3, "s-1")])
-    assert inbox.forget(tmp_path, frozenset({PSEUDONYMS.key("s-1")})) == 2
+    assert inbox.forget(tmp_path, frozenset({PSEUDONYMS.key("s-1")}), PSEUDONYMS) == 2
     assert drained_ids(tmp_path) == ["e-2"]
 
 

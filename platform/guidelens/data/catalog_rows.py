@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from guidelens.schemas.catalog import Product, Review, Shopper
@@ -23,19 +24,19 @@ def product_row(product: Product) -> Row:
     row: Row = product.model_dump(exclude={"attributes", "facts", "images"})
     row |= {name: _as_text(attributes.get(name)) for name in _CANONICAL}
     row |= {"attributes_json": _json(attributes), "facts_json": _json(product.facts), "images": list(product.images)}
-    return row | {"row_sha256": _sha256(row)}
+    return row | {"row_sha256": row_sha256(row)}
 
 
 def shopper_row(shopper: Shopper, key: Callable[[str], str], key_id: str) -> Row:
     """key: pseudonym of a shopper's id."""
     row: Row = {"shopper_key": key(shopper.shopper_id), "key_id": key_id, **shopper.model_dump(exclude={"shopper_id"})}
-    return row | {"row_sha256": _sha256(row)}
+    return row | {"row_sha256": row_sha256(row)}
 
 
 def review_row(review: Review, key: Callable[[str], str]) -> Row:
     """key: pseudonym of a shopper's id."""
     row: Row = {**review.model_dump(exclude={"shopper_id"}), "shopper_key": None if review.shopper_id is None else key(review.shopper_id)}
-    return row | {"row_sha256": _sha256(row)}
+    return row | {"row_sha256": row_sha256(row)}
 
 
 def canonical_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,5 +62,10 @@ def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
-def _sha256(row: Row) -> str:
-    return hashlib.sha256(json.dumps(row, ensure_ascii=False, sort_keys=True, default=str).encode("utf-8", "surrogatepass")).hexdigest()
+def row_sha256(row: Mapping[str, Any]) -> str:
+    """Of a row as it was brought or as the lake holds it, without this column."""
+    return hashlib.sha256(json.dumps(row, ensure_ascii=False, sort_keys=True, default=_in_utc).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _in_utc(value: datetime) -> str:
+    return str(value.astimezone(UTC))

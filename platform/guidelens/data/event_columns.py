@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from guidelens.data.column_checks import doubts, event_contract
 from guidelens.data.json_lines import PlainLineReader
-from guidelens.data.pseudonyms import Pseudonymizer
+from guidelens.data.pseudonyms import TELLING_FIELDS, Pseudonymizer
 from guidelens.data.reading import MAX_RECORD_BYTES, Block, Lines, RawRecord, Rows
 from guidelens.data.typed_columns import cell_arrays, typed_frame
 from guidelens.schemas.base import NO_CONTROL_CHARACTERS
@@ -72,13 +72,47 @@ class EventColumns:
         return np.flatnonzero(keeps), _kept(frame, keeps).drop("in_doubt")
 
 
+KEYED_COLUMNS = ("shopper_key", "key_id", "is_anonymous", "anonymous_key")
+
+
 def keyed(events: pl.DataFrame, pseudonyms: Pseudonymizer) -> pl.DataFrame:
-    """Events with `shopper_key`, `key_id`, `is_anonymous` and `anonymous_key` in place of their ids. Each id is keyed once."""
+    """Events with KEYED_COLUMNS in place of their ids. Each id is keyed once. One with `consent` false keeps no link (`without_links`)."""
+    refused = ~events["consent"].fill_null(True)
+    if refused.any():
+        events = pl.concat([events.filter(~refused), _without_links(events.filter(refused), pseudonyms)]).sort("offset", maintain_order=True)
     shoppers, devices = events["shopper_id"], events["anonymous_id"]
     keys = _keys(shoppers, {name: pseudonyms.key(name) for name in shoppers.drop_nulls().unique()})
     device_keys = _keys(devices, {name: pseudonyms.key(name, anonymous=True) for name in devices.drop_nulls().unique()})
     made = {"shopper_key": keys.fill_null(device_keys), "is_anonymous": shoppers.is_null(), "key_id": pl.lit(pseudonyms.key_id, pl.String)}
     return events.with_columns(**made, anonymous_key=device_keys.set(shoppers.is_null(), None)).drop("shopper_id", "anonymous_id")
+
+
+def carried(events: pl.DataFrame, pseudonyms: Pseudonymizer) -> pl.DataFrame:
+    """Pseudonymous events, those written while an earlier key was in use under the newest one.
+
+    Raises:
+        StorageError: one is under a key that the home does not have.
+    """
+    earlier = events["key_id"] != pseudonyms.key_id
+    if not earlier.any():
+        return events
+    found = (
+        events.filter(earlier).unpivot(on=["shopper_key", "anonymous_key"], index="key_id", value_name="key").drop_nulls("key").select("key", "key_id").unique()
+    )
+    new = {key: pseudonyms.carried(key, key_id) for key, key_id in found.iter_rows()}
+    names = [pl.when(earlier).then(pl.col(name).replace(new)).otherwise(pl.col(name)).alias(name) for name in ("shopper_key", "anonymous_key")]
+    return events.with_columns(*names, key_id=pl.lit(pseudonyms.key_id))
+
+
+def _without_links(events: pl.DataFrame, pseudonyms: Pseudonymizer) -> pl.DataFrame:
+    """`Pseudonymizer.without_links` of rows that are all without consent."""
+    tokens = {
+        what: _keys(events[f"{what}_id"], {name: pseudonyms.unlinked(what, name) for name in events[f"{what}_id"].drop_nulls().unique()})
+        for what in ("session", "request")
+    }
+    none = pl.lit(None, pl.String)
+    hidden = events.with_columns(shopper_id=none, anonymous_id=tokens["session"], session_id=tokens["session"], request_id=tokens["request"])
+    return hidden.with_columns(none.alias(name) for name in TELLING_FIELDS)
 
 
 def _keys(ids: pl.Series, keys: Mapping[str, str]) -> pl.Series:

@@ -5,6 +5,7 @@ It holds one bit and some two bytes an event (which rows are dropped, where the 
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
 from itertools import pairwise
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -69,18 +70,19 @@ class EventIntake:
         self._reader = reader
         self._parts: list[PartIndex] = []
         self._staged_without: frozenset[str] | None = None
+        self._staged_from: date | None = None
 
-    def stage(self, forgotten: frozenset[str]) -> None:
-        """Checks and stages all chunks, unless they are staged and nobody was forgotten since."""
-        if self._staged_without is not None and forgotten <= self._staged_without:
+    def stage(self, forgotten: frozenset[str], events_from: date | None = None) -> None:
+        """Checks and stages all chunks, unless they are staged and nobody was forgotten and nothing expired since."""
+        if self._staged_without is not None and forgotten <= self._staged_without and self._staged_from == events_from:
             return
-        stager = Stager(self._lake, self._source.prefix, self._source.checker, self._source.s3, forgotten)
+        stager = Stager(self._lake, self._source.prefix, self._source.checker, self._source.s3, forgotten, events_from)
         found: dict[int, list[PartIndex]] = {}
         for number, parts in self._run(stager.stage, list(enumerate(self._source.chunks))):
             found[number] = parts
             self._note("events: check", sum(part.rows + part.refused for part in parts))
         self._parts = [part for number in sorted(found) for part in found[number]]
-        self._staged_without = forgotten
+        self._staged_without, self._staged_from = forgotten, events_from
         reach("staging.done")
 
     def settle(self, base: Manifest) -> EventChange:

@@ -6,6 +6,7 @@ is run twice writes the same bytes to the same places. Knows nothing of Ray or o
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
@@ -21,7 +22,7 @@ from guidelens.data.event_ids import NO_IDS, U64, IdReader, Ids, in_order, is_am
 from guidelens.data.event_parts import PartIndex, kept_of, pack, read_refused, read_segments
 from guidelens.data.lake import DataFile, IdFile, Lake
 from guidelens.data.remarks import count_remarks
-from guidelens.data.settling import quarantine_rows, refuse_forgotten
+from guidelens.data.settling import quarantine_rows, refuse_expired, refuse_forgotten
 from guidelens.data.sources import Chunk, Kind
 from guidelens.data.staging import PARTS
 from guidelens.data.tables import to_table
@@ -37,13 +38,14 @@ DAY_US = 86_400_000_000
 
 
 class Stager(NamedTuple):
-    """What staging a chunk needs beside it. forgotten: pseudonyms whose events are refused without being kept."""
+    """What staging a chunk needs beside it. Refused without being kept are events of `forgotten` (pseudonyms) and from before `events_from`."""
 
     lake: Lake
     prefix: str
     checker: Checker
     s3: S3Options
     forgotten: frozenset[str]
+    events_from: date | None = None
 
     def stage(self, numbered: tuple[int, Chunk]) -> list[PartIndex]:
         """Checks the chunk's records and writes them as parts; a chunk that cannot be split gives several."""
@@ -59,10 +61,10 @@ class Stager(NamedTuple):
 
     def _packed(self, key: str, chunk: Chunk, staged: pa.Table) -> tuple[PartIndex, bytes]:
         staged = _as_read(staged)
-        if self.forgotten:
+        if self.forgotten or self.events_from:
             frame = pl.from_arrow(staged)
             assert isinstance(frame, pl.DataFrame)
-            staged = refuse_forgotten(frame, self.forgotten).to_arrow().cast(staged.schema)
+            staged = refuse_expired(refuse_forgotten(frame, self.forgotten), self.events_from).to_arrow().cast(staged.schema)
         is_fine = pc.is_null(staged["rule"])
         good = staged.filter(is_fine).select(SCHEMAS[Table.EVENTS].names)
         bad = pl.from_arrow(staged.filter(pc.invert(is_fine)))

@@ -6,6 +6,7 @@ that a crash leads to duplicates, which the lake counts, and never to loss. Know
 """
 
 import fcntl
+import json
 import os
 import re
 import secrets
@@ -15,7 +16,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from guidelens.data.pseudonyms import PseudonymousEvent
+from pydantic_core import from_json
+
+from guidelens.data.pseudonyms import Pseudonymizer, PseudonymousEvent
 from guidelens.schemas.base import Frozen
 
 _OPEN, _SEALED = ".open.jsonl", ".sealed.jsonl"
@@ -142,18 +145,31 @@ def remove(sealed: Sequence[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
-def forget(folder: Path, shopper_keys: frozenset[str]) -> int:
-    """Deletes the waiting events of shoppers; how many there were."""
-    marks = [f'"shopper_key":"{key}"'.encode() for key in shopper_keys]
+def forget(folder: Path, shopper_keys: frozenset[str], pseudonyms: Pseudonymizer) -> int:
+    """Deletes the waiting events of shoppers, under whichever key they were written; how many there were. Others' logins lose the names of their devices."""
     removed = 0
     with draining(folder) as sealed:
         for path in sealed:
             lines = path.read_bytes().splitlines(keepends=True)
-            kept = [line for line in lines if not any(mark in line for mark in marks)]
-            removed += len(lines) - len(kept)
-            if len(kept) < len(lines):
-                _replace(path, b"".join(kept))
+            kept = [_without(line, shopper_keys, pseudonyms) for line in lines]
+            removed += sum(line is None for line in kept)
+            if kept != lines:
+                _replace(path, b"".join(line for line in kept if line is not None))
     return removed
+
+
+def _without(line: bytes, shopper_keys: frozenset[str], pseudonyms: Pseudonymizer) -> bytes | None:
+    """The line without a device that is to be forgotten; None where all of it is. A line cut short by a crash holds no event yet and goes too."""
+    try:
+        event = from_json(line)
+    except ValueError:
+        return None
+    names = {name: pseudonyms.later_names(event[name], event["key_id"]) for name in ("shopper_key", "anonymous_key") if event.get(name)}
+    if shopper_keys.intersection(names["shopper_key"]):
+        return None
+    if shopper_keys.intersection(names.get("anonymous_key", ())):
+        return json.dumps({name: value for name, value in event.items() if name != "anonymous_key"}, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return line
 
 
 def _seal(path: Path) -> None:

@@ -16,12 +16,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from guidelens.crash_points import reach
+from guidelens.data.consent import new_consents
 from guidelens.data.event_ids import FIRST_BYTES, KEY_OF, IdReader, hashed, is_among, joined, live_ids, merged, write_ids
 from guidelens.data.event_intake import EventChange, EventIntake
 from guidelens.data.forgetting import sweep
 from guidelens.data.inbox import draining, remove
 from guidelens.data.lake import DataFile, IdFile, Lake, Manifest
 from guidelens.data.photos import completed, settle_photos
+from guidelens.data.pseudonyms import Pseudonymizer
+from guidelens.data.rekeying import require_key
 from guidelens.data.remarks import UNKNOWN_PRODUCT, count_remarks
 from guidelens.data.settling import QUARANTINE_FRAME, FileCounts, KindReport, Settled, quarantine_rows, settle_rows
 from guidelens.data.sources import Kind
@@ -67,33 +70,38 @@ def take_in(
     now: datetime,
     events: EventIntake | None = None,
     released: frozenset[str] = frozenset(),
+    *,
+    pseudonyms: Pseudonymizer,
 ) -> Intake:
     """Settles and commits.
 
     Args:
         released: `record_sha256` of records that leave quarantine with this commit.
+        pseudonyms: what the shoppers of `staged` and `events` were named by.
 
     Raises:
+        ConfigError: the lake is under another key, maybe only since the ingest began.
         CommitConflictError: other writers were faster twelve times in a row.
     """
     vectors = _TextVectors(embed)
     forgotten: frozenset[str] | None = None
     for attempt in range(_MAX_COMMITS):
         base = lake.manifest()
+        require_key(lake, base, pseudonyms)
         change = _Change(lake, base, vectors, now)
         if forgotten is not None and change.forgotten > forgotten:
             sweep(lake, change.forgotten - forgotten)
         forgotten = change.forgotten
         try:
             if events is not None:
-                events.stage(forgotten)
+                events.stage(forgotten, base.events_from)
                 change.take(events.settle(base))
             for kind, brought in staged.items():
                 change.settle(kind, brought)
             change.remark_on_unknown_products()
             change.release(released)
             report = {str(kind): found.model_dump() for kind, found in change.reports.items()}
-            return Intake(lake.commit(base, change.files(), report, change.live_ids()), change.reports)
+            return Intake(lake.commit(base, change.files(), report, change.live_ids(), key_id=pseudonyms.key_id), change.reports)
         except NotFoundError:
             if lake.manifest().version == base.version:
                 raise
@@ -193,6 +201,8 @@ class _Change:
         live[Table.PHOTOS] = upsert(self.lake, self.base, Table.PHOTOS, "path", self._whole_photos(self._new(Kind.PHOTOS)))
         live[Table.MODELS] = upsert(self.lake, self.base, Table.MODELS, "path", self._new(Kind.MODELS))
         live[Table.SHOPPERS] = upsert(self.lake, self.base, Table.SHOPPERS, "shopper_key", self._new(Kind.SHOPPERS))
+        said = new_consents(self._new(Kind.SHOPPERS), self.lake.read(Table.CONSENTS, manifest=self.base), self.now)
+        live[Table.CONSENTS] = append(self.lake, self.base, Table.CONSENTS, said)
         live[Table.REVIEWS] = upsert(self.lake, self.base, Table.REVIEWS, "review_id", self._new(Kind.REVIEWS))
         left, _ = delete(self.lake, self.base.of(Table.QUARANTINE), pl.col("record_sha256").is_in(sorted(self._released)))
         live[Table.QUARANTINE] = [*left, *self.lake.write(Table.QUARANTINE, to_table(Table.QUARANTINE, self._new_quarantined()))]

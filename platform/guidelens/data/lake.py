@@ -8,6 +8,7 @@ import hashlib
 import io
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
 from typing import Any, TypeVar
 
 import polars as pl
@@ -27,7 +28,10 @@ LiveFile = TypeVar("LiveFile", "DataFile", "IdFile")
 
 
 class DataFile(Frozen):
-    """One live Parquet file. `date` (YYYY-MM-DD, of event_ts) only in tables partitioned by date."""
+    """One live Parquet file. `date` (YYYY-MM-DD, of event_ts) only in tables partitioned by date.
+
+    since: when the oldest of its rows came into the lake; what is written in place of a file keeps its own. None before the commit.
+    """
 
     table: Table
     key: str
@@ -35,6 +39,7 @@ class DataFile(Frozen):
     size_bytes: int
     sha256: str
     date: str | None = None
+    since: datetime | None = None
 
 
 class IdFile(Frozen):
@@ -48,7 +53,11 @@ class IdFile(Frozen):
 
 
 class Manifest(Frozen):
-    """What is live. `report` is the ingest report of the run that wrote it; `writer` is different in each attempt to write one."""
+    """What is live. `report` is the ingest report of the run that wrote it; `writer` is different in each attempt to write one.
+
+    key_id: of the key that all its pseudonyms are made with; empty in a lake from before keys could be rotated: the first. events_from:
+    events that happened before that day (UTC) have expired and are not taken in.
+    """
 
     version: int = 0
     schema_version: int = LAKE_SCHEMA_VERSION
@@ -56,6 +65,8 @@ class Manifest(Frozen):
     ids: tuple[IdFile, ...] = ()
     report: dict[str, Any] = {}
     writer: str = ""
+    key_id: str = ""
+    events_from: date | None = None
 
     def of(self, table: Table) -> tuple[DataFile, ...]:
         return tuple(file for file in self.files if file.table == table)
@@ -175,10 +186,10 @@ class Lake:
             return [self.write_file(table, rows, None)]
         frame = _frame(rows)
         dates = frame["event_ts"].dt.date()
-        parts = [(date, frame.filter(dates == date)) for date in sorted(dates.unique())]
-        return [self.write_file(table, part.to_arrow().cast(schema), date.isoformat()) for date, part in parts]
+        parts = [(day, frame.filter(dates == day)) for day in sorted(dates.unique())]
+        return [self.write_file(table, part.to_arrow().cast(schema), day.isoformat()) for day, part in parts]
 
-    def write_file(self, table: Table, rows: pa.Table, date: str | None) -> DataFile:
+    def write_file(self, table: Table, rows: pa.Table, day: str | None) -> DataFile:
         """One data file of rows in the table's schema, all of one date where the table is partitioned; live only once committed."""
         rows = rows.replace_schema_metadata({"guidelens.schema_version": str(LAKE_SCHEMA_VERSION)})
         sink = io.BytesIO()
@@ -186,25 +197,40 @@ class Lake:
         pq.write_table(rows, sink, compression="zstd", store_schema=False, write_page_checksum=True)
         data = sink.getvalue()
         sha256 = hashlib.sha256(data).hexdigest()
-        folder = f"{table}/date={date}" if date else str(table)
+        folder = f"{table}/date={day}" if day else str(table)
         key = f"{folder}/{sha256[:24]}.parquet"
         self.store.write_bytes(key, data)
-        return DataFile(table=table, key=key, rows=rows.num_rows, size_bytes=len(data), sha256=sha256, date=date)
+        return DataFile(table=table, key=key, rows=rows.num_rows, size_bytes=len(data), sha256=sha256, date=day)
 
-    def commit(self, base: Manifest, files: Sequence[DataFile], report: Mapping[str, Any], ids: Sequence[IdFile] | None = None) -> Manifest:
+    def commit(
+        self,
+        base: Manifest,
+        files: Sequence[DataFile],
+        report: Mapping[str, Any],
+        ids: Sequence[IdFile] | None = None,
+        *,
+        key_id: str | None = None,
+        events_from: date | None = None,
+    ) -> Manifest:
         """Makes `files` the whole live set, on top of `base`; writes nothing where that changes nothing.
 
         Args:
             ids: the live id files, `base`'s by default. Where they do not hold as many ids as their table has rows, the next ingest
                 makes them anew from the rows.
+            key_id, events_from: as in Manifest; `base`'s by default.
 
         Raises:
             CommitConflictError: another writer committed after `base` was read; read again and redo.
         """
-        live = _sorted(files)
-        if live == base.files:
+        live = _dated(files, base, datetime.now(UTC))
+        same_files = [file.key for file in live] == [file.key for file in base.files]
+        marks = {"key_id": base.key_id if key_id is None else key_id, "events_from": max(filter(None, (events_from, base.events_from)), default=None)}
+        same_marks = (base.key_id, base.events_from) == (marks["key_id"], marks["events_from"])
+        if same_files and (same_marks or not base.version):
             return base
-        manifest = Manifest(version=base.version + 1, files=live, ids=base.ids if ids is None else _sorted(ids), report=dict(report), writer=uuid.uuid4().hex)
+        manifest = Manifest(
+            version=base.version + 1, files=live, ids=base.ids if ids is None else _sorted(ids), report=dict(report), writer=uuid.uuid4().hex, **marks
+        )
         reach("manifest.before")
         try:
             self.store.create_exclusive(_manifest_key(manifest.version), manifest.model_dump_json().encode())
@@ -212,6 +238,12 @@ class Lake:
             raise CommitConflictError(f"lake {self.uri}: another writer committed version {manifest.version} first") from error
         reach("manifest.after")
         return manifest
+
+
+def _dated(files: Sequence[DataFile], base: Manifest, now: datetime) -> tuple[DataFile, ...]:
+    """The files, sorted; those new to the lake came in now."""
+    known = {file.key: file for file in base.files}
+    return _sorted([known[file.key] if file.key in known else file if file.since else file.model_copy(update={"since": now}) for file in files])
 
 
 def _sorted(files: Sequence[LiveFile]) -> tuple[LiveFile, ...]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from guidelens.config import TrainConfig
 from guidelens.data.examples import Examples, empty, row_of, temporal_split
+from guidelens.data.consent import consented, consents
 from guidelens.data.lake import Lake, Manifest
 from guidelens.data.sessions import as_people, identity_links, in_sessions
 from guidelens.data.visits import InterestMedians, interest, interest_medians, plans, requests, visits
@@ -57,11 +58,14 @@ class Log:
 
 
 def read_log(lake: Lake, manifest: Manifest, config: TrainConfig) -> Log:
-    """The snapshot's slates and plans without forgotten shoppers, sorted by time; no rows where the log has none."""
+    """The snapshot's slates and plans, sorted by time; no rows where the log has none.
+
+    Without forgotten shoppers, and without what happened while a shopper did not consent.
+    """
     events = lake.read(Table.EVENTS, _EVENT_COLUMNS, manifest=manifest)
     forgotten = lake.read(Table.TOMBSTONES, ["shopper_key"], manifest=manifest)["shopper_key"]
     events = events.filter(~pl.col("shopper_key").is_in(forgotten.to_list()))
-    events = in_sessions(as_people(events, identity_links(events)))
+    events = in_sessions(consented(as_people(events, identity_links(events)), consents(lake, manifest)))
     rows = _rows(requests(events, config.purchase_window_h), plans(events))
     used = rows["frame_id"].drop_nulls().unique()
     photos = lake.read(Table.PHOTOS, ["path", "embedding"], manifest=manifest).filter(pl.col("path").is_in(used.to_list())).unique("path").sort("path")

@@ -6,6 +6,7 @@ are settled by tasks of their own (event_intake.py).
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import NamedTuple
 
 import polars as pl
@@ -15,6 +16,7 @@ from guidelens.schemas.base import Frozen
 
 ACCEPTED, DUPLICATE, QUARANTINED = "accepted", "duplicate", "quarantined"
 FORGOTTEN_RULE = "forgotten"
+EXPIRED_RULE = "event_ts.expired"
 _FORGOTTEN = "the shopper asked to be forgotten; the record is dropped and not kept here"
 
 
@@ -85,13 +87,28 @@ def refuse_forgotten(staged: pl.DataFrame, forgotten: frozenset[str]) -> pl.Data
     if not forgotten or "shopper_key" not in staged.columns:
         return staged
     is_forgotten = pl.col("shopper_key").is_in(list(forgotten)).fill_null(False)
-    kept_places = {"source", "offset"}
-    emptied = [pl.when(~is_forgotten).then(pl.col(name)).alias(name) for name in staged.columns if name not in kept_places]
-    staged = staged.with_columns(is_forgotten.alias("is_forgotten")).with_columns(emptied)
-    return staged.with_columns(
-        rule=pl.when("is_forgotten").then(pl.lit(FORGOTTEN_RULE)).otherwise(pl.col("rule")),
-        message=pl.when("is_forgotten").then(pl.lit(_FORGOTTEN)).otherwise(pl.col("message")),
-    ).drop("is_forgotten")
+    return _refused_unkept(staged, is_forgotten, FORGOTTEN_RULE, _FORGOTTEN)
+
+
+def refuse_expired(staged: pl.DataFrame, events_from: date | None) -> pl.DataFrame:
+    """Staged events, those that happened before a day (UTC) refused and emptied: their ids are not known any more, so they could come twice."""
+    if events_from is None:
+        return staged
+    is_expired = (pl.col("event_ts").dt.date() < events_from).fill_null(False)
+    return _refused_unkept(staged, is_expired, EXPIRED_RULE, f"event_ts: events are kept from {events_from} on; the record is dropped and not kept here")
+
+
+def _refused_unkept(staged: pl.DataFrame, which: pl.Expr, rule: str, message: str) -> pl.DataFrame:
+    staged = staged.with_columns(which.alias("is_refused"))
+    emptied = [pl.when(~pl.col("is_refused")).then(pl.col(name)).alias(name) for name in staged.columns if name not in {"source", "offset", "is_refused"}]
+    return (
+        staged.with_columns(emptied)
+        .with_columns(
+            rule=pl.when("is_refused").then(pl.lit(rule)).otherwise(pl.col("rule")),
+            message=pl.when("is_refused").then(pl.lit(message)).otherwise(pl.col("message")),
+        )
+        .drop("is_refused")
+    )
 
 
 def _settled(judged: pl.DataFrame, order: list[str]) -> Settled:
@@ -115,10 +132,14 @@ def quarantine_rows(kind: Kind, refused: pl.DataFrame, uris: Sequence[str] | Map
         path = row.get("path") if kind in (Kind.PHOTOS, Kind.MODELS) else None
         uri = uris[row["source"]] if path is None else f"{uris[row['source']].rstrip('/')}/{path}"
         raw: bytes | None = row["raw"]
-        digest = hashlib.sha256(f"{kind}\n{uri}\n{row['offset']}\n".encode() + (raw or b"")).hexdigest()
-        place = {"record_sha256": digest, "kind": str(kind), "source": uri, "offset": row["offset"]}
+        place = {"record_sha256": record_sha256(kind, uri, row["offset"], raw), "kind": str(kind), "source": uri, "offset": row["offset"]}
         rows.append(place | {"rule": row["rule"], "message": row["message"], "raw": raw})
     return pl.DataFrame(rows, schema=QUARANTINE_FRAME)
+
+
+def record_sha256(kind: str, uri: str, offset: int, raw: bytes | None) -> str:
+    """The key of a refused record: of its place and content."""
+    return hashlib.sha256(f"{kind}\n{uri}\n{offset}\n".encode() + (raw or b"")).hexdigest()
 
 
 QUARANTINE_FRAME = {

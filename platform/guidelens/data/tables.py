@@ -46,5 +46,10 @@ def rewrite(
         rows = lake.read_file(file)
         number = affected(rows)
         total += number
-        kept += lake.write(file.table, to_table(file.table, change(rows))) if number else [file]
+        kept += rewritten(lake, file, change(rows)) if number else [file]
     return kept, total
+
+
+def rewritten(lake: Lake, file: DataFile, rows: pl.DataFrame) -> list[DataFile]:
+    """`rows` as files in place of `file`: as old as it is."""
+    return [new.model_copy(update={"since": file.since}) for new in lake.write(file.table, to_table(file.table, rows))]

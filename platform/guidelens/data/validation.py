@@ -19,7 +19,7 @@ from pydantic_core import from_json
 
 from guidelens.config import S3Options
 from guidelens.data.catalog_rows import Row, product_row, review_row, shopper_row
-from guidelens.data.event_columns import EventColumns, Sorted, keyed
+from guidelens.data.event_columns import KEYED_COLUMNS, EventColumns, Sorted, carried, keyed
 from guidelens.data.pseudonyms import UNUSABLE, Pseudonymizer, PseudonymousEvent
 from guidelens.data.reading import Problem, RawRecord, as_json, read_blocks
 from guidelens.data.remarks import SEPARATOR, SKEWED, joined, unknown_field
@@ -122,7 +122,7 @@ class Checker(NamedTuple):
         schema = staged_schema(self.kind)
         if events.height == 0:
             return schema.empty_table()
-        events = events if self.from_inbox else keyed(events, self.pseudonyms)
+        events = carried(events, self.pseudonyms) if self.from_inbox else keyed(events, self.pseudonyms)
         skewed = pl.when(pl.col("event_ts") - pl.col("created_ts") > CLOCK_TOLERANCE).then(pl.lit(SKEWED))
         remarks = pl.concat_str(pl.col("remarks"), skewed, separator=SEPARATOR, ignore_nulls=True)
         whole = events.with_columns(
@@ -179,11 +179,15 @@ class Checker(NamedTuple):
 
     def _event_columns(self, events: list[Event]) -> dict[str, Sequence[Any]]:
         """The events by column; when it was known defaults to when it happened."""
-        fields = [event.__dict__ for event in events]
+        fields = [self.pseudonyms.without_links(event).__dict__ for event in events]
         columns: dict[str, Sequence[Any]] = {name: [event[name] for event in fields] for name in _EVENT_COLUMNS}
         columns["created_ts"] = [event["created_ts"] or event["event_ts"] for event in fields]
         if self.from_inbox:
-            return columns | {name: [event[name] for event in fields] for name in ("shopper_key", "key_id", "is_anonymous", "anonymous_key")}
+            made = pl.DataFrame(
+                {name: [event[name] for event in fields] for name in KEYED_COLUMNS},
+                schema={**dict.fromkeys(KEYED_COLUMNS, pl.String), "is_anonymous": pl.Boolean},
+            )
+            return columns | carried(made, self.pseudonyms).to_dict(as_series=False)
         columns["shopper_key"] = [
             self._key(event["anonymous_id"], anonymous=True) if event["shopper_id"] is None else self._key(event["shopper_id"]) for event in fields
         ]

@@ -54,7 +54,7 @@ class Product(Record):
 
 
 class Shopper(Record):
-    """What a shop knows of a shopper; everything but the id may be missing."""
+    """What a shop knows of a shopper; everything but the id may be missing. consent_ts: since when `consent` is as it says."""
 
     shopper_id: ShopperId
     age_band: str | None = None
@@ -66,6 +66,7 @@ class Shopper(Record):
     channel: str | None = None
     created_ts: Moment | None = None
     consent: bool | None = None
+    consent_ts: Moment | None = None
 
 
 class Review(Record):

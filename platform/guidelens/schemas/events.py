@@ -72,7 +72,8 @@ class Event(Record):
     """One event. `event_id` is the idempotency key; `event_ts` is when it happened, `created_ts` when it was known.
 
     `frame_id` (search and ar_open events) names the photo that a scan showed, relative to the photos folder.
-    Durations are milliseconds; `value_minor` is in minor units of the shop's currency.
+    Durations are milliseconds; `value_minor` is in minor units of the shop's currency. An event with `consent` false is stored without
+    any link to its shopper; absent, the shopper's record decides.
     """
 
     event_id: Id
@@ -102,6 +103,7 @@ class Event(Record):
     rating: Annotated[float, Field(ge=0, le=5)] | None = None
     channel: Channel | None = None
     device: Annotated[str, Field(max_length=64)] | None = None
+    consent: bool | None = None
 
     @model_validator(mode="after")
     def _fields_of_the_type(self) -> Self:

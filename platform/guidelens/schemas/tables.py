@@ -23,6 +23,7 @@ class Table(StrEnum):
     MODELS = "models"
     EVENTS = "events"
     SHOPPERS = "shoppers"
+    CONSENTS = "consents"
     REVIEWS = "reviews"
     QUERIES = "queries"
     QUARANTINE = "quarantine"
@@ -60,6 +61,8 @@ SCHEMAS: dict[Table, pa.Schema] = {
     # HMAC of the anonymous_id where both were given (a login).
     Table.EVENTS: pa.schema(arrow_fields(Event, {"shopper_id": [*_KEYED, ("is_anonymous", pa.bool_())], "anonymous_id": [("anonymous_key", pa.string())]})),
     Table.SHOPPERS: pa.schema([*arrow_fields(Shopper, {"shopper_id": _KEYED}), ("row_sha256", pa.string())]),
+    # What each shopper said, and from when on; nothing is replaced.
+    Table.CONSENTS: pa.schema([*_KEYED, ("consent", pa.bool_()), ("since_ts", TIMESTAMP)]),
     Table.REVIEWS: pa.schema([*arrow_fields(Review, {"shopper_id": _KEYED[:1]}), ("row_sha256", pa.string())]),
     # Each distinct search text of the log, embedded once.
     Table.QUERIES: pa.schema([("query", pa.string()), ("embedding", pa.list_(pa.float32(), TEXT_DIM)), ("text_encoder", pa.string())]),
