@@ -96,7 +96,9 @@ def ingest(
 def shopper_records(path: str, pseudonyms: Pseudonymizer = PSEUDONYMS, now: datetime = NOW) -> StagedKind:
     """The records of a shoppers file, checked."""
     (file,) = record_files(Kind.SHOPPERS, (path,), S3Options())
-    tables = [table for chunk in chunks_of([file], 1 << 20, S3Options()) for table in checked_tables(chunk, Checker(Kind.SHOPPERS, pseudonyms, now), S3Options())]
+    tables = [
+        table for chunk in chunks_of([file], 1 << 20, S3Options()) for table in checked_tables(chunk, Checker(Kind.SHOPPERS, pseudonyms, now), S3Options())
+    ]
     frame = pl.from_arrow(pa.concat_tables(tables))
     assert isinstance(frame, pl.DataFrame)
     return StagedKind(frame, [path])

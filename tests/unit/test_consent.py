@@ -1,5 +1,6 @@
 """Nothing that happened while a shopper did not agree reaches their profile or training, whatever order records come in."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guidelens import presets
+from guidelens.config import IngestConfig, WorldSize
 from guidelens.data.consent import FROM_THE_BEGINNING, as_consented, consented, consents
 from guidelens.data.inbox import Inbox
 from guidelens.data.intake import take_in
 from guidelens.data.lake import Lake
 from guidelens.data.prepare import read_log
+from guidelens.data.sessions import as_people, identity_links
+from guidelens.data.shopper_features import declined
 from guidelens.data.sources import Kind
+from guidelens.data.tables import to_table
 from guidelens.schemas.events import Event
 from guidelens.schemas.tables import Table
+from guidelens.world import WORLD_V2, WorldPaths, generate
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SAID = {"shopper_key": pl.String, "consent": pl.Boolean, "since_ts": pl.Datetime("us", "UTC")}
@@ -59,25 +65,57 @@ def test_an_old_yes_read_again_does_not_undo_a_withdrawal(tmp_path: Path) -> Non
     assert stands["consent"].to_list() == [False]
 
 
-def test_shopper_records_from_before_consent_had_a_time_count_from_the_beginning() -> None:
-    rows = pl.DataFrame([{"shopper_key": "a", "consent": False, "since_ts": FROM_THE_BEGINNING}], schema=SAID)
-    events = pl.DataFrame({"shopper_key": ["a", "b"], "event_ts": [START, START]}, schema_overrides={"event_ts": pl.Datetime("us", "UTC")})
-    assert consented(events, rows)["shopper_key"].to_list() == ["b"]
+def test_shopper_records_from_before_consent_had_a_time_count_from_the_beginning(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    rows = pl.DataFrame({"shopper_key": ["a", "b", "c"], "consent": [False, True, None]})
+    lake.commit(lake.manifest(), lake.write(Table.SHOPPERS, to_table(Table.SHOPPERS, rows)), {})
+    assert said(lake) == [(False, FROM_THE_BEGINNING), (True, FROM_THE_BEGINNING)]
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from("ab"), st.booleans(), st.integers(0, 5)), max_size=8), st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5)), max_size=12)
+    st.lists(st.tuples(st.sampled_from("ab"), st.booleans(), st.integers(0, 5)), max_size=8),
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5)), max_size=12),
 )
 def test_an_event_counts_exactly_where_the_last_thing_said_before_it_was_no_refusal(told: list[tuple[str, bool, int]], happened: list[tuple[str, int]]) -> None:
     stamp = [START + timedelta(hours=hour) for hour in range(6)]
     rows = pl.DataFrame([{"shopper_key": who, "consent": yes, "since_ts": stamp[hour]} for who, yes, hour in told], schema=SAID)
-    events = pl.DataFrame([{"shopper_key": who, "event_ts": stamp[hour]} for who, hour in happened], schema={"shopper_key": pl.String, "event_ts": SAID["since_ts"]})
+    events = pl.DataFrame(
+        [{"shopper_key": who, "event_ts": stamp[hour]} for who, hour in happened], schema={"shopper_key": pl.String, "event_ts": SAID["since_ts"]}
+    )
 
     def agreed(who: str, hour: int) -> bool:
         latest = max((at for name, _, at in told if name == who and at <= hour), default=None)
         return all(yes for name, yes, at in told if name == who and at == latest)
 
     assert list(consented(events, rows).iter_rows()) == [(who, stamp[hour]) for who, hour in happened if agreed(who, hour)]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> WorldPaths:
+    people = WORLD_V2.people.model_copy(update={"declining_share": 0.2, "withdrawing_share": 0.2})
+    size = WorldSize(num_products=12, num_shoppers=40, num_sessions=500, num_frames=24, views_per_product=2, num_days=14, reference_sessions=1000)
+    return generate(size, 3, tmp_path_factory.mktemp("world"), parameters=WORLD_V2.model_copy(update={"people": people}), num_workers=1, with_photos=False)
+
+
+def test_the_worlds_declined_and_withdrawn_are_left_out_from_the_true_moment_on(shop: WorldPaths, tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    logs = [str(path) for path in sorted(shop.events.iterdir())]
+    ingest(lake, logs, IngestConfig(), shoppers=str(shop.shoppers))
+    take_in(lake, {Kind.SHOPPERS: shopper_records(str(shop.withdrawals))}, constant_texts, NOW, pseudonyms=PSEUDONYMS)
+    truth = {row["shopper_id"]: row for row in map(json.loads, (shop.truth / "consent.jsonl").read_text().splitlines())}
+    until = {PSEUDONYMS.key(name): START if row["ts"] is None else datetime.fromisoformat(row["ts"]) for name, row in truth.items()}
+    assert {row["consent"] for row in truth.values()} == {"declined", "withdrawn"}
+    held = as_people(lake.read(Table.EVENTS), identity_links(lake.read(Table.EVENTS)))
+    after = pl.col("event_ts") >= pl.col("shopper_key").replace_strict(until, default=NOW, return_dtype=pl.Datetime("us", "UTC"))
+    late = pl.col("shopper_key").is_in([key for key, ts in until.items() if ts == START]) | after
+    refused = held.filter(late)
+    assert refused.height > 500 and refused["shopper_key"].n_unique() == len(truth)
+    assert consented(held, consents(lake, lake.manifest())).equals(held.filter(~late))
+    used = impressions(lake)
+    asked = set(held.filter(~late & (pl.col("type") == "impression"))["request_id"])
+    assert used["slate_product_id"].is_not_null().any() and set(used.filter(pl.col("slate_product_id").is_not_null())["request_id"]) == asked
+    stands = as_consented(lake.read(Table.SHOPPERS), consents(lake, lake.manifest()))
+    assert set(declined(stands)) == set(until)
 
 
 def impressions(lake: Lake) -> pl.DataFrame:

@@ -110,7 +110,7 @@ def test_consent_is_declined_and_withdrawn_as_the_truth_says(shop: WorldPaths) -
     assert {name for name, row in shoppers.items() if not row["consent"]} == declined
     later = {row["shopper_id"]: Shopper.model_validate(row) for row in _jsonl(shop.withdrawals)}
     assert set(later) == withdrawn
-    assert all(row == Shopper.model_validate(shoppers[name] | {"consent": False}) for name, row in later.items())
+    assert all(row == Shopper.model_validate(shoppers[name] | {"consent": False, "consent_ts": truth[name]["ts"]}) for name, row in later.items())
     assert all(datetime.fromisoformat(truth[name]["ts"]).year == 2025 for name in withdrawn)
 
 

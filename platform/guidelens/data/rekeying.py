@@ -81,7 +81,6 @@ def _originals_carried(lake: Lake, file: DataFile, pseudonyms: Pseudonymizer, ke
         return [file], 0
     places = rows.select("kind", "source", "offset", "record_sha256").iter_rows()
     digests = [
-        record_sha256(kind, source, offset, raw) if changed else known
-        for (kind, source, offset, known), raw, changed in zip(places, raws, hit, strict=True)
+        record_sha256(kind, source, offset, raw) if changed else known for (kind, source, offset, known), raw, changed in zip(places, raws, hit, strict=True)
     ]
     return rewritten(lake, file, rows.with_columns(raw=pl.Series(raws, dtype=pl.Binary), record_sha256=pl.Series(digests, dtype=pl.String))), sum(hit)

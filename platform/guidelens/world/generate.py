@@ -133,7 +133,7 @@ def _write_people(job: Job, shop: Shop, words: Words, with_photos: bool, num_eve
     consents, withdrawals = consent_of(shop.shoppers.num, shop.num_days, _start(job.parameters), job.seed, job.parameters)
     _write_shoppers(shop, out / "shoppers.jsonl", consents)
     if people.withdrawing_share or people.declining_share:
-        _write_shoppers(shop, out / "withdrawals.jsonl", [False] * shop.shoppers.num, sorted(withdrawals))
+        _write_shoppers(shop, out / "withdrawals.jsonl", [False] * shop.shoppers.num, withdrawals)
         _write_consent(consents, withdrawals, out / "truth" / "consent.jsonl")
     if people.reviews_a_product:
         write_reviews(shop.products, shop.shoppers, list(words.product_ids), shop.num_days, job.seed, job.parameters, out / "reviews.jsonl")
@@ -192,13 +192,13 @@ def _write_consent(consents: Sequence[bool], withdrawals: Mapping[int, datetime]
             sink.write(json.dumps({"shopper_id": shopper_name(row), "consent": kind, "ts": ts}) + "\n")
 
 
-def _write_shoppers(shop: Shop, path: Path, consents: Sequence[bool], rows: Sequence[int] | None = None) -> None:
-    """What a shop knows of its shoppers (of `rows`): each field a coarse view of one latent, correlated as the parameters say, and some missing."""
+def _write_shoppers(shop: Shop, path: Path, consents: Sequence[bool], since: Mapping[int, datetime] | None = None) -> None:
+    """What a shop knows of its shoppers (of the rows of `since` only: the time of their `consents`): each field a coarse view of one latent, correlated as the parameters say, and some missing."""
     start = _start(shop.parameters)
     visible: Floats = shop.shoppers.visible
     quarters = np.stack([np.digitize(visible[:, column], (-0.67, 0.0, 0.67)) for column in range(visible.shape[1])], axis=1)
     with path.open("w", encoding="utf-8") as sink:
-        for row in range(shop.shoppers.num) if rows is None else rows:
+        for row in range(shop.shoppers.num) if since is None else sorted(since):
             age, gender, region, skin, channel, body = (int(value) for value in quarters[row])
             first = float(shop.shoppers.first_day[row])
             made = start + timedelta(days=first - (0.01 if first > 0 else 30.0 + 300.0 * ((row * 7919) % 1000) / 1000))
@@ -214,6 +214,8 @@ def _write_shoppers(shop: Shop, path: Path, consents: Sequence[bool], rows: Sequ
                 "created_ts": made.isoformat(),
                 "consent": consents[row],
             }
+            if since is not None:
+                record["consent_ts"] = since[row].isoformat()
             for name, hidden in zip(("gender", "body", "skin_tone"), _missing(row), strict=True):
                 if hidden:
                     del record[name]
