@@ -8,10 +8,12 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pytest
+from byte_search import found_in
+from event_logs import PSEUDONYMS, click, ingest, write_log
 from model_samples import sample_examples
 
 from guidelens.config import Home
-from guidelens.data.forgetting import Person, forget_in_lake
+from guidelens.data.forgetting import Person, forget_in_lake, with_devices
 from guidelens.data.lake import Lake
 from guidelens.data.staging import staging
 from guidelens.data.tombstones import forgotten_keys
@@ -131,3 +133,56 @@ def test_a_runs_examples_that_hold_the_shopper_are_deleted_and_others_stay(home:
     examples.take(examples.shopper_key != "k-3").save(others)
     assert forget_examples(home, frozenset({"k-3"})) == 2
     assert (whose.exists(), others.exists()) == (False, True)
+
+
+def cookie(name: str, day: float, session: str, device: str = "cookie") -> dict[str, Any]:
+    return click(name, day, session_id=session) | {"shopper_id": None, "anonymous_id": device}
+
+
+def person(name: str) -> Person:
+    return Person(name, frozenset({PSEUDONYMS.key(name), PSEUDONYMS.key(name, anonymous=True)}))
+
+
+def test_a_device_that_only_the_shopper_logged_in_on_is_forgotten_along_and_stays_out(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    ingest(lake, [write_log(tmp_path / "a.jsonl", [cookie("before", 0, "v1"), click("other", 1, "s-2"), cookie("else", 1, "v9", "another")])])
+    ingest(lake, [write_log(tmp_path / "b.jsonl", [click("login", 1, session_id="v2", anonymous_id="cookie"), cookie("after", 2, "v3")])])
+    found = with_devices(lake, person("s-1"))
+    assert found.keys == person("s-1").keys | {PSEUDONYMS.key("cookie", anonymous=True)}
+    assert forget_in_lake(lake, found, NOW)[Table.EVENTS] == 3
+    assert found_in(tmp_path / "lake", found.keys) .keys() == {lake.manifest().of(Table.TOMBSTONES)[0].key}
+    ingest(lake, [write_log(tmp_path / "c.jsonl", [cookie("late", 5, "v4"), click("later", 5, "s-1")])])
+    assert lake.read(Table.EVENTS)["event_id"].sort().to_list() == ["else", "other"]
+
+
+def test_of_a_shared_device_go_the_sessions_that_were_the_shoppers(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    mine, theirs = click("mine", 1, session_id="v2", anonymous_id="cookie"), click("theirs", 3, "s-2", session_id="v4", anonymous_id="cookie")
+    ingest(lake, [write_log(tmp_path / "a.jsonl", [cookie("before", 0, "v1"), mine, cookie("between", 2, "v3"), theirs, cookie("after", 4, "v5")])])
+    found = with_devices(lake, person("s-1"))
+    assert (found.keys, {session for _, session in found.sessions}) == (person("s-1").keys, {"v1", "v3"})
+    forget_in_lake(lake, found, NOW)
+    assert lake.read(Table.EVENTS)["event_id"].sort().to_list() == ["after", "theirs"]
+    assert with_devices(lake, person("s-2")).keys > person("s-2").keys
+
+
+def test_a_device_that_is_asked_for_by_its_own_id_leaves_others_logins_without_its_name(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    ingest(lake, [write_log(tmp_path / "a.jsonl", [cookie("before", 0, "v1"), click("login", 1, anonymous_id="cookie")])])
+    assert forget_in_lake(lake, with_devices(lake, person("cookie")), NOW)[Table.EVENTS] == 2
+    assert lake.read(Table.EVENTS).select("event_id", "anonymous_key").rows() == [("login", None)]
+    assert set(found_in(tmp_path / "lake", person("cookie").keys)) == {file.key for file in lake.manifest().of(Table.TOMBSTONES)}
+
+
+def test_a_forget_that_died_after_its_commit_still_knows_the_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    lake = Lake(str(tmp_path / "lake"))
+    ingest(lake, [write_log(tmp_path / "a.jsonl", [cookie("before", 0, "v1"), click("login", 1, anonymous_id="cookie"), click("b", 1, "s-2")])])
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Lake, "replace_history", dies)
+        forget_in_lake(lake, with_devices(lake, person("s-1")), NOW)
+    forget_in_lake(lake, with_devices(lake, person("s-1")), NOW)
+    device = PSEUDONYMS.key("cookie", anonymous=True)
+    assert set(found_in(tmp_path / "lake", {device, "before"})) == {file.key for file in lake.manifest().of(Table.TOMBSTONES)}
