@@ -150,7 +150,7 @@ def test_a_device_that_only_the_shopper_logged_in_on_is_forgotten_along_and_stay
     found = with_devices(lake, person("s-1"))
     assert found.keys == person("s-1").keys | {PSEUDONYMS.key("cookie", anonymous=True)}
     assert forget_in_lake(lake, found, NOW)[Table.EVENTS] == 3
-    assert found_in(tmp_path / "lake", found.keys) .keys() == {lake.manifest().of(Table.TOMBSTONES)[0].key}
+    assert found_in(tmp_path / "lake", found.keys).keys() == {lake.manifest().of(Table.TOMBSTONES)[0].key}
     ingest(lake, [write_log(tmp_path / "c.jsonl", [cookie("late", 5, "v4"), click("later", 5, "s-1")])])
     assert lake.read(Table.EVENTS)["event_id"].sort().to_list() == ["else", "other"]
 

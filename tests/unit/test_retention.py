@@ -1,11 +1,13 @@
 """What is past its time leaves every version, its bytes and its ids, and does not come back."""
 
+import json
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
 from byte_search import found_in
+from click.testing import CliRunner
 from event_logs import click, ingest, write_log
 
 from guidelens.config import RetentionConfig
@@ -17,6 +19,7 @@ from guidelens.data.settling import EXPIRED_RULE, FileCounts
 from guidelens.data.sources import Kind
 from guidelens.data.tables import to_table
 from guidelens.schemas.tables import Table
+from pipelines.retention import command
 
 DAY_10 = datetime(2026, 1, 11, 12, tzinfo=UTC)
 
@@ -115,3 +118,14 @@ def test_a_file_that_is_rewritten_stays_as_old_as_its_rows(lake: Lake, tmp_path:
     forget_in_lake(lake, Person("nobody-9", frozenset({"0" * 64})), DAY_10)
     after = {file.since: file.key for file in lake.manifest().of(Table.QUARANTINE)}
     assert len(before) == 2 and set(before) == set(after) and before != after
+
+
+def test_the_verb_says_what_went(lake: Lake, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    given = ["apply", "--home", str(home), "--lake", lake.uri, "--set", "retention.events_days=1"]
+    result = CliRunner().invoke(command, given)
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout.splitlines()[-1])
+    assert said["removed"] == {"events": 21, "queries": 10} and said["events_from"] == (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
+    assert json.loads(CliRunner().invoke(command, given).stdout.splitlines()[-1])["removed"] == {}
