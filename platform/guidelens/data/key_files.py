@@ -6,6 +6,7 @@ Pseudonyms are chained through all of them (pseudonyms.py), so that a lost one c
 import os
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from guidelens.errors import AlreadyExistsError, StorageError
@@ -23,15 +24,15 @@ def read_keys(folder: Path) -> tuple[bytes, ...]:
     """
     if not (folder / _FIRST).exists():
         _make_first(folder)
-    numbers = sorted(int(found[1]) for found in map(_LATER.fullmatch, os.listdir(folder)) if found)
+    numbers = sorted(int(found[1]) for found in map(_LATER.fullmatch, key_names(folder)) if found)
     if numbers != list(range(2, len(numbers) + 2)):
         raise StorageError(f"{folder} must hold every key since {_FIRST}, got numbers {numbers}; restore the others from a backup")
     return tuple(_read(folder / name) for name in [_FIRST, *map(_named, numbers)])
 
 
 def key_names(folder: Path) -> list[str]:
-    """The names of the key files, in no order that means anything."""
-    return sorted(name for name in os.listdir(folder) if name.endswith(".key"))
+    """The names of the key files."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix == ".key")
 
 
 def add_key(folder: Path) -> int:
@@ -60,10 +61,8 @@ def _read(path: Path) -> bytes:
 
 
 def _make_first(folder: Path) -> None:
-    try:
+    with suppress(AlreadyExistsError):  # another process was first: its key is the home's
         _make(folder / _FIRST)
-    except AlreadyExistsError:
-        pass  # another process was first: its key is the home's
 
 
 def _make(path: Path) -> None:
