@@ -65,8 +65,8 @@ def test_after_a_rotation_and_a_forget_no_byte_of_the_shopper_is_left(released_s
     home, config, shopper = Home(root=tmp_path / "home"), released_shop.config, released_shop.shopper_id
     shutil.copytree(released_shop.home.root, home.root)
     before = Pseudonymizer.open(home.keys)
-    trained_on = {"lake/events", "lake/shoppers", "feast/offline", "feast/online_store.db", "work"}
-    assert places(home, {before.key(shopper)}) >= trained_on - {"feast/offline", "feast/online_store.db"}
+    trained_on = {"lake/events", "lake/shoppers", "feast/offline", "feast/online.db", "work"}
+    assert places(home, {before.key(shopper)}) >= trained_on - {"feast/offline", "feast/online.db"}
     Inbox(home.inbox).append([before.pseudonymize(Event.model_validate(click("waits", shopper_id=shopper)))])
 
     done = keys.rotate(home, config)

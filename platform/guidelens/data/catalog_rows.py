@@ -17,6 +17,8 @@ _CANONICAL: dict[str, tuple[str, ...]] = {
 }
 """Attribute names that shops use for what the contract calls colour, material and size; case does not matter."""
 
+_CAME_LATER = frozenset({"consent_ts"})
+
 
 def product_row(product: Product) -> Row:
     """A row of the products table, without what ingest fills in later (embeddings, known_ts)."""
@@ -63,7 +65,8 @@ def _json(value: Mapping[str, Any]) -> str:
 
 
 def row_sha256(row: Mapping[str, Any]) -> str:
-    """Of a row as it was brought or as the lake holds it, without this column."""
+    """Of a row as it was brought or as the lake holds it, without this column. A field that came later counts where it says something."""
+    row = {name: value for name, value in row.items() if value is not None or name not in _CAME_LATER}
     return hashlib.sha256(json.dumps(row, ensure_ascii=False, sort_keys=True, default=_in_utc).encode("utf-8", "surrogatepass")).hexdigest()
 
 
