@@ -48,6 +48,8 @@ def s3_options() -> S3Options:
         region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
         access_key=os.environ.get("AWS_ACCESS_KEY_ID"),
         secret_key=os.environ.get("AWS_SECRET_ACCESS_KEY"),
+        sse=os.environ.get("GUIDELENS_S3_SSE") or None,
+        sse_kms_key_id=os.environ.get("GUIDELENS_S3_KMS_KEY_ID") or None,
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from guidelens.config import Config, Home
+from guidelens.crash_points import reach
 from guidelens.data.sources import IngestSources, Kind
 from guidelens.errors import ConfigError
 from guidelens.schemas.base import Frozen
@@ -17,10 +18,12 @@ from pipelines.cluster import ray_session
 from pipelines.entry import config_options, emit, home_option, progress, run_command
 
 if TYPE_CHECKING:
+    from guidelens.data.event_intake import EventIntake
     from guidelens.data.intake import Intake, StagedKind
 
 _SHOWN_RULES = 5
-_RECORD_KINDS = (Kind.CATALOGUE, Kind.SHOPPERS, Kind.REVIEWS, Kind.EVENTS)
+_RECORD_KINDS = (Kind.CATALOGUE, Kind.SHOPPERS, Kind.REVIEWS)
+_PROGRESS_EVERY_S = 5.0
 
 
 class IngestResult(Frozen):
@@ -49,8 +52,11 @@ def run(home: Home, config: Config, sources: IngestSources, lake: str | None = N
         if sources.names_something:
             return _Ingest(home, config, lake).take(sources, from_inbox=False)
         with inbox.draining(home.inbox) as sealed:
+            reach("inbox.sealed")
             drained = _Ingest(home, config, lake).take(IngestSources(events=tuple(str(path) for path in sealed)), from_inbox=True)
+            reach("inbox.committed")
             inbox.remove(sealed)
+            reach("inbox.removed")
         return drained
 
 
@@ -69,19 +75,33 @@ class _Ingest:
     def take(self, sources: IngestSources, from_inbox: bool) -> IngestResult:
         from guidelens.data.intake import take_in
         from guidelens.data.stages import embed_texts
+        from guidelens.data.staging import remove_stale, staging
 
-        staged = {kind: self._records(kind, sources, from_inbox) for kind in _RECORD_KINDS if sources.files_of(kind)}
-        if from_inbox and Kind.EVENTS not in staged:
-            staged[Kind.EVENTS] = self._no_events()
+        remove_stale(self.lake.store, self.now)
+        staged = {kind: self._records(kind, sources) for kind in _RECORD_KINDS if sources.files_of(kind)}
         if sources.photos:
             staged[Kind.PHOTOS] = self._photos(sources, staged.get(Kind.CATALOGUE))
             models = self._models(sources.photos, staged.get(Kind.CATALOGUE))
             staged |= {} if models is None else {Kind.MODELS: models}
-        with _timed("commit"):
-            done = take_in(self.lake, staged, lambda texts: embed_texts(texts, self.config.ingest), self.now)
+        with staging(self.lake.store) as prefix:
+            events = self._events(sources, from_inbox, prefix) if sources.events or from_inbox else None
+            with _timed("commit"):
+                done = take_in(self.lake, staged, lambda texts: embed_texts(texts, self.config.ingest), self.now, events)
         return self._result(done)
 
-    def _records(self, kind: Kind, sources: IngestSources, from_inbox: bool) -> "StagedKind":
+    def _events(self, sources: IngestSources, from_inbox: bool, prefix: str) -> "EventIntake":
+        from guidelens.data.event_intake import EventIntake, EventSource
+        from guidelens.data.sources import chunks_of, record_files
+        from guidelens.data.stages import run_for
+        from guidelens.data.validation import Checker
+
+        files = record_files(Kind.EVENTS, sources.events, self.home.s3)
+        chunks = chunks_of(files, self.config.ingest.event_chunk_bytes, self.home.s3)
+        checker = Checker(Kind.EVENTS, self.pseudonyms, self.now, from_inbox)
+        source = EventSource(chunks, [file.uri for file in files], checker, self.home.s3, prefix)
+        return EventIntake(self.lake, source, self.config.ingest, run_for(files, self.config.ingest), _Rates())
+
+    def _records(self, kind: Kind, sources: IngestSources) -> "StagedKind":
         from guidelens.data.intake import StagedKind
         from guidelens.data.sources import chunks_of, record_files
         from guidelens.data.stages import check_records
@@ -89,18 +109,11 @@ class _Ingest:
 
         files = record_files(kind, sources.files_of(kind), self.home.s3)
         chunks = chunks_of(files, self.config.ingest.event_chunk_bytes, self.home.s3)
-        checker = Checker(kind, self.pseudonyms, self.now, from_inbox)
+        checker = Checker(kind, self.pseudonyms, self.now)
         with _timed(f"{kind}: check") as took:
             rows = check_records(chunks, checker, self.home.s3, self.config.ingest)
             took(rows.height)
         return StagedKind(rows, [file.uri for file in files])
-
-    def _no_events(self) -> "StagedKind":
-        from guidelens.data.intake import StagedKind
-        from guidelens.data.stages import check_records
-        from guidelens.data.validation import Checker
-
-        return StagedKind(check_records([], Checker(Kind.EVENTS, self.pseudonyms, self.now), self.home.s3, self.config.ingest), [])
 
     def _photos(self, sources: IngestSources, catalogue: "StagedKind | None") -> "StagedKind":
         from guidelens.data.intake import StagedKind, known_photos
@@ -158,6 +171,23 @@ class _Ingest:
             quarantined={kind: total.quarantined for kind, total in totals.items()},
             duplicate={kind: total.duplicate for kind, total in totals.items()},
         )
+
+
+class _Rates:
+    """A progress line about every five seconds: what is being done, how many rows of it are done, and at which rate."""
+
+    def __init__(self) -> None:
+        self._what, self._rows = "", 0
+        self._begun = self._said = time.perf_counter()
+
+    def __call__(self, what: str, rows: int) -> None:
+        now = time.perf_counter()
+        if what != self._what:
+            self._what, self._rows, self._begun, self._said = what, 0, self._said if self._what else self._begun, now
+        self._rows += rows
+        if now - self._said >= _PROGRESS_EVERY_S:
+            progress(f"{what}: {self._rows} rows, {self._rows / (now - self._begun):,.0f} rows/s")
+            self._said = now
 
 
 @contextmanager

@@ -20,12 +20,24 @@ FEATURE_SERVICE = "guide_v1"
 
 
 class S3Options(Frozen):
-    """How to reach an S3 API. Unset fields fall to boto3's and pyarrow's own chain (profile, instance role)."""
+    """How to reach an S3 API. Unset fields fall to boto3's and pyarrow's own chain (profile, instance role).
+
+    sse: encryption at rest asked for with each write, by S3's own key or by KMS (`sse_kms_key_id`, else the account's default).
+    """
 
     endpoint_url: str | None = None
     region: str | None = None
     access_key: SecretStr | None = None
     secret_key: SecretStr | None = None
+    sse: Literal["AES256", "aws:kms"] | None = None
+    sse_kms_key_id: str | None = None
+    timeout_s: Annotated[float, Field(gt=0)] = 20.0
+
+    @model_validator(mode="after")
+    def _a_key_is_of_kms(self) -> Self:
+        if self.sse_kms_key_id is not None and self.sse != "aws:kms":
+            raise ValueError(f"s3.sse_kms_key_id needs s3.sse aws:kms, got {self.sse}; set GUIDELENS_S3_SSE=aws:kms")
+        return self
 
 
 class Home(Frozen):
@@ -75,13 +87,16 @@ class Home(Frozen):
 
 
 class IngestConfig(Frozen):
-    """max_photo_*: caps before decoding. num_workers: parallel Ray Data tasks a stage."""
+    """max_photo_*: caps before decoding. num_workers: parallel Ray Data tasks a stage. What a task holds grows with event_chunk_bytes,
+    event_file_rows (rows of one of the lake's files of events, about) and event_ids_per_task (16 bytes each)."""
 
     max_photo_bytes: Annotated[int, Field(gt=0)] = 20 * 1024 * 1024
     max_photo_pixels: Annotated[int, Field(gt=0)] = 50_000_000
     num_workers: Annotated[int, Field(ge=1)] = 2
     photo_batch_size: Annotated[int, Field(ge=1)] = 32
     event_chunk_bytes: Annotated[int, Field(gt=0)] = 16 * 1024 * 1024
+    event_file_rows: Annotated[int, Field(gt=0)] = 250_000
+    event_ids_per_task: Annotated[int, Field(gt=0)] = 4_000_000
 
 
 class FeatureConfig(Frozen):

@@ -4,15 +4,34 @@ The only importer of boto3. Knows nothing of tables or manifests.
 """
 
 import os
+import random
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import pyarrow.fs as pafs
 
 from guidelens.config import S3Options
+from guidelens.crash_points import reach
 from guidelens.errors import AlreadyExistsError, InputError, NotFoundError, StorageError
+
+Answer = TypeVar("Answer")
+_WRITING = ".writing-"
+_ATTEMPTS = 12
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
+_PASSING_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504})
+"""S3's 409 says that another conditional write of the key is under way: who asks again learns how it ended."""
+
+
+class Entry(NamedTuple):
+    """One stored object. modified: by the store's own clock."""
+
+    key: str
+    size_bytes: int
+    modified: datetime
 
 
 class Store(Protocol):
@@ -20,9 +39,39 @@ class Store(Protocol):
 
     uri: str
 
-    def read_bytes(self, key: str) -> bytes: ...
-    def write_bytes(self, key: str, data: bytes) -> None: ...
-    def create_exclusive(self, key: str, data: bytes) -> None: ...
+    def read_bytes(self, key: str, size_bytes: int | None = None) -> bytes:
+        """The whole object. Given the size it must have, an object of another size is an error.
+
+        Raises:
+            NotFoundError: no such object.
+            StorageError: the store did not answer, or with another number of bytes.
+        """
+        ...
+
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        """Bytes [start, stop). Raises like `read_bytes`, also where the object ends before `stop`."""
+        ...
+
+    def write_bytes(self, key: str, data: bytes, *, durable: bool = True) -> None:
+        """Creates or replaces the object, atomically. Scratch that need not outlive a power cut is not `durable`."""
+        ...
+
+    def create_exclusive(self, key: str, data: bytes) -> None:
+        """Creates the object where there is none.
+
+        Raises:
+            AlreadyExistsError: there is one, with other bytes: whoever gives bytes of its own knows that another was first.
+        """
+        ...
+
+    def entries(self, prefix: str = "", after: str = "") -> Iterator[Entry]:
+        """What is stored below `prefix` and sorts behind `after`, sorted by key."""
+        ...
+
+    def unfinished(self) -> Iterator[Entry]:
+        """What writers that died in the middle of a write left; never read by anything."""
+        ...
+
     def keys(self, prefix: str = "") -> Iterator[str]: ...
     def exists(self, key: str) -> bool: ...
     def size(self, key: str) -> int: ...
@@ -49,53 +98,129 @@ class LocalStore:
         self.root = Path(uri).absolute()
         self.uri = str(self.root)
 
-    def read_bytes(self, key: str) -> bytes:
+    def read_bytes(self, key: str, size_bytes: int | None = None) -> bytes:
         try:
-            return (self.root / key).read_bytes()
+            data = (self.root / key).read_bytes()
         except FileNotFoundError as error:
             raise NotFoundError(f"{key} does not exist in {self.uri}") from error
+        return _whole(data, size_bytes, key, self.uri)
 
-    def write_bytes(self, key: str, data: bytes) -> None:
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        try:
+            with (self.root / key).open("rb") as source:
+                source.seek(start)
+                data = source.read(stop - start)
+        except FileNotFoundError as error:
+            raise NotFoundError(f"{key} does not exist in {self.uri}") from error
+        return _whole(data, stop - start, key, self.uri)
+
+    def write_bytes(self, key: str, data: bytes, *, durable: bool = True) -> None:
         path = self.root / key
-        self._written_beside(path, data).replace(path)
+        self._written_beside(path, data, durable).replace(path)
+        if durable:
+            _sync_folder(path.parent)
 
     def create_exclusive(self, key: str, data: bytes) -> None:
         path = self.root / key
-        written = self._written_beside(path, data)
+        written = self._written_beside(path, data, durable=True)
+        reach("create.written")
         try:
             os.link(written, path)
         except FileExistsError as error:
-            raise AlreadyExistsError(f"{key} was already written to {self.uri}") from error
+            if path.read_bytes() != data:
+                raise AlreadyExistsError(f"{key} was already written to {self.uri}") from error
         finally:
             written.unlink()
+        _sync_folder(path.parent)
 
-    def _written_beside(self, path: Path, data: bytes) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+    def _written_beside(self, path: Path, data: bytes, durable: bool) -> Path:
+        while True:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=_WRITING)
+                break
+            except FileNotFoundError:
+                continue  # a `delete` found the folder empty in between
         with os.fdopen(descriptor, "wb") as sink:
             sink.write(data)
-            sink.flush()
-            os.fsync(sink.fileno())
+            if durable:
+                sink.flush()
+                os.fsync(sink.fileno())
         return Path(name)
 
+    def entries(self, prefix: str = "", after: str = "") -> Iterator[Entry]:
+        found = ((path.relative_to(self.root).as_posix(), path) for path in self._files(prefix) if not path.name.startswith(_WRITING))
+        for name, path in sorted(pair for pair in found if pair[0].startswith(prefix) and pair[0] > after):
+            entry = _entry(name, path)
+            if entry is not None:
+                yield entry
+
     def keys(self, prefix: str = "") -> Iterator[str]:
+        return (entry.key for entry in self.entries(prefix))
+
+    def unfinished(self) -> Iterator[Entry]:
+        for path in self._files(""):
+            entry = _entry(path.relative_to(self.root).as_posix(), path) if path.name.startswith(_WRITING) else None
+            if entry is not None:
+                yield entry
+
+    def _files(self, prefix: str) -> Iterator[Path]:
         base = self.root / prefix if prefix.endswith("/") or not prefix else (self.root / prefix).parent
-        found = (path for path in base.rglob("*") if path.is_file() and not path.name.startswith(".writing-"))
-        names = (path.relative_to(self.root).as_posix() for path in found)
-        yield from sorted(name for name in names if name.startswith(prefix))
+        return (path for path in base.rglob("*") if path.is_file())
 
     def exists(self, key: str) -> bool:
         return (self.root / key).is_file()
 
     def size(self, key: str) -> int:
-        return (self.root / key).stat().st_size
+        try:
+            return (self.root / key).stat().st_size
+        except FileNotFoundError as error:
+            raise NotFoundError(f"{key} does not exist in {self.uri}") from error
 
     def delete(self, key: str) -> None:
-        (self.root / key).unlink(missing_ok=True)
+        path = self.root / key
+        path.unlink(missing_ok=True)
+        for folder in path.parents:  # as in a bucket, a folder that holds nothing is not there
+            if folder == self.root or not _removed(folder):
+                return
+
+
+def _removed(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except OSError:
+        return False
+    return True
+
+
+def _entry(name: str, path: Path) -> Entry | None:
+    """None where the file is gone again."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return Entry(name, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _whole(data: bytes, size_bytes: int | None, key: str, uri: str) -> bytes:
+    if size_bytes is not None and len(data) != size_bytes:
+        raise StorageError(f"{uri}: {key} must have {size_bytes} bytes, got {len(data)}; restore it from a backup")
+    return data
 
 
 class S3Store:
-    """A prefix of a bucket. The client is made on first use, so that a store may travel to Ray workers."""
+    """A prefix of a bucket. The client is made on first use, so that a store may travel to Ray workers.
+
+    What may pass (5xx, time-outs, cut connections, bodies cut short) is asked again, up to twelve times with growing pauses.
+    """
 
     def __init__(self, uri: str, options: S3Options) -> None:
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
@@ -125,7 +250,7 @@ class S3Store:
                     region_name=self.options.region,
                     aws_access_key_id=access.get_secret_value() if access else None,
                     aws_secret_access_key=secret.get_secret_value() if secret else None,
-                    config=BotoConfig(retries={"max_attempts": 6, "mode": "standard"}, connect_timeout=5, read_timeout=60),
+                    config=BotoConfig(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=self.options.timeout_s, max_pool_connections=32),
                 )
             except ValueError as error:
                 raise InputError(f"the S3 endpoint (AWS_ENDPOINT_URL) must be a URL such as http://HOST:PORT, got {self.options.endpoint_url}") from error
@@ -134,53 +259,83 @@ class S3Store:
     def _key(self, key: str) -> str:
         return f"{self.prefix}/{key}" if self.prefix else key
 
+    def _asked(self, key: str, ask: Callable[[], Answer]) -> Answer:
+        """What the store answers, asked again while it fails in a way that may pass.
+
+        Raises:
+            NotFoundError, AlreadyExistsError, StorageError: what it answered in the end.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        for attempt in range(_ATTEMPTS):
+            try:
+                return ask()
+            except (BotoCoreError, ClientError, _CutShortError) as error:
+                if attempt == _ATTEMPTS - 1 or not _may_pass(error):
+                    raise self._failure(error, key) from error
+            time.sleep(random.uniform(0.5, 1) * min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt))
+        raise AssertionError("the last attempt returns or raises")
+
     def _failure(self, error: Exception, key: str) -> Exception:
         response = getattr(error, "response", {})
         code = str(response.get("Error", {}).get("Code", ""))
         if code in {"404", "NoSuchKey", "NoSuchBucket"}:
             return NotFoundError(f"{key} does not exist in {self.uri} ({code})")
+        if _status(error) == 412:
+            return AlreadyExistsError(f"{key} was already written to {self.uri}")
         return StorageError(f"{self.uri}: {key}: {error}")
 
-    def read_bytes(self, key: str) -> bytes:
-        from botocore.exceptions import BotoCoreError, ClientError
+    def read_bytes(self, key: str, size_bytes: int | None = None) -> bytes:
+        return self._asked(key, lambda: self._got(key, size_bytes))
 
-        try:
-            body: bytes = self.client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read()
-        except (BotoCoreError, ClientError) as error:
-            raise self._failure(error, key) from error
-        return body
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        if start == stop:
+            return b""
+        return self._asked(key, lambda: self._got(key, stop - start, Range=f"bytes={start}-{stop - 1}"))
 
-    def write_bytes(self, key: str, data: bytes) -> None:
-        from botocore.exceptions import BotoCoreError, ClientError
+    def _got(self, key: str, size_bytes: int | None, **more: str) -> bytes:
+        answer = self.client.get_object(Bucket=self.bucket, Key=self._key(key), **more)
+        data: bytes = answer["Body"].read()
+        expected = answer["ContentLength"] if size_bytes is None else size_bytes
+        if len(data) != expected:
+            raise _CutShortError(f"must have {expected} bytes, got {len(data)}")
+        return data
 
-        try:
-            self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
-        except (BotoCoreError, ClientError) as error:
-            raise self._failure(error, key) from error
+    def write_bytes(self, key: str, data: bytes, *, durable: bool = True) -> None:
+        self._asked(key, lambda: self._put(key, data))
 
     def create_exclusive(self, key: str, data: bytes) -> None:
-        from botocore.exceptions import BotoCoreError, ClientError
-
         try:
-            self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
-        except ClientError as error:
-            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-            if status in {409, 412}:
-                raise AlreadyExistsError(f"{key} was already written to {self.uri}") from error
-            raise self._failure(error, key) from error
-        except BotoCoreError as error:
-            raise self._failure(error, key) from error
+            self._asked(key, lambda: self._put(key, data, IfNoneMatch="*"))
+        except AlreadyExistsError:
+            # The answer to an earlier attempt may have been lost: then it is our own write that is in the way.
+            if self.read_bytes(key) != data:
+                raise
+
+    def _put(self, key: str, data: bytes, **more: str) -> None:
+        reach("put.begun")
+        if self.options.sse is not None:
+            more["ServerSideEncryption"] = self.options.sse
+        if self.options.sse_kms_key_id is not None:
+            more["SSEKMSKeyId"] = self.options.sse_kms_key_id
+        self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, **more)
+
+    def entries(self, prefix: str = "", after: str = "") -> Iterator[Entry]:
+        cut = len(self.prefix) + 1 if self.prefix else 0
+        asked: dict[str, Any] = {"Bucket": self.bucket, "Prefix": self._key(prefix), **({"StartAfter": self._key(after)} if after else {})}
+        while True:
+            page = self._asked(prefix, lambda: self.client.list_objects_v2(**asked))
+            for found in page.get("Contents", ()):
+                yield Entry(found["Key"][cut:], found["Size"], found["LastModified"])
+            if not page.get("IsTruncated"):
+                return
+            asked["ContinuationToken"] = page["NextContinuationToken"]
 
     def keys(self, prefix: str = "") -> Iterator[str]:
-        from botocore.exceptions import BotoCoreError, ClientError
+        return (entry.key for entry in self.entries(prefix))
 
-        cut = len(self.prefix) + 1 if self.prefix else 0
-        try:
-            for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(prefix)):
-                for entry in page.get("Contents", ()):
-                    yield entry["Key"][cut:]
-        except (BotoCoreError, ClientError) as error:
-            raise self._failure(error, prefix) from error
+    def unfinished(self) -> Iterator[Entry]:
+        return iter(())
 
     def exists(self, key: str) -> bool:
         try:
@@ -190,21 +345,28 @@ class S3Store:
         return True
 
     def size(self, key: str) -> int:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            length: int = self.client.head_object(Bucket=self.bucket, Key=self._key(key))["ContentLength"]
-        except (BotoCoreError, ClientError) as error:
-            raise self._failure(error, key) from error
+        length: int = self._asked(key, lambda: self.client.head_object(Bucket=self.bucket, Key=self._key(key)))["ContentLength"]
         return length
 
     def delete(self, key: str) -> None:
-        from botocore.exceptions import BotoCoreError, ClientError
+        self._asked(key, lambda: self.client.delete_object(Bucket=self.bucket, Key=self._key(key)))
 
-        try:
-            self.client.delete_object(Bucket=self.bucket, Key=self._key(key))
-        except (BotoCoreError, ClientError) as error:
-            raise self._failure(error, key) from error
+
+class _CutShortError(Exception):
+    """A body ended before its end, or is another one than was written."""
+
+
+def _status(error: Exception) -> int:
+    return int(getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _may_pass(error: Exception) -> bool:
+    from botocore import exceptions as known
+
+    if isinstance(error, known.ClientError):
+        return _status(error) in _PASSING_STATUS
+    cut = (known.HTTPClientError, known.ConnectionError, known.IncompleteReadError, known.FlexibleChecksumError)
+    return isinstance(error, (_CutShortError, *cut)) or type(error).__name__ == "ResponseParserError"
 
 
 def arrow_filesystem(uri: str, s3: S3Options | None = None) -> tuple[pafs.FileSystem, str]:

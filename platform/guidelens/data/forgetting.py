@@ -13,7 +13,10 @@ from datetime import datetime
 
 import polars as pl
 
-from guidelens.data.lake import DataFile, Lake, Manifest
+from guidelens.crash_points import reach
+from guidelens.data.event_ids import KEY_OF, Ids, hashed, is_among, joined, without
+from guidelens.data.lake import DataFile, IdFile, Lake, Manifest
+from guidelens.data.staging import remove, runs
 from guidelens.data.tables import append, delete, rewrite
 from guidelens.data.tombstones import forgotten_keys
 from guidelens.errors import CommitConflictError
@@ -25,6 +28,8 @@ _MAX_COMMITS = 12
 
 def forget_in_lake(lake: Lake, shopper_id: str, keys: frozenset[str], now: datetime) -> dict[Table, int]:
     """Rows removed from the live tables; in quarantine, records whose content was removed. Zeros for a shopper who is not there.
+
+    Every run's staging is removed: an ingest that is under way stages again, without the shopper.
 
     Args:
         shopper_id: as the shop says it; only quarantined originals that are no valid records may hold it.
@@ -39,11 +44,14 @@ def forget_in_lake(lake: Lake, shopper_id: str, keys: frozenset[str], now: datet
         live, removed = _cleaned(lake, base.files, shopper_id, keys, cleaned)
         live += _tombstones(lake, base, keys, now)
         try:
-            committed = lake.commit(base, live, {"forgotten": sum(removed.values())})
+            committed = lake.commit(base, live, {"forgotten": sum(removed.values())}, _cleaned_ids(lake, base, cleaned))
         except CommitConflictError:
             time.sleep(random.uniform(0, 0.1 * 2 ** min(attempt, 5)))
             continue
+        reach("forget.committed")
         _clean_history(lake, committed, shopper_id, keys, cleaned)
+        for prefix in runs(lake.store):
+            remove(lake.store, prefix)
         sweep(lake, keys)
         return removed
     raise CommitConflictError(f"lake {lake.uri}: other writers committed first {_MAX_COMMITS} times; run forget again")
@@ -71,6 +79,21 @@ def _cleaned(
             removed[file.table] += number
         kept += after
     return (_without_orphans(lake, kept, cleaned, removed) if removed[Table.EVENTS] else kept), removed
+
+
+def _cleaned_ids(lake: Lake, manifest: Manifest, cleaned: Mapping[str, list[DataFile]]) -> list[IdFile]:
+    """A manifest's id files without the ids of the rows that cleaned files lost."""
+    kept: list[IdFile] = []
+    for table, key in KEY_OF.items():
+        gone = [_lost_ids(lake, file, cleaned[file.key], key) for file in manifest.of(table) if file.key in cleaned]
+        kept += without(lake.store, manifest.ids_of(table), joined(gone)) if gone else manifest.ids_of(table)
+    return kept
+
+
+def _lost_ids(lake: Lake, before: DataFile, after: list[DataFile], key: str) -> Ids:
+    ids = hashed(lake.read_arrow(before, [key])[key])
+    left = joined(hashed(lake.read_arrow(file, [key])[key]) for file in after)
+    return ids.take(~is_among(ids, left))
 
 
 def _without_orphans(lake: Lake, files: list[DataFile], cleaned: dict[str, list[DataFile]], removed: dict[Table, int]) -> list[DataFile]:
@@ -129,10 +152,14 @@ def _clean_history(lake: Lake, newest: Manifest, shopper_id: str, keys: frozense
                 after, number = _cleaned_file(lake, file, shopper_id, keys)
                 if number:
                     cleaned[file.key] = after
+    old_ids: set[str] = set()
     for manifest in versions:
         if any(file.key in cleaned for file in manifest.files):
-            lake.replace_history(manifest, _replaced(manifest.files, cleaned))
-    for key in cleaned:
+            ids = _cleaned_ids(lake, manifest, cleaned)
+            old_ids |= {file.key for file in manifest.ids} - {file.key for file in ids}
+            lake.replace_history(manifest, _replaced(manifest.files, cleaned), ids)
+    reach("forget.history_replaced")
+    for key in [*cleaned, *(old_ids - {file.key for file in newest.ids})]:
         lake.store.delete(key)
 
 

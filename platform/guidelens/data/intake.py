@@ -13,15 +13,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from guidelens.data.event_ids import FIRST_BYTES, KEY_OF, IdReader, hashed, is_among, joined, live_ids, merged, write_ids
+from guidelens.data.event_intake import EventChange, EventIntake
 from guidelens.data.forgetting import sweep
-from guidelens.data.lake import DataFile, Lake, Manifest
+from guidelens.data.lake import DataFile, IdFile, Lake, Manifest
 from guidelens.data.photos import completed, settle_photos
-from guidelens.data.settling import QUARANTINE_FRAME, FileCounts, Settled, quarantine_rows, settle_events, settle_rows
+from guidelens.data.settling import QUARANTINE_FRAME, FileCounts, KindReport, Settled, quarantine_rows, settle_rows
 from guidelens.data.sources import Kind
 from guidelens.data.tables import append, upsert
 from guidelens.data.tombstones import forgotten_keys
-from guidelens.errors import CommitConflictError
-from guidelens.schemas.base import Frozen
+from guidelens.errors import CommitConflictError, NotFoundError
 from guidelens.schemas.tables import TEXT_DIM, Table
 
 Vector = NDArray[np.float32]
@@ -41,14 +42,6 @@ class StagedKind(NamedTuple):
     refused_labels: pl.DataFrame | None = None
 
 
-class KindReport(Frozen):
-    """rules: how many records broke each, the commonest first."""
-
-    total: FileCounts
-    files: dict[str, FileCounts]
-    rules: dict[str, int]
-
-
 class Intake(NamedTuple):
     manifest: Manifest
     reports: dict[Kind, KindReport]
@@ -61,7 +54,7 @@ def known_photos(lake: Lake, base: Manifest) -> pl.DataFrame:
     return photos.with_columns(has_thumbnail=pl.col("thumbnail").is_not_null()).drop("thumbnail")
 
 
-def take_in(lake: Lake, staged: Mapping[Kind, StagedKind], embed: EmbedTexts, now: datetime) -> Intake:
+def take_in(lake: Lake, staged: Mapping[Kind, StagedKind], embed: EmbedTexts, now: datetime, events: EventIntake | None = None) -> Intake:
     """Settles and commits.
 
     Raises:
@@ -75,11 +68,18 @@ def take_in(lake: Lake, staged: Mapping[Kind, StagedKind], embed: EmbedTexts, no
         if forgotten is not None and change.forgotten > forgotten:
             sweep(lake, change.forgotten - forgotten)
         forgotten = change.forgotten
-        for kind, brought in staged.items():
-            change.settle(kind, brought)
-        report = {str(kind): found.model_dump() for kind, found in change.reports.items()}
         try:
-            return Intake(lake.commit(base, change.files(), report), change.reports)
+            if events is not None:
+                events.stage(forgotten)
+                change.take(events.settle(base))
+            for kind, brought in staged.items():
+                change.settle(kind, brought)
+            report = {str(kind): found.model_dump() for kind, found in change.reports.items()}
+            return Intake(lake.commit(base, change.files(), report, change.live_ids()), change.reports)
+        except NotFoundError:
+            if lake.manifest().version == base.version:
+                raise
+            continue  # a shopper was forgotten meanwhile, and with them the staging and what was swept
         except CommitConflictError:
             time.sleep(random.uniform(0, 0.1 * 2 ** min(attempt, 5)))
     raise CommitConflictError(f"lake {lake.uri}: other writers committed first {_MAX_COMMITS} times; run the ingest again")
@@ -114,6 +114,14 @@ class _Change:
         self.forgotten = forgotten_keys(lake, base)
         self._accepted: dict[Kind, pl.DataFrame] = {}
         self._quarantined: list[pl.DataFrame] = []
+        self._events: EventChange | None = None
+        self._ids: dict[Table, list[IdFile]] = {}
+
+    def take(self, events: EventChange) -> None:
+        """The events, which are written already."""
+        self._events = events
+        self._ids |= events.ids
+        self.reports[Kind.EVENTS] = events.report
 
     def settle(self, kind: Kind, brought: StagedKind) -> None:
         settled = self._settled(kind, brought)
@@ -124,9 +132,6 @@ class _Change:
         self.reports[kind] = KindReport(total=sum(files.values(), FileCounts()), files=files, rules=dict(rules.iter_rows()))
 
     def _settled(self, kind: Kind, brought: StagedKind) -> Settled:
-        if kind is Kind.EVENTS:
-            known = self.lake.read(Table.EVENTS, ["event_id"], manifest=self.base)["event_id"]
-            return settle_events(brought.rows, known, self.forgotten)
         if kind is Kind.PHOTOS:
             assert brought.refused_labels is not None
             return settle_photos(brought.rows, brought.refused_labels, known_photos(self.lake, self.base))
@@ -144,25 +149,42 @@ class _Change:
         live[Table.MODELS] = upsert(self.lake, self.base, Table.MODELS, "path", self._new(Kind.MODELS))
         live[Table.SHOPPERS] = upsert(self.lake, self.base, Table.SHOPPERS, "shopper_key", self._new(Kind.SHOPPERS))
         live[Table.REVIEWS] = upsert(self.lake, self.base, Table.REVIEWS, "review_id", self._new(Kind.REVIEWS))
-        live[Table.EVENTS] = append(self.lake, self.base, Table.EVENTS, self._new(Kind.EVENTS))
         live[Table.QUARANTINE] = append(self.lake, self.base, Table.QUARANTINE, self._new_quarantined())
-        return [file for files in live.values() for file in files]
+        written = [] if self._events is None else self._events.files
+        return [*(file for files in live.values() for file in files), *written]
+
+    def live_ids(self) -> list[IdFile]:
+        """All id files, once `files` were written."""
+        for table in KEY_OF:
+            self._known_ids(table)
+        return [file for files in self._ids.values() for file in files]
 
     def _new(self, kind: Kind) -> pl.DataFrame:
         return self._accepted.get(kind, pl.DataFrame())
 
     def _new_quarantined(self) -> pl.DataFrame:
         refused = pl.concat([pl.DataFrame(schema=QUARANTINE_FRAME), *self._quarantined])
-        known = self.lake.read(Table.QUARANTINE, ["record_sha256"], manifest=self.base)
-        fresh = refused.unique("record_sha256", keep="first", maintain_order=True).join(known, on="record_sha256", how="anti")
-        return fresh.sort("kind", "source", "offset", "record_sha256")
+        distinct = refused.unique("record_sha256", keep="first", maintain_order=True)
+        return self._unseen(Table.QUARANTINE, distinct).sort("kind", "source", "offset", "record_sha256")
 
     def _new_queries(self) -> pl.DataFrame:
-        events = self._new(Kind.EVENTS)
-        if events.height == 0:
-            return pl.DataFrame(schema={"query": pl.String})
-        queries = events.select("query").filter(pl.col("query").str.strip_chars() != "").unique().sort("query")
-        return queries.join(self.lake.read(Table.QUERIES, ["query"], manifest=self.base), on="query", how="anti", maintain_order="left")
+        texts = [] if self._events is None else self._events.queries
+        return self._unseen(Table.QUERIES, pl.DataFrame({"query": texts}, schema={"query": pl.String}))
+
+    def _unseen(self, table: Table, rows: pl.DataFrame) -> pl.DataFrame:
+        """Rows with distinct keys whose key the table does not hold yet; it holds their ids from here on."""
+        if rows.height == 0:
+            return rows
+        ids = hashed(rows[KEY_OF[table]].to_arrow())
+        reader, known = IdReader(self.lake.store), self._known_ids(table)
+        fresh = ~np.any([np.zeros(rows.height, np.bool_), *(is_among(ids, reader.known(file, 0, FIRST_BYTES)) for file in known)], axis=0)
+        self._ids[table] = merged(self.lake.store, [*known, *write_ids(self.lake.store, table, joined([ids.take(fresh)]))])
+        return rows.filter(pl.Series(fresh))
+
+    def _known_ids(self, table: Table) -> list[IdFile]:
+        if table not in self._ids:
+            self._ids[table] = live_ids(self.lake, self.base, table)
+        return self._ids[table]
 
     def _embedded_queries(self, queries: pl.DataFrame) -> pl.DataFrame:
         return queries.with_columns(embedding=self._vectors.of(queries["query"]), text_encoder=pl.lit(self._vectors.encoder))

@@ -1,13 +1,14 @@
 """The lake: Parquet tables under one URI, of which a numbered manifest says what is live.
 
 Data files are written first, under names made of their content; the manifest is written last, by a conditional write. A
-crash leaves files nobody names; two writers meet at the manifest, and the later one starts over from the newer state.
+crash leaves files nobody names; two writers meet at the manifest, and the later one starts over from the newer state (docs/lake.md).
 """
 
 import hashlib
 import io
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -15,12 +16,14 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from guidelens.config import S3Options
+from guidelens.crash_points import reach
 from guidelens.errors import AlreadyExistsError, CommitConflictError, ContractError, NotFoundError, StorageError
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.tables import LAKE_SCHEMA_VERSION, PARTITIONED_BY_DATE, SCHEMAS, Table
 from guidelens.storage import open_store
 
 _MANIFESTS = "_manifests/"
+LiveFile = TypeVar("LiveFile", "DataFile", "IdFile")
 
 
 class DataFile(Frozen):
@@ -34,19 +37,39 @@ class DataFile(Frozen):
     date: str | None = None
 
 
+class IdFile(Frozen):
+    """Ids of rows of a table, `num_ids` of them, none of which another one of its live id files holds (see event_ids.py)."""
+
+    table: Table
+    key: str
+    num_ids: int
+    size_bytes: int
+    sha256: str
+
+
 class Manifest(Frozen):
-    """What is live. `report` is the ingest report of the run that wrote it."""
+    """What is live. `report` is the ingest report of the run that wrote it; `writer` is different in each attempt to write one."""
 
     version: int = 0
     schema_version: int = LAKE_SCHEMA_VERSION
     files: tuple[DataFile, ...] = ()
+    ids: tuple[IdFile, ...] = ()
     report: dict[str, Any] = {}
+    writer: str = ""
 
     def of(self, table: Table) -> tuple[DataFile, ...]:
         return tuple(file for file in self.files if file.table == table)
 
+    def ids_of(self, table: Table) -> tuple[IdFile, ...]:
+        return tuple(file for file in self.ids if file.table == table)
+
     def rows(self, table: Table) -> int:
         return sum(file.rows for file in self.of(table))
+
+    @property
+    def keys(self) -> set[str]:
+        """Of all objects that it names."""
+        return {file.key for file in self.files} | {file.key for file in self.ids}
 
     @property
     def snapshot_sha256(self) -> str:
@@ -92,10 +115,10 @@ class Lake:
         except ValidationError as error:
             raise StorageError(f"lake {self.uri}: {key} is damaged; restore it from a backup, or remove it to go back to the version before it") from error
 
-    def replace_history(self, manifest: Manifest, files: Sequence[DataFile]) -> None:
+    def replace_history(self, manifest: Manifest, files: Sequence[DataFile], ids: Sequence[IdFile]) -> None:
         """Makes an older version name other files: only for data that must no longer exist. Never for the newest version."""
-        live = tuple(sorted(files, key=lambda file: file.key))
-        self.store.write_bytes(_manifest_key(manifest.version), manifest.model_copy(update={"files": live}).model_dump_json().encode())
+        changed = manifest.model_copy(update={"files": _sorted(files), "ids": _sorted(ids)})
+        self.store.write_bytes(_manifest_key(manifest.version), changed.model_dump_json().encode())
 
     def require(self, manifest: Manifest, table: Table) -> None:
         """Raises NotFoundError, with the remedy, where a table has no rows."""
@@ -107,26 +130,32 @@ class Lake:
         live = (manifest or self.manifest()).of(table)
         schema = SCHEMAS[table]
         wanted = list(columns) if columns is not None else schema.names
-        parts = [self._read_table(table, file.key, wanted) for file in live]
         empty = pa.schema([schema.field(name) for name in wanted]).empty_table()
-        joined = pa.concat_tables([empty, *parts], promote_options="default")
-        frame = pl.from_arrow(joined)
-        assert isinstance(frame, pl.DataFrame)
-        return frame
+        joined = pa.concat_tables([empty, *(self.read_arrow(file, wanted) for file in live)], promote_options="default")
+        return _frame(joined)
 
     def read_file(self, file: DataFile) -> pl.DataFrame:
         """The rows of one data file."""
-        return self.read_key(file.table, file.key)
+        return _frame(self.read_arrow(file))
+
+    def read_arrow(self, file: DataFile, columns: Sequence[str] | None = None) -> pa.Table:
+        """One data file, or of its columns those asked for, in the table's types.
+
+        Raises:
+            StorageError: the file is not as it was written (its size and the checksum of each page read are compared).
+        """
+        return self._parsed(file.table, file.key, self.store.read_bytes(file.key, file.size_bytes), columns)
 
     def read_key(self, table: Table, key: str) -> pl.DataFrame:
         """The rows of a table's data file by its key, live or not."""
-        frame = pl.from_arrow(self._read_table(table, key, SCHEMAS[table].names))
-        assert isinstance(frame, pl.DataFrame)
-        return frame
+        return _frame(self._parsed(table, key, self.store.read_bytes(key)))
 
-    def _read_table(self, table: Table, key: str, columns: Sequence[str]) -> pa.Table:
-        """Of a file's columns those asked for, in the table's types."""
-        rows = pq.read_table(io.BytesIO(self.store.read_bytes(key)), columns=list(columns))
+    def _parsed(self, table: Table, key: str, data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+        wanted = SCHEMAS[table].names if columns is None else list(columns)
+        try:
+            rows = pq.read_table(pa.BufferReader(data), columns=wanted, page_checksum_verification=True)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise StorageError(f"lake {self.uri}: {key} is damaged ({error}); restore it from a backup") from error
         return rows.cast(pa.schema([SCHEMAS[table].field(name) for name in rows.column_names]))
 
     def write(self, table: Table, rows: pa.Table) -> list[DataFile]:
@@ -143,18 +172,18 @@ class Lake:
         if rows.num_rows == 0:
             return []
         if table not in PARTITIONED_BY_DATE:
-            return [self._write_file(table, rows, None)]
-        frame = pl.from_arrow(rows)
-        assert isinstance(frame, pl.DataFrame)
-        dates = frame["event_ts"].dt.strftime("%Y-%m-%d")
-        parts = [(str(date), frame.filter(dates == date)) for date in sorted(dates.unique())]
-        return [self._write_file(table, part.to_arrow().cast(schema), date) for date, part in parts]
+            return [self.write_file(table, rows, None)]
+        frame = _frame(rows)
+        dates = frame["event_ts"].dt.date()
+        parts = [(date, frame.filter(dates == date)) for date in sorted(dates.unique())]
+        return [self.write_file(table, part.to_arrow().cast(schema), date.isoformat()) for date, part in parts]
 
-    def _write_file(self, table: Table, rows: pa.Table, date: str | None) -> DataFile:
+    def write_file(self, table: Table, rows: pa.Table, date: str | None) -> DataFile:
+        """One data file of rows in the table's schema, all of one date where the table is partitioned; live only once committed."""
         rows = rows.replace_schema_metadata({"guidelens.schema_version": str(LAKE_SCHEMA_VERSION)})
         sink = io.BytesIO()
         # Without Arrow's own schema embeddings are plain lists: Arrow cannot read its fixed-size lists back where one is null.
-        pq.write_table(rows, sink, compression="zstd", store_schema=False)
+        pq.write_table(rows, sink, compression="zstd", store_schema=False, write_page_checksum=True)
         data = sink.getvalue()
         sha256 = hashlib.sha256(data).hexdigest()
         folder = f"{table}/date={date}" if date else str(table)
@@ -162,21 +191,37 @@ class Lake:
         self.store.write_bytes(key, data)
         return DataFile(table=table, key=key, rows=rows.num_rows, size_bytes=len(data), sha256=sha256, date=date)
 
-    def commit(self, base: Manifest, files: Sequence[DataFile], report: Mapping[str, Any]) -> Manifest:
+    def commit(self, base: Manifest, files: Sequence[DataFile], report: Mapping[str, Any], ids: Sequence[IdFile] | None = None) -> Manifest:
         """Makes `files` the whole live set, on top of `base`; writes nothing where that changes nothing.
+
+        Args:
+            ids: the live id files, `base`'s by default. Where they do not hold as many ids as their table has rows, the next ingest
+                makes them anew from the rows.
 
         Raises:
             CommitConflictError: another writer committed after `base` was read; read again and redo.
         """
-        live = tuple(sorted(files, key=lambda file: file.key))
+        live = _sorted(files)
         if live == base.files:
             return base
-        manifest = Manifest(version=base.version + 1, files=live, report=dict(report))
+        manifest = Manifest(version=base.version + 1, files=live, ids=base.ids if ids is None else _sorted(ids), report=dict(report), writer=uuid.uuid4().hex)
+        reach("manifest.before")
         try:
             self.store.create_exclusive(_manifest_key(manifest.version), manifest.model_dump_json().encode())
         except AlreadyExistsError as error:
             raise CommitConflictError(f"lake {self.uri}: another writer committed version {manifest.version} first") from error
+        reach("manifest.after")
         return manifest
+
+
+def _sorted(files: Sequence[LiveFile]) -> tuple[LiveFile, ...]:
+    return tuple(sorted(files, key=lambda file: file.key))
+
+
+def _frame(rows: pa.Table) -> pl.DataFrame:
+    frame = pl.from_arrow(rows)
+    assert isinstance(frame, pl.DataFrame)
+    return frame
 
 
 def _manifest_key(version: int) -> str:

@@ -1,10 +1,11 @@
-"""What becomes of checked records, given what the lake holds: accepted, duplicate or quarantined; exactly one each.
+"""What becomes of checked records with a natural key, given what the lake holds: accepted, duplicate or quarantined; exactly one each.
 
-Pure functions over frames in `validation.staged_schema`; the same input gives the same answer in any order of arrival.
+Pure functions over frames in `validation.staged_schema`; the same input gives the same answer in any order of arrival. Events
+are settled by tasks of their own (event_intake.py).
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import polars as pl
@@ -34,23 +35,20 @@ class FileCounts(Frozen):
         )
 
 
+class KindReport(Frozen):
+    """rules: how many records broke each, the commonest first."""
+
+    total: FileCounts
+    files: dict[str, FileCounts]
+    rules: dict[str, int]
+
+
 class Settled(NamedTuple):
     """accepted: rows to write, in the table's order. refused: rows for quarantine. counts: by index of the source file."""
 
     accepted: pl.DataFrame
     refused: pl.DataFrame
     counts: dict[int, FileCounts]
-
-
-def settle_events(staged: pl.DataFrame, known_ids: pl.Series, forgotten: frozenset[str]) -> Settled:
-    """Events by event_id: the first one read counts. Events of forgotten shoppers are refused, and their content is not kept."""
-    staged = _refuse_forgotten(staged.sort("source", "offset"), forgotten)
-    fine = pl.col("rule").is_null()
-    first = fine & pl.struct("event_id", "rule").is_first_distinct()
-    staged = staged.with_columns(first.alias("is_first"))
-    known = staged.select("event_id").join(known_ids.to_frame("event_id").with_columns(known=True), on="event_id", how="left", maintain_order="left")["known"]
-    verdict = pl.when(~fine).then(pl.lit(QUARANTINED)).when(pl.col("is_first") & known.is_null()).then(pl.lit(ACCEPTED)).otherwise(pl.lit(DUPLICATE))
-    return _settled(staged.with_columns(verdict=verdict), ["event_ts", "created_ts", "event_id"])
 
 
 def settle_rows(staged: pl.DataFrame, key: str, known: pl.DataFrame, forgotten: frozenset[str] = frozenset()) -> Settled:
@@ -61,7 +59,7 @@ def settle_rows(staged: pl.DataFrame, key: str, known: pl.DataFrame, forgotten: 
     Args:
         known: the lake's `key` and `row_sha256`.
     """
-    staged = _refuse_forgotten(staged.sort("source", "offset"), forgotten)
+    staged = refuse_forgotten(staged.sort("source", "offset"), forgotten)
     fine = pl.col("rule").is_null()
     firsts = (
         staged.filter(fine).unique(key, keep="first", maintain_order=True).select(key, first_sha256="row_sha256", first_source="source", first_offset="offset")
@@ -81,7 +79,8 @@ def settle_rows(staged: pl.DataFrame, key: str, known: pl.DataFrame, forgotten: 
     return _settled(staged.with_columns(verdict=verdict), [key])
 
 
-def _refuse_forgotten(staged: pl.DataFrame, forgotten: frozenset[str]) -> pl.DataFrame:
+def refuse_forgotten(staged: pl.DataFrame, forgotten: frozenset[str]) -> pl.DataFrame:
+    """Staged records, those of forgotten shoppers refused and emptied."""
     if not forgotten or "shopper_key" not in staged.columns:
         return staged
     is_forgotten = pl.col("shopper_key").is_in(list(forgotten)).fill_null(False)
@@ -107,7 +106,7 @@ def counts_of(judged: pl.DataFrame) -> dict[int, FileCounts]:
     return counts
 
 
-def quarantine_rows(kind: Kind, refused: pl.DataFrame, uris: Sequence[str]) -> pl.DataFrame:
+def quarantine_rows(kind: Kind, refused: pl.DataFrame, uris: Sequence[str] | Mapping[int, str]) -> pl.DataFrame:
     """Refused records as rows of the quarantine table; the key is a hash of place and content. The place of a photo or model is its own file."""
     rows = []
     columns = [name for name in ("source", "offset", "rule", "message", "raw", "path") if name in refused.columns]

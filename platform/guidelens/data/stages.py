@@ -1,11 +1,13 @@
-"""Ingest's work as Ray Data pipelines: records checked, photos embedded, texts embedded. Knows nothing of the lake.
+"""Ingest's work as Ray Data pipelines: records checked, photos embedded, texts embedded, tasks run. Knows nothing of the lake.
 
-Results come back whole: what one ingest brings must fit in the driver's memory (about 400 bytes an event).
+What `check_records` and the embedders return is held whole by the driver: products, shoppers, reviews and photos. Events go through
+`OnRay`, whose tasks hand on their work through the lake and return only where it is.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from typing import Any
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -16,12 +18,18 @@ from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
 from guidelens.config import IngestConfig, S3Options
+from guidelens.data.event_intake import Run
 from guidelens.data.photos import EMBEDDED_SCHEMA, PhotoEmbedder
-from guidelens.data.sources import Chunk
+from guidelens.data.sources import Chunk, SourceFile
 from guidelens.data.validation import Checker, checked_tables, staged_schema
+from guidelens.errors import GuideLensError
 from guidelens.schemas.tables import TEXT_DIM
 
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 Vector = NDArray[np.float32]
+_DRIVERS_OWN_BYTES = 1024 * 1024
+"""Sources up to this size, such as what a few seconds bring to the inbox, are done sooner than Ray would begin."""
 _TEXTS_PER_BATCH = 128
 
 
@@ -32,6 +40,46 @@ def quiet() -> None:
     context.verbose_progress = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+
+
+def in_driver(function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+    """Each task's number and result, one after another."""
+    return ((number, function(task)) for number, task in enumerate(tasks))
+
+
+def run_for(files: Sequence[SourceFile], config: IngestConfig) -> Run:
+    """Where the tasks of an ingest of these files run."""
+    return in_driver if sum(file.size_bytes for file in files) <= _DRIVERS_OWN_BYTES else OnRay(config.num_workers)
+
+
+class OnRay:
+    """Runs tasks as a Ray Data pipeline, `num_workers` at a time; yields each task's number and result as they are done."""
+
+    def __init__(self, num_workers: int) -> None:
+        self._num_workers = num_workers
+
+    def __call__(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+        """Raises what the function raised, where that is an error of ours."""
+
+        def work(batch: pa.Table) -> pa.Table:
+            task = pickle.loads(batch["task"][0].as_py())  # noqa: S301 - packed by the driver below
+            try:
+                result: Result | GuideLensError = function(task)
+            except GuideLensError as error:
+                result = error
+            return pa.table({"number": batch["number"], "result": pa.array([pickle.dumps(result)], pa.large_binary())})
+
+        if not tasks:
+            return
+        blocks = [pa.table({"number": [number], "task": pa.array([pickle.dumps(task)], pa.large_binary())}) for number, task in enumerate(tasks)]
+        pool = TaskPoolStrategy(size=min(self._num_workers, len(blocks)))
+        done = ray.data.from_arrow(blocks).map_batches(work, batch_size=1, batch_format="pyarrow", compute=pool)
+        for batch in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for number, packed in zip(batch["number"].to_pylist(), batch["result"].to_pylist(), strict=True):
+                result = pickle.loads(packed)  # noqa: S301 - packed by `work` above
+                if isinstance(result, GuideLensError):
+                    raise result
+                yield number, result
 
 
 def check_records(chunks: Sequence[Chunk], checker: Checker, s3: S3Options, config: IngestConfig) -> pl.DataFrame:

@@ -1,0 +1,65 @@
+"""The scratch space of one ingest inside the lake: `_staging/RUN/`, alive as long as its lease is renewed, removed with the run.
+
+A run that dies leaves its staging behind; a later run, or `guidelens lake gc`, removes it once nothing in it was written for an hour.
+"""
+
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+from guidelens.crash_points import reach
+from guidelens.errors import StorageError
+from guidelens.storage import Store
+
+_ROOT = "_staging/"
+_RENEWED_EVERY_S = 60.0
+STALE_AFTER = timedelta(hours=1)
+
+
+@contextmanager
+def staging(store: Store) -> Iterator[str]:
+    """The prefix of a staging of one's own (it ends with a slash)."""
+    prefix = f"{_ROOT}{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:12]}/"
+    ended = threading.Event()
+    heart = threading.Thread(target=_renewing, args=(store, f"{prefix}lease", ended), daemon=True)
+    heart.start()
+    try:
+        yield prefix
+    finally:
+        ended.set()
+        heart.join()
+        reach("staging.before_removal")
+        remove(store, prefix)
+        reach("staging.after_removal")
+
+
+def _renewing(store: Store, key: str, ended: threading.Event) -> None:
+    while not ended.wait(_RENEWED_EVERY_S):
+        try:
+            store.write_bytes(key, datetime.now(UTC).isoformat().encode(), durable=False)
+        except (StorageError, OSError):
+            continue  # the next renewal is a minute away, the end of the lease an hour
+
+
+def remove(store: Store, prefix: str) -> None:
+    for key in list(store.keys(prefix)):
+        store.delete(key)
+
+
+def runs(store: Store) -> dict[str, datetime]:
+    """The stagings that are there, by prefix, and when anything in each was last written."""
+    found: dict[str, datetime] = {}
+    for entry in store.entries(_ROOT):
+        prefix = _ROOT + entry.key.removeprefix(_ROOT).split("/", 1)[0] + "/"
+        found[prefix] = max(found.get(prefix, entry.modified), entry.modified)
+    return found
+
+
+def remove_stale(store: Store, now: datetime, stale_after: timedelta = STALE_AFTER) -> list[str]:
+    """Removes what dead runs left; the prefixes. A run that was only asleep so long finds nothing, fails, and is run again."""
+    stale = [prefix for prefix, written in runs(store).items() if written < now - stale_after]
+    for prefix in stale:
+        remove(store, prefix)
+    return stale
