@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from guidelens.config import Config, Home
-from guidelens.crash_points import reach
 from guidelens.data.sources import IngestSources, Kind
 from guidelens.errors import ConfigError
 from guidelens.schemas.base import Frozen
@@ -44,20 +43,16 @@ def run(home: Home, config: Config, sources: IngestSources, lake: str | None = N
         InputError: a source does not exist or has a format that is not read.
         CommitConflictError: other writers were faster again and again.
     """
-    from guidelens.data import inbox
+    from guidelens.data.intake import drain_inbox
     from guidelens.data.stages import quiet
 
     with ray_session():
         quiet()
         if sources.names_something:
             return _Ingest(home, config, lake).take(sources, from_inbox=False)
-        with inbox.draining(home.inbox) as sealed:
-            reach("inbox.sealed")
-            drained = _Ingest(home, config, lake).take(IngestSources(events=tuple(str(path) for path in sealed)), from_inbox=True)
-            reach("inbox.committed")
-            inbox.remove(sealed)
-            reach("inbox.removed")
-        return drained
+        return drain_inbox(
+            home.inbox, lambda sealed: _Ingest(home, config, lake).take(IngestSources(events=tuple(str(path) for path in sealed)), from_inbox=True)
+        )
 
 
 class _Ingest:

@@ -1,16 +1,37 @@
-"""Describe the lake's tables, and report on the data in them."""
+"""Describe the lake's tables, report on the data in them, prove what they hold, and clear what crashed writers left."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from guidelens.config import Home
+from guidelens.data.garbage import GRACE
 from guidelens.schemas.base import Frozen
 from pipelines.entry import emit, home_option, progress, run_command
 
 if TYPE_CHECKING:
     from guidelens.data.description import LakeDescription
+
+
+class LakeDigest(Frozen):
+    """digests: of each table's rows, equal for equal rows however they are stored."""
+
+    lake: str
+    manifest: int
+    rows: dict[str, int]
+    digests: dict[str, str]
+
+
+class LakeGarbage(Frozen):
+    """Objects that no version names, and stagings of dead runs. removed: whether they are gone now."""
+
+    lake: str
+    orphans: int
+    size_bytes: int
+    stagings: int
+    removed: bool
 
 
 class LakeReport(Frozen):
@@ -54,6 +75,38 @@ def report(home: Home, out: Path, lake: str | None = None) -> LakeReport:
     return LakeReport(lake=opened.uri, manifest=manifest.version, report=page.absolute(), numbers=numbers.absolute())
 
 
+def digest(home: Home, lake: str | None = None) -> LakeDigest:
+    """Reads every table whole."""
+    from guidelens.data.digest import table_digest
+    from guidelens.data.lake import Lake
+    from guidelens.schemas.tables import Table
+
+    opened = Lake(lake or home.lake_uri, home.s3)
+    manifest = opened.manifest()
+    found = {str(table): table_digest(opened, table, manifest) for table in Table if manifest.of(table)}
+    return LakeDigest(
+        lake=opened.uri,
+        manifest=manifest.version,
+        rows={name: one.rows for name, one in found.items()},
+        digests={name: one.hex for name, one in found.items()},
+    )
+
+
+def gc(home: Home, lake: str | None, grace_h: float, remove: bool) -> LakeGarbage:
+    """Lists, and with `remove` deletes, what crashed writers left more than `grace_h` hours ago."""
+    from guidelens.data.garbage import collect, orphans
+    from guidelens.data.lake import Lake
+    from guidelens.data.staging import is_stale, remove_stale, runs
+
+    opened, now = Lake(lake or home.lake_uri, home.s3), datetime.now(UTC)
+    found = orphans(opened, now - timedelta(hours=grace_h), now)
+    stale = [prefix for prefix, run in runs(opened.store).items() if is_stale(run, now)]
+    if remove:
+        collect(opened, found)
+        stale = remove_stale(opened.store, now)
+    return LakeGarbage(lake=opened.uri, orphans=len(found), size_bytes=sum(entry.size_bytes for entry in found), stagings=len(stale), removed=remove)
+
+
 @click.group("lake", help=__doc__)
 def command() -> None:
     pass
@@ -81,6 +134,28 @@ def describe_command(home: Home, lake: str | None, version: int | None) -> None:
 @home_option
 def report_command(home: Home, lake: str | None, out: Path) -> None:
     emit(report(home, out, lake))
+
+
+@command.command("digest", help="One number a table: equal for equal rows, however they are stored.")
+@_lake_option
+@home_option
+def digest_command(home: Home, lake: str | None) -> None:
+    emit(digest(home, lake))
+
+
+@command.command("gc", help="List, or remove, files that crashed writers left.")
+@_lake_option
+@click.option(
+    "--grace-h",
+    default=GRACE.total_seconds() / 3600,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Leave files alone that are younger than so many hours.",
+)
+@click.option("--remove", is_flag=True, help="Remove them; without it they are only counted.")
+@home_option
+def gc_command(home: Home, lake: str | None, grace_h: float, remove: bool) -> None:
+    emit(gc(home, lake, grace_h, remove))
 
 
 if __name__ == "__main__":

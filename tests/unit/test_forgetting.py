@@ -12,6 +12,7 @@ from model_samples import sample_examples
 from guidelens.config import Home
 from guidelens.data.forgetting import forget_in_lake
 from guidelens.data.lake import Lake
+from guidelens.data.staging import staging
 from guidelens.data.tombstones import forgotten_keys
 from guidelens.schemas.tables import SCHEMAS, Table
 from pipelines.fit_parts import EXAMPLES
@@ -69,9 +70,11 @@ def test_a_tombstone_is_written_once(lake: Lake) -> None:
 
 
 def test_files_that_an_overtaken_ingest_left_are_deleted_if_they_hold_the_shopper(lake: Lake) -> None:
-    lake.write(Table.EVENTS, rows(Table.EVENTS, event("d", *GONE)))
-    lake.write(Table.EVENTS, rows(Table.EVENTS, event("e", "being written")))
-    forget_in_lake(lake, "raw", GONE, NOW)
+    lake.write(Table.EVENTS, rows(Table.EVENTS, event("c", "left by a dead run")))
+    with staging(lake.store):
+        lake.write(Table.EVENTS, rows(Table.EVENTS, event("d", *GONE)))
+        lake.write(Table.EVENTS, rows(Table.EVENTS, event("e", "being written")))
+        forget_in_lake(lake, "raw", GONE, NOW)
     assert keys_on_disk(lake) == {"stays", "being written"}
 
 

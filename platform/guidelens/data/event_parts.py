@@ -22,7 +22,7 @@ from guidelens.storage import Store
 SEGMENT_ROWS = 2048
 """A multiple of eight: the bits that mark a segment's rows begin with a byte."""
 ID_RECORD_BYTES = 24
-_COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")
+_COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 
 
 class IdSection(NamedTuple):

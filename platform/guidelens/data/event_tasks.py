@@ -22,6 +22,7 @@ from guidelens.data.event_parts import PartIndex, kept_of, pack, read_refused, r
 from guidelens.data.lake import DataFile, IdFile, Lake
 from guidelens.data.settling import quarantine_rows, refuse_forgotten
 from guidelens.data.sources import Chunk, Kind
+from guidelens.data.staging import PARTS
 from guidelens.data.tables import to_table
 from guidelens.data.validation import Checker, checked_tables
 from guidelens.schemas.tables import SCHEMAS, Table
@@ -48,7 +49,7 @@ class Stager(NamedTuple):
         number, chunk = numbered
         parts = []
         for piece, staged in enumerate(_together(checked_tables(chunk, self.checker, self.s3))):
-            key = f"{self.prefix}parts/{number:06d}-{piece:04d}"
+            key = f"{self.prefix}{PARTS}{number:06d}-{piece:04d}"
             index, data = self._packed(key, chunk, staged)
             self.lake.store.write_bytes(key, data, durable=False)
             reach("staging.part_written")

@@ -9,14 +9,15 @@ import random
 import re
 import time
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 
 import polars as pl
 
 from guidelens.crash_points import reach
 from guidelens.data.event_ids import KEY_OF, Ids, hashed, is_among, joined, without
+from guidelens.data.garbage import collect, orphans
 from guidelens.data.lake import DataFile, IdFile, Lake, Manifest
-from guidelens.data.staging import remove, runs
+from guidelens.data.staging import remove_parts, runs, staging
 from guidelens.data.tables import append, delete, rewrite
 from guidelens.data.tombstones import forgotten_keys
 from guidelens.errors import CommitConflictError
@@ -29,7 +30,7 @@ _MAX_COMMITS = 12
 def forget_in_lake(lake: Lake, shopper_id: str, keys: frozenset[str], now: datetime) -> dict[Table, int]:
     """Rows removed from the live tables; in quarantine, records whose content was removed. Zeros for a shopper who is not there.
 
-    Every run's staging is removed: an ingest that is under way stages again, without the shopper.
+    What runs under way have staged is removed: they stage again, without the shopper. So are the leftovers of dead writers.
 
     Args:
         shopper_id: as the shop says it; only quarantined originals that are no valid records may hold it.
@@ -38,6 +39,11 @@ def forget_in_lake(lake: Lake, shopper_id: str, keys: frozenset[str], now: datet
     Raises:
         CommitConflictError: other writers were faster twelve times in a row.
     """
+    with staging(lake.store) as own:
+        return _forget(lake, shopper_id, keys, now, own)
+
+
+def _forget(lake: Lake, shopper_id: str, keys: frozenset[str], now: datetime, own: str) -> dict[Table, int]:
     for attempt in range(_MAX_COMMITS):
         base = lake.manifest()
         cleaned: dict[str, list[DataFile]] = {}
@@ -50,9 +56,9 @@ def forget_in_lake(lake: Lake, shopper_id: str, keys: frozenset[str], now: datet
             continue
         reach("forget.committed")
         _clean_history(lake, committed, shopper_id, keys, cleaned)
-        for prefix in runs(lake.store):
-            remove(lake.store, prefix)
+        remove_parts(lake.store)
         sweep(lake, keys)
+        collect(lake, orphans(lake, runs(lake.store)[own].begun, datetime.now(UTC)))
         return removed
     raise CommitConflictError(f"lake {lake.uri}: other writers committed first {_MAX_COMMITS} times; run forget again")
 

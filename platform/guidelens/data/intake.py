@@ -7,15 +7,18 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from guidelens.crash_points import reach
 from guidelens.data.event_ids import FIRST_BYTES, KEY_OF, IdReader, hashed, is_among, joined, live_ids, merged, write_ids
 from guidelens.data.event_intake import EventChange, EventIntake
 from guidelens.data.forgetting import sweep
+from guidelens.data.inbox import draining, remove
 from guidelens.data.lake import DataFile, IdFile, Lake, Manifest
 from guidelens.data.photos import completed, settle_photos
 from guidelens.data.settling import QUARANTINE_FRAME, FileCounts, KindReport, Settled, quarantine_rows, settle_rows
@@ -25,6 +28,7 @@ from guidelens.data.tombstones import forgotten_keys
 from guidelens.errors import CommitConflictError, NotFoundError
 from guidelens.schemas.tables import TEXT_DIM, Table
 
+Drained = TypeVar("Drained")
 Vector = NDArray[np.float32]
 EmbedTexts = Callable[[Sequence[str]], tuple[dict[str, Vector], str]]
 ALWAYS_KNOWN = datetime(2000, 1, 1, tzinfo=UTC)
@@ -83,6 +87,17 @@ def take_in(lake: Lake, staged: Mapping[Kind, StagedKind], embed: EmbedTexts, no
         except CommitConflictError:
             time.sleep(random.uniform(0, 0.1 * 2 ** min(attempt, 5)))
     raise CommitConflictError(f"lake {lake.uri}: other writers committed first {_MAX_COMMITS} times; run the ingest again")
+
+
+def drain_inbox(folder: Path, take: Callable[[Sequence[Path]], Drained]) -> Drained:
+    """Hands `take` the inbox's sealed segments and deletes them once it returns: what it committed before a crash comes again, as duplicates."""
+    with draining(folder) as sealed:
+        reach("inbox.sealed")
+        drained = take(sealed)
+        reach("inbox.committed")
+        remove(sealed)
+        reach("inbox.removed")
+    return drained
 
 
 class _TextVectors:

@@ -8,12 +8,14 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from guidelens.crash_points import reach
 from guidelens.errors import StorageError
 from guidelens.storage import Store
 
 _ROOT = "_staging/"
+PARTS = "parts/"
 _RENEWED_EVERY_S = 60.0
 STALE_AFTER = timedelta(hours=1)
 
@@ -22,6 +24,7 @@ STALE_AFTER = timedelta(hours=1)
 def staging(store: Store) -> Iterator[str]:
     """The prefix of a staging of one's own (it ends with a slash)."""
     prefix = f"{_ROOT}{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:12]}/"
+    store.write_bytes(f"{prefix}begun", b"", durable=False)
     ended = threading.Event()
     heart = threading.Thread(target=_renewing, args=(store, f"{prefix}lease", ended), daemon=True)
     heart.start()
@@ -31,7 +34,7 @@ def staging(store: Store) -> Iterator[str]:
         ended.set()
         heart.join()
         reach("staging.before_removal")
-        remove(store, prefix)
+        _remove(store, prefix)
         reach("staging.after_removal")
 
 
@@ -43,23 +46,41 @@ def _renewing(store: Store, key: str, ended: threading.Event) -> None:
             continue  # the next renewal is a minute away, the end of the lease an hour
 
 
-def remove(store: Store, prefix: str) -> None:
-    for key in list(store.keys(prefix)):
-        store.delete(key)
+class Run(NamedTuple):
+    """begun, written: when the first and the latest of its objects were written, by the store's clock."""
+
+    begun: datetime
+    written: datetime
 
 
-def runs(store: Store) -> dict[str, datetime]:
-    """The stagings that are there, by prefix, and when anything in each was last written."""
-    found: dict[str, datetime] = {}
+def runs(store: Store) -> dict[str, Run]:
+    """The stagings that are there, by prefix."""
+    found: dict[str, Run] = {}
     for entry in store.entries(_ROOT):
         prefix = _ROOT + entry.key.removeprefix(_ROOT).split("/", 1)[0] + "/"
-        found[prefix] = max(found.get(prefix, entry.modified), entry.modified)
+        known = found.get(prefix, Run(entry.modified, entry.modified))
+        found[prefix] = Run(min(known.begun, entry.modified), max(known.written, entry.modified))
     return found
 
 
-def remove_stale(store: Store, now: datetime, stale_after: timedelta = STALE_AFTER) -> list[str]:
+def is_stale(run: Run, now: datetime) -> bool:
+    return run.written < now - STALE_AFTER
+
+
+def remove_stale(store: Store, now: datetime) -> list[str]:
     """Removes what dead runs left; the prefixes. A run that was only asleep so long finds nothing, fails, and is run again."""
-    stale = [prefix for prefix, written in runs(store).items() if written < now - stale_after]
+    stale = [prefix for prefix, run in runs(store).items() if is_stale(run, now)]
     for prefix in stale:
-        remove(store, prefix)
+        _remove(store, prefix)
     return stale
+
+
+def remove_parts(store: Store) -> None:
+    """Removes what any run has staged, dead or not; one under way stages again."""
+    for prefix in runs(store):
+        _remove(store, f"{prefix}{PARTS}")
+
+
+def _remove(store: Store, prefix: str) -> None:
+    for key in list(store.keys(prefix)):
+        store.delete(key)

@@ -1,0 +1,129 @@
+"""A process that is killed again and again: it forks a child for each step, so that a kill costs milliseconds, not an interpreter.
+
+    python -m crashing < steps        one JSON object a line: see `Step`; answers with the child's exit code, a line each
+
+Nothing may start a thread before the fork, so the parent imports and does no more.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import ray.data  # noqa: F401 - so that no child has to
+from event_logs import NOW, PSEUDONYMS, ingest
+
+from guidelens import crash_points
+from guidelens.config import S3Options
+from guidelens.data import event_ids, event_intake, event_tasks
+from guidelens.data.forgetting import forget_in_lake
+from guidelens.data.intake import drain_inbox
+from guidelens.data.lake import Lake
+from guidelens.schemas.base import Frozen
+
+FORGOTTEN = "s-3"
+
+
+class Step(Frozen):
+    """verb: ingest (of `paths`), drain (of the inbox `paths[0]`) or forget. crash: point, nth, mark; bug: a name of `plant`."""
+
+    verb: str
+    lake: str
+    paths: tuple[str, ...] = ()
+    s3: dict[str, Any] = {}
+    crash: tuple[str, int, str] | None = None
+    bug: str | None = None
+
+
+def take(step: Step) -> None:
+    s3 = S3Options(**step.s3)
+    lake = Lake(step.lake, s3)
+    if step.verb == "ingest":
+        ingest(lake, step.paths)
+    elif step.verb == "drain":
+        drain_inbox(Path(step.paths[0]), lambda sealed: ingest(lake, [str(path) for path in sealed], from_inbox=True) if sealed else None)
+    else:
+        forget_in_lake(lake, FORGOTTEN, frozenset({PSEUDONYMS.key(FORGOTTEN)}), NOW)
+
+
+def plant(bug: str) -> None:
+    """Makes this process wrong in one way, to see that the drill would notice."""
+    real_commit, real_write_ids = Lake.commit, event_ids.write_ids
+    if bug == "ids are not committed":
+        event_ids.write_ids = event_tasks.write_ids = lambda *_: []  # type: ignore[assignment]
+        event_intake.live_ids = lambda lake, base, table: list(base.ids_of(table))  # type: ignore[assignment]
+    elif bug == "the manifest comes before the data":
+        delayed: list[tuple[Any, ...]] = []
+        real_write = Lake.write_file
+
+        def later(lake: Lake, *args: Any) -> Any:
+            with contextlib.redirect_stdout(None):
+                store = lake.store
+                written: list[tuple[str, bytes]] = []
+                put = store.write_bytes
+                store.write_bytes = lambda key, data, **_: written.append((key, data))  # type: ignore[method-assign,assignment,misc]
+                file = real_write(lake, *args)
+                store.write_bytes = put  # type: ignore[method-assign]
+                delayed.extend((store, *pair) for pair in written)
+            return file
+
+        def early(lake: Lake, *args: Any) -> Any:
+            done = real_commit(lake, *args)
+            for store, key, data in delayed:
+                store.write_bytes(key, data)
+            return done
+
+        Lake.write_file, Lake.commit = later, early  # type: ignore[method-assign]
+    elif bug == "segments are removed before the commit":
+        from guidelens.data import intake
+
+        def hasty(folder: Path, work: Any) -> Any:
+            with intake.draining(folder) as sealed:
+                held = [path.with_name(f".{path.name}") for path in sealed]
+                for path, copy in zip(sealed, held, strict=True):
+                    path.rename(copy)
+                crash_points.reach("inbox.sealed")
+                for path, copy in zip(sealed, held, strict=True):
+                    copy.rename(path)
+                return work(sealed)
+
+        globals()["drain_inbox"] = hasty
+    else:
+        assert real_write_ids and not bug, f"no bug is called {bug}"
+
+
+def main() -> None:
+    for line in sys.stdin:
+        step = Step.model_validate_json(line)
+        child = os.fork()
+        if child == 0:
+            _live(step)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def _live(step: Step) -> None:
+    """The child's whole life; it never returns."""
+    code = 1
+    try:
+        if step.bug is not None:
+            plant(step.bug)
+        if step.crash is not None:
+            point, nth, mark = step.crash
+            crash_points.arm(point, nth, Path(mark))
+        take(step)
+        code = 0
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(code)
+
+
+def sent(step: Step) -> str:
+    return json.dumps(step.model_dump(mode="json"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Event logs for the tests of ingest: random ones with all the usual trouble, what must become of them, and an ingest without Ray."""
+
+import json
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from guidelens.config import IngestConfig, S3Options
+from guidelens.data.event_intake import EventIntake, EventSource, Run
+from guidelens.data.intake import Intake, take_in
+from guidelens.data.lake import Lake
+from guidelens.data.pseudonyms import Pseudonymizer
+from guidelens.data.settling import FileCounts
+from guidelens.data.sources import Kind, chunks_of, record_files
+from guidelens.data.stages import in_driver
+from guidelens.data.staging import remove_stale, staging
+from guidelens.data.validation import Checker
+from guidelens.schemas.tables import TEXT_DIM
+
+SMALL = IngestConfig(event_chunk_bytes=2000, event_file_rows=12, event_ids_per_task=20)
+"""A few dozen events are several chunks, ranges of ids and files."""
+PSEUDONYMS = Pseudonymizer(b"k" * 32)
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+START_S = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+
+
+def click(event_id: str, day: float = 0.0, shopper: str = "s-1", **more: Any) -> dict[str, Any]:
+    stamp = datetime.fromtimestamp(START_S + 86_400 * day, UTC).isoformat()
+    return {"event_id": event_id, "event_ts": stamp, "shopper_id": shopper, "session_id": "x", "type": "click", "product_id": "p"} | more
+
+
+def write_log(path: Path, records: Sequence[dict[str, Any] | bytes]) -> str:
+    path.write_bytes(b"".join((record if isinstance(record, bytes) else json.dumps(record).encode()) + b"\n" for record in records))
+    return str(path)
+
+
+def troubled(rng: random.Random, size: int, ids: int) -> list[dict[str, Any] | bytes]:
+    """Events out of order over three days, some of them twice, on another day or broken, some searches."""
+    found: list[dict[str, Any] | bytes] = []
+    for _ in range(size):
+        event = click(f"e-{rng.randrange(ids)}", 3 * rng.random(), f"s-{rng.randrange(4)}")
+        kind = rng.random()
+        if kind < 0.1:
+            found.append(json.dumps(event | {"type": "?"}).encode() if kind < 0.05 else b"{broken")
+        else:
+            found.append(event | {"type": "search", "query": f"q {rng.randrange(3)}"} if kind > 0.9 else event)
+    return found
+
+
+def outcome(paths: Sequence[str], before: Sequence[str] = ()) -> tuple[dict[str, dict[str, Any]], dict[str, FileCounts]]:
+    """The events that must be in the lake by id, and the counts by file: the plainest program that says it."""
+    accepted: dict[str, dict[str, Any]] = {}
+    counts: dict[str, FileCounts] = {}
+    known = set(before)
+    for path in paths:
+        for line in Path(path).read_bytes().splitlines():
+            try:
+                event = json.loads(line)
+                verdict = "quarantined" if event["type"] == "?" else "duplicate" if event["event_id"] in known else "accepted"
+            except ValueError:
+                verdict = "quarantined"
+            if verdict == "accepted":
+                accepted[event["event_id"]] = event
+                known.add(event["event_id"])
+            counts[path] = counts.get(path, FileCounts()) + FileCounts(**{"read": 1, verdict: 1})
+    return accepted, counts
+
+
+def ingest(
+    lake: Lake, paths: Sequence[str], config: IngestConfig = SMALL, run: Run = in_driver, s3: S3Options | None = None, from_inbox: bool = False
+) -> Intake:
+    """What `guidelens ingest --events` does, in this process unless `run` says otherwise, with texts embedded as constants."""
+    options = s3 or S3Options()
+    remove_stale(lake.store, datetime.now(UTC))
+    files = record_files(Kind.EVENTS, tuple(paths), options)
+    checker = Checker(Kind.EVENTS, PSEUDONYMS, NOW, from_inbox)
+    with staging(lake.store) as prefix:
+        source = EventSource(chunks_of(files, config.event_chunk_bytes, options), [file.uri for file in files], checker, options, prefix)
+        return take_in(lake, {}, constant_texts, NOW, EventIntake(lake, source, config, run))
+
+
+def constant_texts(texts: Sequence[str]) -> tuple[dict[str, Any], str]:
+    return {text: np.full(TEXT_DIM, 0.5, np.float32) for text in texts}, "constant"

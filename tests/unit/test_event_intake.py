@@ -1,0 +1,220 @@
+"""Events are taken in exactly once: whatever comes twice, late, broken, beside another writer or after a forgotten shopper."""
+
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+from event_logs import NOW, PSEUDONYMS, SMALL, click, ingest, outcome, troubled, write_log
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from guidelens.data import event_ids, event_intake, staging
+from guidelens.data.digest import table_digest
+from guidelens.data.event_intake import plan_files
+from guidelens.data.event_tasks import DAY_US
+from guidelens.data.forgetting import forget_in_lake
+from guidelens.data.intake import Intake
+from guidelens.data.lake import Lake
+from guidelens.data.settling import FileCounts
+from guidelens.data.sources import Kind
+from guidelens.schemas.tables import Table
+
+
+def ids_in(lake: Lake) -> list[str]:
+    return sorted(lake.read(Table.EVENTS, ["event_id"])["event_id"])
+
+
+def total(done: Intake) -> FileCounts:
+    return done.reports[Kind.EVENTS].total
+
+
+@given(st.integers(0, 10**9), st.integers(0, 120), st.sampled_from([SMALL, SMALL.model_copy(update={"event_chunk_bytes": 400, "event_ids_per_task": 1})]))
+@settings(max_examples=15)
+def test_the_lake_holds_what_the_plainest_program_says(tmp_path_factory: pytest.TempPathFactory, seed: int, size: int, config: Any) -> None:
+    folder, rng = tmp_path_factory.mktemp("log"), random.Random(seed)
+    paths = [write_log(folder / f"{name}.jsonl", troubled(rng, size, 1 + size // 2)) for name in "ba"]
+    lake = Lake(str(folder / "lake"))
+    first = ingest(lake, paths[:1], config).reports[Kind.EVENTS]
+    second = ingest(lake, paths, config).reports[Kind.EVENTS]
+
+    before, counts = outcome(paths[:1])
+    after, counts_again = outcome(paths, list(before))
+    assert first.files == {paths[0]: counts.get(paths[0], FileCounts())}
+    assert second.files == {path: counts_again.get(path, FileCounts()) for path in paths}
+    expected = before | after
+    found = lake.read(Table.EVENTS)
+    assert sorted(found["event_id"]) == sorted(expected)
+    for row in found.select("event_id", "event_ts", "query").iter_rows(named=True):
+        assert (row["event_ts"].isoformat(), row["query"]) == (expected[row["event_id"]]["event_ts"], expected[row["event_id"]].get("query"))
+    queries = {event["query"] for event in expected.values() if "query" in event}
+    assert set(lake.read(Table.QUERIES)["query"]) == queries
+    assert lake.manifest().rows(Table.QUARANTINE) == second.total.quarantined
+
+
+def test_an_id_that_comes_again_late_and_on_another_day_is_a_duplicate(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    ingest(lake, [write_log(tmp_path / "a.jsonl", [click("e-1"), click("e-2", 5)])])
+    done = ingest(lake, [write_log(tmp_path / "b.jsonl", [click("e-1", 9), click("e-3", -4)])])
+    assert total(done) == FileCounts(read=2, accepted=1, duplicate=1)
+    assert ids_in(lake) == ["e-1", "e-2", "e-3"]
+
+
+def test_files_hold_one_day_each_in_order_of_time_and_about_as_many_rows_as_asked(tmp_path: Path) -> None:
+    rng = random.Random(4)
+    lake = Lake(str(tmp_path / "lake"))
+    config = SMALL.model_copy(update={"event_chunk_bytes": 40_000, "event_file_rows": 1000})
+    ingest(lake, [write_log(tmp_path / "a.jsonl", [click(f"e-{k}", 2 * rng.random()) for k in range(6000)])], config)
+    files = lake.manifest().of(Table.EVENTS)
+    assert {file.date for file in files} == {"2026-01-01", "2026-01-02"}
+    assert all(700 <= file.rows <= 1300 for file in files)
+    for file in files:
+        rows = lake.read_file(file)
+        assert rows.equals(rows.sort("event_ts", "created_ts", "event_id")) and set(rows["event_ts"].dt.date().cast(pl.String)) == {file.date}
+
+
+def test_the_same_input_gives_the_same_files_and_another_chunking_the_same_digest(tmp_path: Path) -> None:
+    path = write_log(tmp_path / "a.jsonl", troubled(random.Random(5), 300, 200))
+    lakes = [Lake(str(tmp_path / name)) for name in "abc"]
+    for lake, config in zip(lakes, [SMALL, SMALL, SMALL.model_copy(update={"event_chunk_bytes": 700, "event_file_rows": 7})], strict=True):
+        ingest(lake, [path], config)
+    assert lakes[0].manifest().files == lakes[1].manifest().files != lakes[2].manifest().files
+    assert len({table_digest(lake, Table.EVENTS) for lake in lakes}) == 1
+
+
+def test_a_digest_sees_a_changed_a_missing_and_a_doubled_row(tmp_path: Path) -> None:
+    logs = [[click("a"), click("b")], [click("a"), click("b", rating=3.0)], [click("a")], [click("a"), click("b"), click("c")]]
+    found = set()
+    for number, log in enumerate(logs):
+        lake = Lake(str(tmp_path / str(number)))
+        ingest(lake, [write_log(tmp_path / f"{number}.jsonl", log)])
+        found.add(table_digest(lake, Table.EVENTS).hex)
+    doubled = lake.commit(lake.manifest(), [*lake.manifest().files, *lake.manifest().files], {})
+    found.add(table_digest(lake, Table.EVENTS, doubled).hex)
+    assert len(found) == 5
+
+
+def test_nothing_is_staged_any_more_after_an_ingest(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    ingest(lake, [write_log(tmp_path / "a.jsonl", [click("a")])])
+    assert {key.split("/")[0] for key in lake.store.keys("")} == {"_manifests", "_ids", "events"}
+
+
+def once_before_commit(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object]) -> None:
+    real, raced = Lake.commit, []
+
+    def commit(self: Lake, *args: Any) -> Any:
+        if not raced:
+            raced.append(True)
+            meanwhile()
+        return real(self, *args)
+
+    monkeypatch.setattr(Lake, "commit", commit)
+
+
+def test_who_loses_the_race_takes_in_only_what_the_winner_did_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = str(tmp_path / "lake")
+    mine, other = (write_log(tmp_path / f"{name}.jsonl", troubled(random.Random(seed), 80, 60)) for name, seed in (("a", 1), ("b", 2)))
+    once_before_commit(monkeypatch, lambda: ingest(Lake(uri), [other]))
+    done = ingest(Lake(uri), [mine])
+    theirs, _ = outcome([other])
+    expected, counts = outcome([mine], list(theirs))
+    assert total(done) == counts[mine]
+    assert ids_in(Lake(uri)) == sorted([*theirs, *expected])
+
+
+def test_a_shopper_forgotten_while_an_ingest_runs_is_not_taken_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri, keys = str(tmp_path / "lake"), frozenset({PSEUDONYMS.key("s-gone")})
+    path = write_log(tmp_path / "a.jsonl", [click("a", shopper="s-gone"), click("b"), click("a", 1)])
+    once_before_commit(monkeypatch, lambda: forget_in_lake(Lake(uri), "s-gone", keys, NOW))
+    done = ingest(Lake(uri), [path])
+    assert (total(done), ids_in(Lake(uri))) == (FileCounts(read=3, accepted=2, quarantined=1), ["a", "b"])
+    assert Lake(uri).read(Table.EVENTS).filter(pl.col("shopper_key").is_in(keys)).height == 0
+    assert all(next(iter(keys)).encode() not in file.read_bytes() for file in Path(uri).rglob("*") if file.is_file() and "tombstones" not in file.parts)
+
+
+def test_forgetting_takes_the_ids_of_the_shoppers_events_out_of_every_version(tmp_path: Path) -> None:
+    lake, keys = Lake(str(tmp_path / "lake")), frozenset({PSEUDONYMS.key("s-gone")})
+    ingest(lake, [write_log(tmp_path / "a.jsonl", [click("a", shopper="s-gone"), click("b")])])
+    ingest(lake, [write_log(tmp_path / "b.jsonl", [click("c")])])
+    forget_in_lake(lake, "s-gone", keys, NOW)
+    gone = event_ids.hashed(pa.array(["a"]))
+    needle = gone.high.astype(">u8").tobytes() + gone.low.astype(">u8").tobytes()
+    on_disk = [lake.store.read_bytes(key) for key in lake.store.keys("_ids/")]
+    assert on_disk and not any(needle in data for data in on_disk)
+    assert sum(file.num_ids for file in lake.manifest().ids_of(Table.EVENTS)) == 2
+    done = ingest(lake, [str(tmp_path / "a.jsonl")])
+    assert total(done) == FileCounts(read=2, quarantined=1, duplicate=1)
+
+
+def test_a_lake_from_before_there_were_ids_gets_them(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    path = write_log(tmp_path / "a.jsonl", troubled(random.Random(6), 100, 70))
+    before = ingest(lake, [path]).manifest
+    lake.store.write_bytes("_manifests/000000000001.json", before.model_copy(update={"ids": ()}).model_dump_json().encode())
+    done = ingest(lake, [path, write_log(tmp_path / "b.jsonl", [click("new")])])
+    assert total(done).accepted == 1
+    assert sum(file.num_ids for file in lake.manifest().ids_of(Table.EVENTS)) == lake.manifest().rows(Table.EVENTS)
+
+
+def test_many_small_ingests_keep_few_id_files(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    for number in range(20):
+        ingest(lake, [write_log(tmp_path / "a.jsonl", [click(f"{number}-{k}") for k in range(3)])])
+    assert len(lake.manifest().ids_of(Table.EVENTS)) < 10
+    assert total(ingest(lake, [write_log(tmp_path / "a.jsonl", [click(f"{number}-0") for number in range(20)])])).accepted == 0
+
+
+def test_a_dead_runs_staging_is_removed_and_a_running_ones_is_not(tmp_path: Path) -> None:
+    store = Lake(str(tmp_path)).store
+    store.write_bytes("_staging/20260101T000000-dead/parts/0", b"x")
+    with staging.staging(store) as prefix:
+        store.write_bytes(f"{prefix}parts/0", b"x")
+        later = datetime.now(UTC) + staging.STALE_AFTER / 2
+        assert staging.remove_stale(store, later) == []
+        assert set(staging.runs(store)) == {"_staging/20260101T000000-dead/", prefix}
+    assert staging.remove_stale(store, datetime.now(UTC) + 2 * staging.STALE_AFTER) == ["_staging/20260101T000000-dead/"]
+    assert list(store.keys()) == []
+
+
+def test_a_lease_is_renewed_while_its_run_does_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging, "_RENEWED_EVERY_S", 0.01)
+    store = Lake(str(tmp_path)).store
+    with staging.staging(store) as prefix:
+        while not store.exists(f"{prefix}lease"):
+            pass
+        assert prefix in staging.runs(store)
+
+
+spans = st.lists(st.tuples(st.integers(0, 4 * DAY_US), st.integers(0, DAY_US), st.integers(0, 3000)), min_size=1, max_size=12)
+
+
+@given(spans, st.integers(1, 5000))
+def test_stretches_cover_each_event_once(found: list[tuple[int, int, int]], file_rows: int) -> None:
+    times = [np.array([[start, start + length]]) for start, length, _ in found]
+    plan = plan_files(times, [np.array([kept]) for *_, kept in found], file_rows)
+    for (start, length, kept), at in zip(found, [0.0, 0.5, 1.0] * 4, strict=False):
+        if kept:
+            assert sum(first <= start + int(at * length) < stop for first, stop, _ in plan) == 1
+    edges = [edge for first, stop, cuts in plan for edge in (first, *cuts, stop)]
+    assert edges == sorted(edges)
+
+
+def test_ids_that_share_their_first_half_are_told_apart() -> None:
+    high = np.array([7, 7, 7, 9], np.uint64)
+    known = event_ids.Ids(high, np.array([1, 2, 3, 1], np.uint64))
+    asked = event_ids.Ids(np.array([7, 7, 9, 9, 8], np.uint64), np.array([3, 4, 1, 2, 1], np.uint64))
+    assert event_ids.is_among(asked, known).tolist() == [True, False, True, False, False]
+    mixed = event_ids.Ids(np.array([5, 5, 5], np.uint64), np.array([2, 1, 2], np.uint64))
+    assert mixed.take(event_ids.in_order(mixed)).low.tolist() == [1, 2, 2]
+
+
+def test_memory_of_the_plan_is_bits_not_events() -> None:
+    bits = event_intake.Bits(10_000)
+    bits.set(np.array([0, 9, 9_999], np.uint64))
+    assert (bits.dropped, bits.packed.nbytes, bits.kept_by_segment().tolist()) == (3, 1250, [2046, 2048, 2048, 2048, 1807])
