@@ -5,7 +5,6 @@
 Nothing may start a thread before the fork, so the parent imports and does no more.
 """
 
-import contextlib
 import json
 import os
 import sys
@@ -50,23 +49,19 @@ def take(step: Step) -> None:
 
 def plant(bug: str) -> None:
     """Makes this process wrong in one way, to see that the drill would notice."""
-    real_commit, real_write_ids = Lake.commit, event_ids.write_ids
     if bug == "ids are not committed":
         event_ids.write_ids = event_tasks.write_ids = lambda *_: []  # type: ignore[assignment]
         event_intake.live_ids = lambda lake, base, table: list(base.ids_of(table))  # type: ignore[assignment]
     elif bug == "the manifest comes before the data":
         delayed: list[tuple[Any, ...]] = []
-        real_write = Lake.write_file
+        real_write, real_commit = Lake.write_file, Lake.commit
 
         def later(lake: Lake, *args: Any) -> Any:
-            with contextlib.redirect_stdout(None):
-                store = lake.store
-                written: list[tuple[str, bytes]] = []
-                put = store.write_bytes
-                store.write_bytes = lambda key, data, **_: written.append((key, data))  # type: ignore[method-assign,assignment,misc]
-                file = real_write(lake, *args)
-                store.write_bytes = put  # type: ignore[method-assign]
-                delayed.extend((store, *pair) for pair in written)
+            store = lake.store
+            put = store.write_bytes
+            store.write_bytes = lambda key, data, **_: delayed.append((store, key, data))  # type: ignore[method-assign,assignment,misc]
+            file = real_write(lake, *args)
+            store.write_bytes = put  # type: ignore[method-assign]
             return file
 
         def early(lake: Lake, *args: Any) -> Any:
@@ -81,7 +76,7 @@ def plant(bug: str) -> None:
 
         def hasty(folder: Path, work: Any) -> Any:
             with intake.draining(folder) as sealed:
-                held = [path.with_name(f".{path.name}") for path in sealed]
+                held = [path.with_suffix(".hidden") for path in sealed]
                 for path, copy in zip(sealed, held, strict=True):
                     path.rename(copy)
                 crash_points.reach("inbox.sealed")
@@ -91,7 +86,7 @@ def plant(bug: str) -> None:
 
         globals()["drain_inbox"] = hasty
     else:
-        assert real_write_ids and not bug, f"no bug is called {bug}"
+        raise ValueError(f"no bug is called {bug}")
 
 
 def main() -> None:

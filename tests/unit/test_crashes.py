@@ -5,7 +5,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -174,7 +174,11 @@ def test_a_kill_at_any_point_over_s3_is_as_harmless(crasher: Crasher, undisturbe
 
 @pytest.mark.parametrize(
     ("bug", "point"),
-    [("ids are not committed", "manifest.after"), ("the manifest comes before the data", "manifest.after"), ("segments are removed before the commit", "inbox.sealed")],
+    [
+        ("ids are not committed", "manifest.after"),
+        ("the manifest comes before the data", "manifest.after"),
+        ("segments are removed before the commit", "inbox.sealed"),
+    ],
 )
 def test_the_drill_would_notice(crasher: Crasher, undisturbed: dict[int, tuple[Path, Outcome]], tmp_path: Path, bug: str, point: str) -> None:
     folder, expected = undisturbed[0]

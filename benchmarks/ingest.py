@@ -1,0 +1,288 @@
+"""How fast are events taken in, beside a bare polars program that scans, checks, drops duplicates and writes? And in how much memory?
+
+    python -m benchmarks.ingest [--rows 100000,1000000] [--out benchmarks/results]
+
+The log is a small simulated shop's, cloned with other event ids. Each measurement is a process of its own; CPU time is that of it and all
+of its children. The peer keeps the whole log in memory, checks less (what polars can say in expressions), quarantines nothing, remembers
+no ids and commits nothing.
+"""
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import psutil
+
+from guidelens.config import IngestConfig, S3Options, WorldSize
+from guidelens.errors import GuideLensError
+from guidelens.schemas.base import Frozen
+from pipelines.entry import progress, run_command
+
+_WORLD = WorldSize(num_products=60, num_shoppers=400, num_sessions=1500, num_frames=20, views_per_product=2, num_days=28, reference_sessions=1000)
+_SAMPLED_EVERY_S = 0.05
+_WAYS = ("polars", "check only", "one process", "1 worker", "2 workers")
+
+
+class Measured(Frozen):
+    """One way to take in one log. peak_mb: of resident memory, driver and workers together (Ray's own processes apart)."""
+
+    way: str
+    rows: int
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float
+
+    @property
+    def rows_per_cpu_second(self) -> float:
+        return self.rows / self.cpu_seconds
+
+
+class IngestStudy(Frozen):
+    machine: str
+    date: str
+    command: str
+    measured: tuple[Measured, ...]
+
+
+def write_logs(folder: Path, rows: int) -> None:
+    """Files of about `rows` events in all."""
+    from guidelens.world.generate import generate
+
+    generate(_WORLD, 1, folder / "world", num_workers=1)
+    lines = [line for path in sorted((folder / "world" / "events").iterdir()) for line in path.read_bytes().splitlines(keepends=True)]
+    (folder / "events").mkdir()
+    for clone in range(-(-rows // len(lines))):
+        mark = b'"event_id":"%d-' % clone
+        wanted = lines[: rows - clone * len(lines)]
+        text = b"".join(wanted).replace(b'"event_id": "', b'"event_id":"').replace(b'"event_id":"', mark)
+        (folder / "events" / f"{clone:05d}.jsonl").write_bytes(text)
+
+
+def bare_polars(folder: Path) -> None:
+    """Scan, check, pseudonymize, drop duplicates, sort, and write a file a day."""
+    import polars as pl
+
+    from guidelens.data.pseudonyms import Pseudonymizer
+    from guidelens.schemas.tables import SCHEMAS, Table
+
+    kinds = {"string": pl.String, "int32": pl.Int32, "int64": pl.Int64, "double": pl.Float64}
+    named = {field.name: kinds.get(str(field.type), pl.String) for field in SCHEMAS[Table.EVENTS] if field.name not in {"shopper_key", "key_id", "is_anonymous"}}
+    schema = named | {"shopper_id": pl.String, "anonymous_id": pl.String}
+    rows = pl.scan_ndjson(folder / "events" / "*.jsonl", schema=schema)
+    needs_product = pl.col("type").is_in(["impression", "view", "click", "cart", "purchase", "return"])
+    fine = (
+        pl.col("event_id").str.len_chars().is_between(1, 128)
+        & pl.col("session_id").str.len_chars().is_between(1, 128)
+        & (pl.col("shopper_id").is_not_null() | pl.col("anonymous_id").is_not_null())
+        & (~needs_product | pl.col("product_id").is_not_null())
+        & pl.all_horizontal((pl.col(name) >= 0).fill_null(True) for name in ("position", "browse_ms", "stay_ms", "depth", "view_ms", "step_index", "value_minor"))
+        & pl.all_horizontal(pl.col(name).is_between(0, 1).fill_null(True) for name in ("propensity", "step_propensity"))
+    )
+    times = [pl.col(name).str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False) for name in ("event_ts", "created_ts")]
+    found = rows.with_columns(*times).filter(fine & pl.col("event_ts").is_not_null()).collect()
+    found = found.unique("event_id", keep="first", maintain_order=True)
+    whose = found.select(pl.coalesce("shopper_id", "anonymous_id").alias("whose"), "shopper_id").unique()
+    key = Pseudonymizer(b"k" * 32).key
+    keys = whose.with_columns(shopper_key=pl.Series([key(name, anonymous=shopper is None) for name, shopper in whose.iter_rows()]))
+    found = found.with_columns(whose=pl.coalesce("shopper_id", "anonymous_id")).join(keys.select("whose", "shopper_key"), on="whose").drop("shopper_id", "anonymous_id", "whose")
+    found = found.sort("event_ts", "created_ts", "event_id")
+    for (day,), part in found.group_by(pl.col("event_ts").dt.date()):
+        part.write_parquet(folder / f"{day}.parquet", compression="zstd")
+
+
+def _ours(folder: Path, num_workers: int) -> None:
+    """The events' part of `guidelens ingest`; 0 workers: all in this process."""
+    from guidelens.data.event_intake import EventIntake, EventSource
+    from guidelens.data.intake import take_in
+    from guidelens.data.lake import Lake
+    from guidelens.data.pseudonyms import Pseudonymizer
+    from guidelens.data.sources import Kind, chunks_of, record_files
+    from guidelens.data.stages import OnRay, in_driver
+    from guidelens.data.staging import staging
+    from guidelens.data.validation import Checker
+
+    lake, config, s3 = Lake(str(folder / "lake")), IngestConfig(), S3Options()
+    files = record_files(Kind.EVENTS, (str(folder / "events"),), s3)
+    checker = Checker(Kind.EVENTS, Pseudonymizer(b"k" * 32), datetime.now(UTC))
+    with staging(lake.store) as prefix:
+        source = EventSource(chunks_of(files, config.event_chunk_bytes, s3), [file.uri for file in files], checker, s3, prefix)
+        run = OnRay(num_workers) if num_workers else in_driver
+        take_in(lake, {}, _no_texts, datetime.now(UTC), EventIntake(lake, source, config, run))
+
+
+def _no_texts(texts: object) -> tuple[dict[str, object], str]:
+    import numpy as np
+
+    from guidelens.schemas.tables import TEXT_DIM
+
+    return {text: np.zeros(TEXT_DIM, np.float32) for text in texts}, "none"  # type: ignore[attr-defined]
+
+
+def _check_only(folder: Path) -> None:
+    """What any ingest pays for these contracts, whoever settles and writes."""
+    from guidelens.data.pseudonyms import Pseudonymizer
+    from guidelens.data.sources import Kind, chunks_of, record_files
+    from guidelens.data.validation import Checker, checked_tables
+
+    checker = Checker(Kind.EVENTS, Pseudonymizer(b"k" * 32), datetime.now(UTC))
+    for chunk in chunks_of(record_files(Kind.EVENTS, (str(folder / "events"),), S3Options()), IngestConfig().event_chunk_bytes, S3Options()):
+        for _ in checked_tables(chunk, checker, S3Options()):
+            pass
+
+
+def measure_here(way: str, folder: Path, rows: int) -> Measured:
+    """Runs one way in this process and its children, once what it imports is loaded."""
+    work: dict[str, Callable[[], None]] = {
+        "polars": lambda: bare_polars(folder),
+        "check only": lambda: _check_only(folder),
+        "one process": lambda: _ours(folder, 0),
+        "1 worker": lambda: _ours(folder, 1),
+        "2 workers": lambda: _ours(folder, 2),
+    }
+    import guidelens.data.stages as stages
+
+    if way.endswith(("worker", "workers")):
+        from pipelines.cluster import ray_session
+
+        with ray_session():
+            stages.quiet()
+            list(stages.OnRay(2)(len, ["warm", "up"]))
+            return _watched(way, work[way], rows)
+    return _watched(way, work[way], rows)
+
+
+def _watched(way: str, work: Callable[[], None], rows: int) -> Measured:
+    with _sampled() as peaks:
+        cpu, start = _cpu_seconds(), time.perf_counter()
+        work()
+        seconds, used = time.perf_counter() - start, _cpu_seconds() - cpu
+    return Measured(way=way, rows=rows, seconds=round(seconds, 2), cpu_seconds=round(used, 2), peak_mb=round(max(peaks)))
+
+
+@contextmanager
+def _sampled() -> Iterator[list[float]]:
+    """Collects the resident megabytes of this process and its workers."""
+    peaks, ended = [_resident_mb()], threading.Event()
+
+    def sample() -> None:
+        while not ended.wait(_SAMPLED_EVERY_S):
+            peaks.append(_resident_mb())
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    yield peaks
+    ended.set()
+    thread.join()
+
+
+def _resident_mb() -> float:
+    total = 0.0
+    for process in _workers():
+        try:
+            found = process.memory_info()
+            total += (found.rss - found.shared) / 1e6
+        except psutil.Error:
+            continue
+    return total
+
+
+def _workers() -> list[psutil.Process]:
+    """This process and Ray's workers; not its store, raylet and agents, which do not grow with the rows."""
+    here = psutil.Process()
+    try:
+        return [here, *(child for child in here.children(recursive=True) if child.name().startswith("ray::"))]
+    except psutil.Error:
+        return [here]
+
+
+def _cpu_seconds() -> float:
+    """Of this process and all below it, ended ones too."""
+    here = psutil.Process()
+    total = sum(resource.getrusage(who).ru_utime + resource.getrusage(who).ru_stime for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    for child in here.children(recursive=True):
+        try:
+            times = child.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+        except psutil.Error:
+            continue
+    return total
+
+
+def study(sizes: tuple[int, ...], repeats: int) -> list[Measured]:
+    """The least CPU time of `repeats` runs of each way and size: other work on the machine only adds to it."""
+    found = []
+    for rows in sizes:
+        with tempfile.TemporaryDirectory(prefix="gl-ingest-") as name:
+            folder = Path(name)
+            write_logs(folder, rows)
+            for way in _WAYS:
+                runs = [_in_a_process(way, folder, rows) for _ in range(repeats)]
+                found.append(min(runs, key=lambda run: run.cpu_seconds))
+                progress(f"{rows} events, {way}: {found[-1].rows_per_cpu_second:,.0f} rows per CPU second, {found[-1].seconds} s, {found[-1].peak_mb:.0f} MB")
+    return found
+
+
+def _in_a_process(way: str, folder: Path, rows: int) -> Measured:
+    with tempfile.TemporaryDirectory(prefix="gl-ingest-", dir=folder) as lake:
+        (Path(lake) / "events").symlink_to(folder / "events")
+        line = [sys.executable, "-m", "benchmarks.ingest", "--way", way, "--folder", lake, "--rows", str(rows)]
+        threads = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1"}
+        done = subprocess.run(line, capture_output=True, text=True, check=False, env=os.environ | threads)
+    if done.returncode:
+        raise GuideLensError(f"{way} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    return Measured.model_validate_json(done.stdout.splitlines()[-1])
+
+
+def as_markdown(found: IngestStudy) -> str:
+    lines = [
+        "# Taking in events",
+        "",
+        f"`{found.command}`, {found.machine}, {found.date}.",
+        "",
+        "| events | way | rows per CPU second | share of bare polars | seconds | peak MB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in found.measured:
+        peer = next(other for other in found.measured if (other.way, other.rows) == ("polars", one.rows))
+        share = one.rows_per_cpu_second / peer.rows_per_cpu_second
+        lines.append(f"| {one.rows:,} | {one.way} | {one.rows_per_cpu_second:,.0f} | {share:.2f} | {one.seconds} | {one.peak_mb:.0f} |")
+    return "\n".join([*lines, ""])
+
+
+@click.command()
+@click.option("--rows", default="100000,1000000", show_default=True, help="Numbers of events.")
+@click.option("--repeats", default=2, show_default=True, type=click.IntRange(1), help="Runs of each; the one with the least CPU time counts.")
+@click.option("--out", default=Path("benchmarks/results"), type=click.Path(file_okay=False, path_type=Path))
+@click.option("--way", type=click.Choice(_WAYS), default=None, hidden=True)
+@click.option("--folder", type=click.Path(path_type=Path), default=None, hidden=True)
+def command(rows: str, repeats: int, out: Path, way: str | None, folder: Path | None) -> None:
+    """Measure and write benchmarks/results/ingest.{json,md}."""
+    sizes = tuple(int(size) for size in rows.split(","))
+    if way is not None and folder is not None:
+        print(measure_here(way, folder, sizes[0]).model_dump_json())
+        return
+    found = IngestStudy(
+        machine=f"{os.cpu_count()} logical CPUs, {platform.machine()}, Python {platform.python_version()}",
+        date=datetime.now(UTC).date().isoformat(),
+        command=f"python -m benchmarks.ingest --rows {rows} --repeats {repeats}",
+        measured=tuple(study(sizes, repeats)),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "ingest.json").write_text(json.dumps(found.model_dump(mode="json"), indent=1) + "\n")
+    (out / "ingest.md").write_text(as_markdown(found))
+    print(as_markdown(found))
+
+
+if __name__ == "__main__":
+    run_command(command)
