@@ -77,7 +77,9 @@ def bare_polars(folder: Path) -> None:
     from guidelens.schemas.tables import SCHEMAS, Table
 
     kinds = {"string": pl.String, "int32": pl.Int32, "int64": pl.Int64, "double": pl.Float64}
-    named = {field.name: kinds.get(str(field.type), pl.String) for field in SCHEMAS[Table.EVENTS] if field.name not in {"shopper_key", "key_id", "is_anonymous"}}
+    named = {
+        field.name: kinds.get(str(field.type), pl.String) for field in SCHEMAS[Table.EVENTS] if field.name not in {"shopper_key", "key_id", "is_anonymous"}
+    }
     schema = named | {"shopper_id": pl.String, "anonymous_id": pl.String}
     rows = pl.scan_ndjson(folder / "events" / "*.jsonl", schema=schema)
     needs_product = pl.col("type").is_in(["impression", "view", "click", "cart", "purchase", "return"])
@@ -86,7 +88,9 @@ def bare_polars(folder: Path) -> None:
         & pl.col("session_id").str.len_chars().is_between(1, 128)
         & (pl.col("shopper_id").is_not_null() | pl.col("anonymous_id").is_not_null())
         & (~needs_product | pl.col("product_id").is_not_null())
-        & pl.all_horizontal((pl.col(name) >= 0).fill_null(True) for name in ("position", "browse_ms", "stay_ms", "depth", "view_ms", "step_index", "value_minor"))
+        & pl.all_horizontal(
+            (pl.col(name) >= 0).fill_null(True) for name in ("position", "browse_ms", "stay_ms", "depth", "view_ms", "step_index", "value_minor")
+        )
         & pl.all_horizontal(pl.col(name).is_between(0, 1).fill_null(True) for name in ("propensity", "step_propensity"))
     )
     times = [pl.col(name).str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False) for name in ("event_ts", "created_ts")]
@@ -95,7 +99,11 @@ def bare_polars(folder: Path) -> None:
     whose = found.select(pl.coalesce("shopper_id", "anonymous_id").alias("whose"), "shopper_id").unique()
     key = Pseudonymizer(b"k" * 32).key
     keys = whose.with_columns(shopper_key=pl.Series([key(name, anonymous=shopper is None) for name, shopper in whose.iter_rows()]))
-    found = found.with_columns(whose=pl.coalesce("shopper_id", "anonymous_id")).join(keys.select("whose", "shopper_key"), on="whose").drop("shopper_id", "anonymous_id", "whose")
+    found = (
+        found.with_columns(whose=pl.coalesce("shopper_id", "anonymous_id"))
+        .join(keys.select("whose", "shopper_key"), on="whose")
+        .drop("shopper_id", "anonymous_id", "whose")
+    )
     found = found.sort("event_ts", "created_ts", "event_id")
     for (day,), part in found.group_by(pl.col("event_ts").dt.date()):
         part.write_parquet(folder / f"{day}.parquet", compression="zstd")

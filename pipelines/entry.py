@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from pydantic import ValidationError
 
 from guidelens.config import Config, Home, S3Options
 from guidelens.errors import CallerError, ConfigError, GuideLensError
@@ -43,6 +44,18 @@ def open_home(root: Path) -> Home:
 
 
 def s3_options() -> S3Options:
+    """How to reach S3, as the environment says.
+
+    Raises:
+        ConfigError: GUIDELENS_S3_SSE or GUIDELENS_S3_KMS_KEY_ID ask for an encryption that S3 does not have.
+    """
+    try:
+        return _s3_options()
+    except ValidationError as error:
+        raise ConfigError(f"GUIDELENS_S3_SSE must be AES256 or aws:kms, and aws:kms with GUIDELENS_S3_KMS_KEY_ID: {error.errors()[0]['msg']}") from error
+
+
+def _s3_options() -> S3Options:
     return S3Options(
         endpoint_url=os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
         region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),

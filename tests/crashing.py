@@ -96,7 +96,8 @@ def main() -> None:
         if child == 0:
             _live(step)
         _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
 
 
 def _live(step: Step) -> None:
@@ -110,8 +111,8 @@ def _live(step: Step) -> None:
             crash_points.arm(point, nth, Path(mark))
         take(step)
         code = 0
-    except Exception as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    except Exception as error:  # noqa: BLE001 - whatever it was, the parent learns by the exit code that it failed
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
     finally:
         os._exit(code)
 

@@ -53,10 +53,8 @@ class Faults:
 
     def drawn(self, method: str, conditional: bool) -> str | None:
         with self._lock:
-            if self.script:
-                kind = self.script.pop(0)
-            else:
-                kind = self._rng.choices(self.kinds, [10, 5, 1, 5, 5])[0] if self._rng.random() < self.share else None
+            by_chance = self._rng.choices(self.kinds, [10, 5, 1, 5, 5])[0] if self._rng.random() < self.share else None
+            kind = self.script.pop(0) if self.script else by_chance
             if (kind == "cut_short" and method != "GET") or (kind == "conflict" and not conditional):
                 kind = "unavailable"
             if kind:

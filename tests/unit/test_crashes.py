@@ -22,6 +22,7 @@ from guidelens.data.garbage import collect, orphans
 from guidelens.data.inbox import Inbox
 from guidelens.data.lake import Lake
 from guidelens.data.staging import STALE_AFTER, remove_stale
+from guidelens.errors import GuideLensError
 from guidelens.schemas.events import Event
 from guidelens.schemas.tables import Table
 
@@ -186,6 +187,6 @@ def test_the_drill_would_notice(crasher: Crasher, undisturbed: dict[int, tuple[P
     taken(crasher, steps(folder, 0, lake, {}), point, 1, tmp_path / "mark", bug)
     try:
         noticed = not is_whole(outcome(lake), expected)
-    except Exception:
+    except GuideLensError:
         noticed = True
     assert noticed
