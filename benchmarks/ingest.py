@@ -22,7 +22,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-import psutil
 
 from guidelens.config import IngestConfig, S3Options, WorldSize
 from guidelens.errors import GuideLensError
@@ -195,36 +194,47 @@ def _sampled() -> Iterator[list[float]]:
 
 
 def _resident_mb() -> float:
-    total = 0.0
-    for process in _workers():
+    """Of this process and Ray's workers; not of Ray's store, raylet and agents, which do not grow with the rows."""
+    total = 0
+    for process in _family():
         try:
-            found = process.memory_info()
-            total += (found.rss - found.shared) / 1e6
-        except psutil.Error:
+            if process == os.getpid() or Path(f"/proc/{process}/cmdline").read_text().startswith("ray::"):
+                resident, shared = Path(f"/proc/{process}/statm").read_text().split()[1:3]
+                total += (int(resident) - int(shared)) * resource.getpagesize()
+        except OSError:
             continue
-    return total
-
-
-def _workers() -> list[psutil.Process]:
-    """This process and Ray's workers; not its store, raylet and agents, which do not grow with the rows."""
-    here = psutil.Process()
-    try:
-        return [here, *(child for child in here.children(recursive=True) if child.name().startswith("ray::"))]
-    except psutil.Error:
-        return [here]
+    return total / 1e6
 
 
 def _cpu_seconds() -> float:
     """Of this process and all below it, ended ones too."""
-    here = psutil.Process()
-    total = sum(resource.getrusage(who).ru_utime + resource.getrusage(who).ru_stime for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    for child in here.children(recursive=True):
+    total = 0
+    for process in _family():
         try:
-            times = child.cpu_times()
-            total += times.user + times.system + times.children_user + times.children_system
-        except psutil.Error:
+            total += sum(int(ticks) for ticks in _status(process)[11:15])
+        except OSError:
             continue
-    return total
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def _family() -> list[int]:
+    """This process and all below it."""
+    parents: dict[int, list[int]] = {}
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            try:
+                parents.setdefault(int(_status(int(path.name))[1]), []).append(int(path.name))
+            except OSError:
+                continue
+    found = [os.getpid()]
+    for process in found:
+        found += parents.get(process, [])
+    return found
+
+
+def _status(process: int) -> list[str]:
+    """/proc/PID/stat behind the name, which may hold anything."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
 
 
 def study(sizes: tuple[int, ...], repeats: int) -> list[Measured]:
