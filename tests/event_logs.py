@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from guidelens.config import IngestConfig, S3Options
+from guidelens.data.event_ids import IdReader
 from guidelens.data.event_intake import EventIntake, EventSource, Run
 from guidelens.data.intake import Intake, take_in
 from guidelens.data.lake import Lake
@@ -71,7 +72,13 @@ def outcome(paths: Sequence[str], before: Sequence[str] = ()) -> tuple[dict[str,
 
 
 def ingest(
-    lake: Lake, paths: Sequence[str], config: IngestConfig = SMALL, run: Run = in_driver, s3: S3Options | None = None, from_inbox: bool = False
+    lake: Lake,
+    paths: Sequence[str],
+    config: IngestConfig = SMALL,
+    run: Run = in_driver,
+    s3: S3Options | None = None,
+    from_inbox: bool = False,
+    reader: IdReader | None = None,
 ) -> Intake:
     """What `guidelens ingest --events` does, in this process unless `run` says otherwise, with texts embedded as constants."""
     options = s3 or S3Options()
@@ -80,7 +87,7 @@ def ingest(
     checker = Checker(Kind.EVENTS, PSEUDONYMS, NOW, from_inbox)
     with staging(lake.store) as prefix:
         source = EventSource(chunks_of(files, config.event_chunk_bytes, options), [file.uri for file in files], checker, options, prefix)
-        return take_in(lake, {}, constant_texts, NOW, EventIntake(lake, source, config, run))
+        return take_in(lake, {}, constant_texts, NOW, EventIntake(lake, source, config, run, reader=reader))
 
 
 def constant_texts(texts: Sequence[str]) -> tuple[dict[str, Any], str]:

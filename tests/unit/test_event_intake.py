@@ -197,6 +197,19 @@ def test_many_small_ingests_keep_few_id_files(tmp_path: Path) -> None:
     assert total(ingest(lake, [write_log(tmp_path / "a.jsonl", [click(f"{number}-0") for number in range(20)])])).accepted == 0
 
 
+def test_a_process_that_lasts_reads_each_live_id_file_once_and_lets_go_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake, read = Lake(str(tmp_path / "lake")), []
+    reader = event_ids.IdReader(lake.store, keeps=True)
+    real = event_ids.IdReader._range
+    monkeypatch.setattr(event_ids.IdReader, "_range", lambda self, file, *ends: (read.append(file.key) if self is reader else None, real(self, file, *ends))[1])
+    for number in range(12):
+        log = [click(f"{number}-{k}") for k in range(3)] + [click("always")]
+        done = total(ingest(lake, [write_log(tmp_path / "a.jsonl", log)], reader=reader))
+        assert done == FileCounts(read=4, accepted=3 + (number == 0), duplicate=int(number > 0))
+    assert read and len(read) == len(set(read))
+    assert set(reader._kept or ()) <= set(read) and len(reader._kept or ()) < 10
+
+
 def test_a_dead_runs_staging_is_removed_and_a_running_ones_is_not(tmp_path: Path) -> None:
     store = Lake(str(tmp_path)).store
     store.write_bytes("_staging/20260101T000000-dead/parts/0", b"x")

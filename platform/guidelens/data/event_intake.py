@@ -97,6 +97,8 @@ class EventIntake:
             NotFoundError: the staging was removed.
         """
         ids = {table: live_ids(self._lake, base, table) for table in _JUDGED}
+        if self._reader is not None:
+            self._reader.keep_only(file for files in ids.values() for file in files)
         dropped = {table: [Bits(part.ids_of(table)[0]) for part in self._parts] for table in _JUDGED}
         for judged in self._results(Judge(self._lake, self._reader).judge, self._judgements(ids)):
             for part, rows in judged.seen:
