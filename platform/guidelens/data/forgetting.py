@@ -17,6 +17,7 @@ from guidelens.crash_points import reach
 from guidelens.data.event_ids import KEY_OF, Ids, hashed, is_among, joined, without
 from guidelens.data.garbage import collect, orphans
 from guidelens.data.lake import DataFile, IdFile, Lake, Manifest
+from guidelens.data.settling import without_device
 from guidelens.data.staging import remove_parts, runs, staging
 from guidelens.data.tables import append, delete, rewrite
 from guidelens.data.tombstones import forgotten_keys
@@ -116,12 +117,24 @@ def _without_orphans(lake: Lake, files: list[DataFile], cleaned: dict[str, list[
 
 
 def _cleaned_file(lake: Lake, file: DataFile, shopper_id: str, keys: frozenset[str]) -> tuple[list[DataFile], int]:
+    if file.table is Table.EVENTS:
+        return rewrite(lake, [file], lambda rows: without_device(rows.filter(~_is_of(rows, keys, "shopper_key")), keys), lambda rows: _named(rows, keys))
     if file.table in _PERSONAL:
         return delete(lake, [file], pl.col("shopper_key").is_in(sorted(keys)))
     if file.table is Table.QUARANTINE:
         holds = _mentions(shopper_id, keys)
         return rewrite(lake, [file], lambda rows: _emptied(rows, holds), lambda rows: sum(_hits(rows, holds)))
     return [file], 0
+
+
+def _is_of(rows: pl.DataFrame, keys: frozenset[str], column: str) -> pl.Series:
+    """Of each row whether the column holds one of the keys; a file of an older schema may lack the column."""
+    return rows[column].is_in(sorted(keys)).fill_null(False) if column in rows.columns else pl.Series([False]).new_from_index(0, rows.height)
+
+
+def _named(rows: pl.DataFrame, keys: frozenset[str]) -> int:
+    """How many events are the shopper's, or were made by another one on the shopper's device."""
+    return int((_is_of(rows, keys, "shopper_key") | _is_of(rows, keys, "anonymous_key")).sum())
 
 
 def _mentions(shopper_id: str, keys: frozenset[str]) -> re.Pattern[bytes]:
@@ -179,8 +192,7 @@ def sweep(lake: Lake, keys: frozenset[str]) -> None:
     Safe beside running ingests once the tombstone is committed: whoever prepared such a file must redo it without the shopper.
     """
     named = {file.key for manifest in lake.manifests() for file in manifest.files}
-    is_gone = pl.col("shopper_key").is_in(sorted(keys))
     for table in _PERSONAL:
         for key in lake.store.keys(f"{table}/"):
-            if key not in named and lake.read_key(table, key).select(is_gone.any()).item():
+            if key not in named and _named(lake.read_key(table, key), keys):
                 lake.store.delete(key)

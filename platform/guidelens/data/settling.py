@@ -83,6 +83,7 @@ def refuse_forgotten(staged: pl.DataFrame, forgotten: frozenset[str]) -> pl.Data
     """Staged records, those of forgotten shoppers refused and emptied."""
     if not forgotten or "shopper_key" not in staged.columns:
         return staged
+    staged = without_device(staged, forgotten)
     is_forgotten = pl.col("shopper_key").is_in(list(forgotten)).fill_null(False)
     kept_places = {"source", "offset"}
     emptied = [pl.when(~is_forgotten).then(pl.col(name)).alias(name) for name in staged.columns if name not in kept_places]
@@ -91,6 +92,13 @@ def refuse_forgotten(staged: pl.DataFrame, forgotten: frozenset[str]) -> pl.Data
         rule=pl.when("is_forgotten").then(pl.lit(FORGOTTEN_RULE)).otherwise(pl.col("rule")),
         message=pl.when("is_forgotten").then(pl.lit(_FORGOTTEN)).otherwise(pl.col("message")),
     ).drop("is_forgotten")
+
+
+def without_device(rows: pl.DataFrame, forgotten: frozenset[str]) -> pl.DataFrame:
+    """Rows that name a forgotten person's device beside another shopper, without the device."""
+    if "anonymous_key" not in rows.columns:
+        return rows
+    return rows.with_columns(anonymous_key=pl.when(~pl.col("anonymous_key").is_in(sorted(forgotten))).then(pl.col("anonymous_key")))
 
 
 def _settled(judged: pl.DataFrame, order: list[str]) -> Settled:
