@@ -95,7 +95,9 @@ def rename_option(function: Command) -> Command:
                 raise click.BadParameter(f"must look like OLD=NEW, such as uid=shopper_id, got {old!r}")
         return {old: new for old, _, new in pairs}
 
-    return click.option("--rename", multiple=True, metavar="OLD=NEW", help="Read a field under the name its files give it; repeatable.", callback=parse)(function)
+    return click.option("--rename", multiple=True, metavar="OLD=NEW", help="Read a field under the name its files give it; repeatable.", callback=parse)(
+        function
+    )
 
 
 def with_renames(config: Config, rename: dict[str, str]) -> Config:

@@ -151,7 +151,7 @@ def _taken_in(
     from guidelens.data.replay import LABEL
     from guidelens.data.stages import embed_texts, quiet
 
-    staged = {kind: StagedKind(found.rows, [LABEL]) for kind, found in good.items() if kind is not Kind.EVENTS and found.ids}
+    staged: dict[Kind, StagedKind] = {kind: StagedKind(found.rows, [LABEL]) for kind, found in good.items() if kind is not Kind.EVENTS and found.ids}
     released = frozenset(record for found in good.values() for record in found.ids)
     with ray_session(), _events(lake, home, config, good, checkers) as events:
         quiet()
@@ -218,7 +218,9 @@ def show(home: Home, kind: str | None, rule: str | None, source: str | None, lak
 def replay(home: Home, config: Config, kind: str | None, rule: str | None, source: str | None, lake: str | None, rename: dict[str, str]) -> None:
     done = run_replay(home, with_renames(config, rename), lake, kind, rule, source)
     for one, tried in done.tried.items():
-        progress(f"{one}: {tried} tried, {done.accepted[one]} accepted, {done.duplicate[one]} known already, {done.forgotten[one]} forgotten, {done.left[one]} left")
+        progress(
+            f"{one}: {tried} tried, {done.accepted[one]} accepted, {done.duplicate[one]} known already, {done.forgotten[one]} forgotten, {done.left[one]} left"
+        )
     emit(done)
 
 

@@ -32,9 +32,7 @@ _ESCAPE = (
 _TEXT = rf'"(?:(?:[^"\\\s\p{{Cc}}:]|{_ESCAPE})(?:(?:[^"\\\p{{Cc}}]|{_ESCAPE})*(?:[^"\\\s\p{{Cc}}]|{_ESCAPE}))?)?"'
 _INTEGER = r"(?:0|[1-9][0-9]{0,17})"
 _NUMBER = rf"{_INTEGER}(?:\.[0-9]{{1,25}})?(?:[eE]-?[0-9]{{1,2}})?"
-_MOMENT = (
-    r"(?:19[7-9][0-9]|20[0-9]{2})-[01][0-9]-[0-3][0-9]T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?(?:Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])"
-)
+_MOMENT = r"(?:19[7-9][0-9]|20[0-9]{2})-[01][0-9]-[0-3][0-9]T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?(?:Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])"
 SPELLINGS: dict[ValueKind, str] = {"integer": _INTEGER, "number": _NUMBER, "moment": _MOMENT}
 """How values must be spelled for every reader to read the same."""
 _VALUES: dict[ValueKind, str] = {"text": _TEXT, "integer": _INTEGER, "number": _NUMBER, "flag": "true|false", "moment": f'"{_MOMENT}"'}
@@ -116,12 +114,12 @@ class PlainLineReader:
         if _num_keys(text) != sum(frame.height - frame[name].null_count() for name in self._fields):
             given = frame.select(pl.sum_horizontal(pl.col(name).is_not_null() for name in self._fields)).to_series()
             sure = (lines.str.count_matches('":', literal=True) == given) | self._once_among_others(lines)
-        for given, name in self._fields.items():
-            if given != name:
-                sure = sure & ~(frame[given].is_not_null() & frame[name].is_not_null())
+        for called, name in self._fields.items():
+            if called != name:
+                sure = sure & ~(frame[called].is_not_null() & frame[name].is_not_null())
             if self._rules[name].kind == "moment":
-                times = moments_of(frame[given])
-                sure = sure & (times.is_not_null() | frame[given].is_null())
+                times = moments_of(frame[called])
+                sure = sure & (times.is_not_null() | frame[called].is_null())
                 frame = frame.with_columns(times)
         return self._named(frame), sure
 
@@ -133,7 +131,9 @@ class PlainLineReader:
 
     def _named(self, frame: pl.DataFrame) -> pl.DataFrame:
         """By the contract's names."""
-        return frame.select(**{name: coalesced(name, self._fields) for name in self._rules}, remarks=remarks_of({name: pl.col(name).is_not_null() for name in self._unknown}))
+        return frame.select(
+            **{name: coalesced(name, self._fields) for name in self._rules}, remarks=remarks_of({name: pl.col(name).is_not_null() for name in self._unknown})
+        )
 
 
 def moments_of(texts: pl.Series) -> pl.Series:
@@ -150,7 +150,9 @@ def remarks_of(filled: Mapping[str, pl.Expr]) -> pl.Expr:
     """Remarks on the unknown fields whose expression is true in a row; null where there is none."""
     if not filled:
         return pl.lit(None, pl.String)
-    joined = pl.concat_str([pl.when(is_filled).then(pl.lit(unknown_field(name))) for name, is_filled in sorted(filled.items())], separator=SEPARATOR, ignore_nulls=True)
+    joined = pl.concat_str(
+        [pl.when(is_filled).then(pl.lit(unknown_field(name))) for name, is_filled in sorted(filled.items())], separator=SEPARATOR, ignore_nulls=True
+    )
     return pl.when(joined != "").then(joined)
 
 

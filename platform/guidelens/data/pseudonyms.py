@@ -108,7 +108,9 @@ class Pseudonymizer:
             if value == b"null":
                 return found[0]
             kept = "hmac" if _is_id(value) else UNUSABLE[:-1]
-            key = self.key(_unescaped(value[1:].removesuffix(b'"')) if value.startswith(b'"') else _unescaped(value), anonymous="anonymous" in names.get(name, name))
+            key = self.key(
+                _unescaped(value[1:].removesuffix(b'"')) if value.startswith(b'"') else _unescaped(value), anonymous="anonymous" in names.get(name, name)
+            )
             return found[0][: -len(value)] + f'"{kept}:{key}"'.encode()
 
         return _field_in_text(frozenset(names)).sub(replace, raw)

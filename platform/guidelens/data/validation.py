@@ -101,13 +101,13 @@ class Checker(NamedTuple):
         refused = [one for one in judged if isinstance(one.found, Problem)]
         schema = staged_schema(self.kind)
         keeps_original = self.kind is not Kind.EVENTS
-        given = {
+        given: dict[str, Sequence[Any]] = {
             **self._rows([one.found for one in good]),
             "offset": [one.record.offset for one in good],
             "raw": [self._original(one.record) or None if keeps_original else None for one in good],
             "remarks": [one.remarks for one in good],
         }
-        why = {
+        why: dict[str, Sequence[Any]] = {
             "offset": [one.record.offset for one in refused],
             "rule": [one.found.rule for one in refused],
             "message": [one.found.message for one in refused],
@@ -126,7 +126,10 @@ class Checker(NamedTuple):
         skewed = pl.when(pl.col("event_ts") - pl.col("created_ts") > CLOCK_TOLERANCE).then(pl.lit(SKEWED))
         remarks = pl.concat_str(pl.col("remarks"), skewed, separator=SEPARATOR, ignore_nulls=True)
         whole = events.with_columns(
-            remarks=pl.when(remarks != "").then(remarks), created_ts=pl.coalesce("created_ts", "event_ts"), source=pl.lit(source, pl.Int32), **{name: pl.lit(None, pl.String) for name in ("rule", "message")}
+            remarks=pl.when(remarks != "").then(remarks),
+            created_ts=pl.coalesce("created_ts", "event_ts"),
+            source=pl.lit(source, pl.Int32),
+            **{name: pl.lit(None, pl.String) for name in ("rule", "message")},
         ).with_columns(raw=pl.lit(None, pl.Binary))
         return whole.select(schema.names).to_arrow().cast(schema)
 

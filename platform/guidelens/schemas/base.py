@@ -17,9 +17,7 @@ def refuse_number(value: object) -> object:
     return value
 
 
-Moment = Annotated[
-    AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC)), BeforeValidator(refuse_number)
-]
+Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC)), BeforeValidator(refuse_number)]
 """A time with a zone, kept to the microsecond: RFC 3339 where it is text. Years before 1970 and after 2199 are mistakes."""
 
 NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f-\x9f]*$"

@@ -59,7 +59,9 @@ def contract_of(model: type[BaseModel], leave_out: Iterable[str] = ()) -> Contra
     if node["type"] != "model" or node["schema"]["type"] != "model-fields":
         raise TypeError(f"{model.__name__} must be a plain model, got {node['type']}")
     fields = node["schema"]["fields"]
-    return Contract(tuple(_field(f"{model.__name__}.{name}", fields[name]["schema"]) for name in model.model_fields if name not in leave_out), tuple(record_rules))
+    return Contract(
+        tuple(_field(f"{model.__name__}.{name}", fields[name]["schema"]) for name in model.model_fields if name not in leave_out), tuple(record_rules)
+    )
 
 
 def _field(name: str, node: Any) -> FieldRule:

@@ -16,6 +16,7 @@ _KEYED = [("shopper_key", pa.string()), ("key_id", pa.string())]
 _ATTRIBUTES = [("colour", pa.string()), ("material", pa.string()), ("size", pa.string()), ("attributes_json", pa.string())]
 _PRODUCT = arrow_fields(Product, {"attributes": _ATTRIBUTES, "facts": [("facts_json", pa.string())], "images": [("images", pa.list_(pa.string()))]})
 
+
 class Table(StrEnum):
     PRODUCTS = "products"
     PHOTOS = "photos"
