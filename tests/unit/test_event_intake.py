@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,32 @@ def test_who_loses_the_race_takes_in_only_what_the_winner_did_not(tmp_path: Path
     expected, counts = outcome([mine], list(theirs))
     assert total(done) == counts[mine]
     assert ids_in(Lake(uri)) == sorted([*theirs, *expected])
+
+
+def test_ingests_side_by_side_take_each_event_in_once(tmp_path: Path) -> None:
+    uri = str(tmp_path / "lake")
+    paths = [write_log(tmp_path / f"{seed}.jsonl", troubled(random.Random(seed), 60, 60)) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda path: ingest(Lake(uri), [path]), paths))
+    expected, _ = outcome(paths)
+    assert ids_in(Lake(uri)) == sorted(expected)
+    assert sum(total(one).accepted for one in done) == len(expected)
+    assert Lake(uri).manifest().version == 4
+
+
+def test_an_ingest_whose_staging_was_removed_stages_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake, real = Lake(str(tmp_path / "lake")), event_intake.EventIntake.settle
+    path = write_log(tmp_path / "a.jsonl", [click("a"), click("b")])
+    removed: list[bool] = []
+
+    def settle(self: Any, base: Any) -> Any:
+        if not removed:
+            removed.append(True)
+            staging.remove_parts(lake.store)
+        return real(self, base)
+
+    monkeypatch.setattr(event_intake.EventIntake, "settle", settle)
+    assert total(ingest(lake, [path])).accepted == 2
 
 
 def test_a_shopper_forgotten_while_an_ingest_runs_is_not_taken_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,13 +62,17 @@ def _silent(_what: str, _rows: int) -> None:
 
 
 class EventIntake:
-    """Takes one source's events in: `stage` once, `settle` on each manifest that may be committed on."""
+    """Takes one source's events in: `stage` once, `settle` on each manifest that may be committed on.
+
+    `reader` lets a process that ingests again and again keep the id files in memory; only where `run` runs tasks in that process.
+    """
 
     def __init__(self, lake: Lake, source: EventSource, config: IngestConfig, run: Run, note: Note = _silent, reader: IdReader | None = None) -> None:
         self._lake, self._source, self._config, self._run, self._note = lake, source, config, run, note
         self._reader = reader
         self._parts: list[PartIndex] = []
         self._staged_without: frozenset[str] | None = None
+        self._restaged = False
 
     def stage(self, forgotten: frozenset[str]) -> None:
         """Checks and stages all chunks, unless they are staged and nobody was forgotten since."""
@@ -82,6 +86,11 @@ class EventIntake:
         self._parts = [part for number in sorted(found) for part in found[number]]
         self._staged_without = forgotten
         reach("staging.done")
+
+    def restage(self) -> bool:
+        """Makes the next `stage` begin anew, because forgetting a shopper removed what was staged; false where that was tried before."""
+        first, self._restaged, self._staged_without = not self._restaged, True, None
+        return first
 
     def settle(self, base: Manifest) -> EventChange:
         """Writes what is new on top of `base`.
