@@ -157,6 +157,8 @@ def measure_here(way: str, folder: Path, rows: int) -> Measured:
         "1 worker": lambda: _ours(folder, 1),
         "2 workers": lambda: _ours(folder, 2),
     }
+    import polars  # noqa: F401
+
     import guidelens.data.stages as stages
 
     if way.endswith(("worker", "workers")):
