@@ -1,5 +1,6 @@
 """What forgetting a shopper leaves behind in the lake: nothing but the tombstone."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ def test_a_tombstone_is_written_once(lake: Lake) -> None:
 
 
 def test_files_that_an_overtaken_ingest_left_are_deleted_if_they_hold_the_shopper(lake: Lake) -> None:
-    lake.write(Table.EVENTS, rows(Table.EVENTS, event("c", "left by a dead run")))
+    (left,) = lake.write(Table.EVENTS, rows(Table.EVENTS, event("c", "left by a dead run")))
+    os.utime(Path(lake.uri) / left.key, (0, NOW.timestamp()))
     with staging(lake.store):
         lake.write(Table.EVENTS, rows(Table.EVENTS, event("d", *GONE)))
         lake.write(Table.EVENTS, rows(Table.EVENTS, event("e", "being written")))

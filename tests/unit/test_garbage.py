@@ -19,9 +19,11 @@ def test_leftovers_of_dead_writers_are_removed_once_they_are_old_enough(home: Ho
     first = run_digest(home)
     left = lake.read_arrow(lake.manifest().of(Table.EVENTS)[0]).slice(1)
     lake.write(Table.EVENTS, left)
-    (Path(lake.uri) / "events" / ".writing-half").write_bytes(b"ha")
+    half = Path(lake.uri) / "events" / ".writing-half"
+    half.write_bytes(b"ha")
 
     assert run_gc(home, None, 1.0, remove=True).orphans == 0
+    os.utime(half, (0, datetime.now(UTC).timestamp() - 60))
     listed = run_gc(home, None, 0.0, remove=False)
     assert (listed.orphans, listed.removed) == (2, False)
     with staging(lake.store):

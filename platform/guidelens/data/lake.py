@@ -23,6 +23,7 @@ from guidelens.schemas.tables import LAKE_SCHEMA_VERSION, PARTITIONED_BY_DATE, S
 from guidelens.storage import open_store
 
 _MANIFESTS = "_manifests/"
+_UNIQUE = frozenset({"event_id", "record_sha256", "row_sha256", "sha256"})
 LiveFile = TypeVar("LiveFile", "DataFile", "IdFile")
 
 
@@ -185,7 +186,7 @@ class Lake:
         rows = rows.replace_schema_metadata({"guidelens.schema_version": str(LAKE_SCHEMA_VERSION)})
         sink = io.BytesIO()
         # Without Arrow's own schema embeddings are plain lists: Arrow cannot read its fixed-size lists back where one is null.
-        pq.write_table(rows, sink, compression="zstd", store_schema=False, write_page_checksum=True)
+        pq.write_table(rows, sink, compression="zstd", use_dictionary=_repeating(rows.schema), store_schema=False, write_page_checksum=True)
         data = sink.getvalue()
         sha256 = hashlib.sha256(data).hexdigest()
         folder = f"{table}/date={date}" if date else str(table)
@@ -224,6 +225,12 @@ def _frame(rows: pa.Table) -> pl.DataFrame:
     frame = pl.from_arrow(rows)
     assert isinstance(frame, pl.DataFrame)
     return frame
+
+
+def _repeating(schema: pa.Schema) -> list[str]:
+    """Columns whose values come again and again, which a dictionary makes small; of the others it is made for nothing."""
+    repeats = (pa.types.is_string, pa.types.is_integer, pa.types.is_boolean)
+    return [field.name for field in schema if field.name not in _UNIQUE and any(of_kind(field.type) for of_kind in repeats)]
 
 
 def _manifest_key(version: int) -> str:
