@@ -125,7 +125,7 @@ class _Ingest:
         if plan.missing:
             progress(f"photos: {len(plan.missing)} images that products name are not in {sources.photos}, the first is {plan.missing[0]}")
         with _timed("photos: read, decode, embed") as took:
-            rows = embed_photos(plan.tasks, sources.photos, self.home.s3, self.config.ingest)
+            rows = embed_photos(plan.tasks, plan.contents, sources.photos, self.home.s3, self.config.ingest)
             took(rows.height)
         return StagedKind(rows, plan.uris, plan.refused)
 

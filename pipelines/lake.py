@@ -1,6 +1,8 @@
-"""Describe the lake's tables, prove what they hold, and clear what crashed writers left."""
+"""Describe the lake's tables, report on the data in them, prove what they hold, and clear what crashed writers left."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,14 +11,8 @@ from guidelens.data.garbage import GRACE
 from guidelens.schemas.base import Frozen
 from pipelines.entry import emit, home_option, progress, run_command
 
-
-class TableDescription(Frozen):
-    """dates: first and last day of a table partitioned by date."""
-
-    rows: int
-    files: int
-    size_bytes: int
-    dates: tuple[str, str] | None = None
+if TYPE_CHECKING:
+    from guidelens.data.description import LakeDescription
 
 
 class LakeDigest(Frozen):
@@ -38,29 +34,45 @@ class LakeGarbage(Frozen):
     removed: bool
 
 
-class LakeDescription(Frozen):
+class LakeReport(Frozen):
+    """Paths of the page and of the numbers on it."""
+
     lake: str
     manifest: int
-    snapshot_sha256: str
-    tables: dict[str, TableDescription]
+    report: Path
+    numbers: Path
 
 
-def run(home: Home, lake: str | None = None) -> LakeDescription:
-    """The newest version's tables; those without rows are left out."""
+def describe(home: Home, lake: str | None = None, version: int | None = None) -> "LakeDescription":
+    """The tables of a version, by default the newest; those without rows are left out."""
+    from guidelens.data.description import describe_tables
     from guidelens.data.lake import Lake
-    from guidelens.schemas.tables import Table
+
+    opened = Lake(lake or home.lake_uri, home.s3)
+    return describe_tables(opened, opened.manifest(version))
+
+
+def report(home: Home, out: Path, lake: str | None = None) -> LakeReport:
+    """Writes data.html and data.json into `out`.
+
+    Raises:
+        NotFoundError: the lake is empty.
+    """
+    from guidelens.data.description import describe_data
+    from guidelens.data.lake import Lake
+    from guidelens.errors import NotFoundError
+    from guidelens.evaluation.data_html import render
 
     opened = Lake(lake or home.lake_uri, home.s3)
     manifest = opened.manifest()
-    tables = {}
-    for table in Table:
-        files = manifest.of(table)
-        dates = sorted(file.date for file in files if file.date is not None)
-        if files:
-            tables[str(table)] = TableDescription(
-                rows=manifest.rows(table), files=len(files), size_bytes=sum(file.size_bytes for file in files), dates=(dates[0], dates[-1]) if dates else None
-            )
-    return LakeDescription(lake=opened.uri, manifest=manifest.version, snapshot_sha256=manifest.snapshot_sha256, tables=tables)
+    if not manifest.version:
+        raise NotFoundError(f"lake {opened.uri} is empty; run `guidelens ingest` first")
+    found = describe_data(opened, manifest)
+    out.mkdir(parents=True, exist_ok=True)
+    page, numbers = out / "data.html", out / "data.json"
+    numbers.write_text(found.model_dump_json(indent=1))
+    page.write_text(render(found), encoding="utf-8")
+    return LakeReport(lake=opened.uri, manifest=manifest.version, report=page.absolute(), numbers=numbers.absolute())
 
 
 def run_digest(home: Home, lake: str | None = None) -> LakeDigest:
@@ -100,11 +112,15 @@ def command() -> None:
     pass
 
 
+_lake_option = click.option("--lake", default=None, metavar="URI", help="The home's by default.")
+
+
 @command.command("describe", help="Rows, files, bytes and days of each table.")
-@click.option("--lake", default=None, metavar="URI", help="The home's by default.")
+@_lake_option
+@click.option("--version", default=None, type=click.IntRange(min=1), help="A version of the lake; the newest by default.")
 @home_option
-def describe(home: Home, lake: str | None) -> None:
-    found = run(home, lake)
+def describe_command(home: Home, lake: str | None, version: int | None) -> None:
+    found = describe(home, lake, version)
     progress(f"{'table':<12} {'rows':>10} {'files':>6} {'bytes':>12}  days")
     for name, table in found.tables.items():
         days = " to ".join(table.dates) if table.dates else ""
@@ -132,6 +148,14 @@ def digest(home: Home, lake: str | None) -> None:
 @home_option
 def gc(home: Home, lake: str | None, grace_h: float, remove: bool) -> None:
     emit(run_gc(home, lake, grace_h, remove))
+
+
+@command.command("report", help="A page about the data: events by day, the catalogue, what was refused, what each ingest brought.")
+@_lake_option
+@click.option("--out", default=Path("out/data"), show_default=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of data.html and data.json.")
+@home_option
+def report_command(home: Home, lake: str | None, out: Path) -> None:
+    emit(report(home, out, lake))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Small event frames for tests: rows as dicts, everything not named is null."""
+"""Small frames for tests: rows as dicts, everything not named is null. Events are as data.sessions puts them, one client each."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,4 +26,4 @@ def frame(rows: list[dict[str, Any]], table: Table = Table.EVENTS) -> pl.DataFra
         rows = [{"event_id": f"e{i:05d}", "created_ts": row["event_ts"]} | row for i, row in enumerate(rows)]
     found = pl.from_arrow(pa.Table.from_pylist(rows, schema=schema))
     assert isinstance(found, pl.DataFrame)
-    return found
+    return found.with_columns(client_session_id="session_id", asked_as="shopper_key") if table is Table.EVENTS else found

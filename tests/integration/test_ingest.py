@@ -20,8 +20,9 @@ from moto.server import ThreadedMotoServer
 from guidelens import presets
 from guidelens.config import Home, S3Options
 from guidelens.data.inbox import Inbox
-from guidelens.data.intake import ALWAYS_KNOWN
+from guidelens.data.intake import ALWAYS_KNOWN, known_photos
 from guidelens.data.lake import Lake
+from guidelens.data.photos import PhotoEmbedder, plan_photos
 from guidelens.data.pseudonyms import Pseudonymizer
 from guidelens.data.sources import IngestSources, Kind
 from guidelens.errors import InputError
@@ -194,6 +195,24 @@ def test_a_new_label_changes_the_label_and_embeds_nothing(stocked: Home, tmp_pat
     after = lake_of(home).read(Table.PHOTOS).sort("path")
     assert after["product_id"].to_list() == ["p-1", "p-2", "p-2", None]
     assert after.drop("product_id").equals(before.drop("product_id"))
+
+
+def test_photos_under_new_names_are_known_by_their_content(stocked: Home, tmp_path: Path, shop: IngestSources) -> None:
+    before = lake_of(stocked).read(Table.PHOTOS).sort("path")
+    folder = tmp_path / "photos"
+    (folder / "a.jpg").rename(folder / "renamed.jpg")
+    (folder / "copy.jpg").write_bytes((folder / "b.jpg").read_bytes())
+    (folder / "new.jpg").write_bytes(photo(55))
+    plan = plan_photos(IngestSources(photos=shop.photos), {}, known_photos(lake_of(stocked), lake_of(stocked).manifest()), stocked.s3)
+    embedded = PhotoEmbedder(str(folder), stocked.s3, CONFIG.ingest, plan.contents)(plan.tasks).to_pylist()
+    assert [row["path"] for row in embedded if row["embedding"] is not None] == ["new.jpg"]
+    result = ingest.run(stocked, CONFIG, IngestSources(photos=shop.photos))
+    assert counts(result, Kind.PHOTOS) == (6, 3, 0, 3)
+    after = {row["path"]: row for row in lake_of(stocked).read(Table.PHOTOS).to_dicts()}
+    by_path = {row["path"]: row for row in before.to_dicts()}
+    for name, original in (("renamed.jpg", "a.jpg"), ("copy.jpg", "b.jpg")):
+        for column in ("sha256", "width", "height", "embedding", "image_encoder"):
+            assert after[name][column] == by_path[original][column]
 
 
 def test_a_changed_product_and_a_changed_photo_replace_what_was_there(stocked: Home, tmp_path: Path, shop: IngestSources) -> None:

@@ -38,7 +38,7 @@ EVENTS: list[dict[str, Any]] = [
     CLICK,
     {**CLICK, "type": "impression", "request_id": "q", "position": 3, "propensity": 0.0058506, "browse_ms": 1249.0, "release": "7"},
     {**CLICK, "type": "search", "query": "红色的 chair 😀", "frame_id": "frames/a.jpg", "created_ts": "2026-01-01T00:00:01Z", "channel": "mini_program"},
-    {**CLICK, "type": "ar_gesture", "gesture": "walk_around", "device": "ar+front"},
+    {**CLICK, "type": "ar_gesture", "gesture": "walk_around", "device": "ar+front", "anonymous_id": "cookie-7"},
     {**CLICK, "type": "guide_step", "step": "show_3d", "step_index": 0, "step_propensity": 1},
     {**CLICK, "type": "purchase", "value_minor": 129900, "shopper_id": None, "anonymous_id": "cookie-7"},
     {**CLICK, "type": "view", "stay_ms": 12.5, "depth": 4, "rating": 4.5, "note": "of another team", "context": {"ip": "10.0.0.1", "tags": ["a", 1]}},

@@ -73,13 +73,16 @@ class EventColumns:
 
 
 def keyed(events: pl.DataFrame, pseudonyms: Pseudonymizer) -> pl.DataFrame:
-    """Events with `shopper_key`, `key_id` and `is_anonymous` in place of their shopper's id. Each id is keyed once."""
+    """Events with `shopper_key`, `key_id`, `is_anonymous` and `anonymous_key` in place of their shopper's ids. Each id is keyed once."""
     anonymous = events["shopper_id"].is_null()
     keys = _keys(events["shopper_id"], {name: pseudonyms.key(name) for name in events["shopper_id"].drop_nulls().unique()})
-    if anonymous.any():
-        strangers = events["anonymous_id"].zip_with(anonymous, pl.Series([None], dtype=pl.String))
-        keys = keys.fill_null(_keys(strangers, {name: pseudonyms.key(name, anonymous=True) for name in strangers.drop_nulls().unique()}))
-    return events.with_columns(shopper_key=keys, is_anonymous=anonymous, key_id=pl.lit(pseudonyms.key_id, pl.String)).drop("shopper_id", "anonymous_id")
+    strangers = _keys(events["anonymous_id"], {name: pseudonyms.key(name, anonymous=True) for name in events["anonymous_id"].drop_nulls().unique()})
+    return events.with_columns(
+        shopper_key=keys.fill_null(strangers) if anonymous.any() else keys,
+        anonymous_key=pl.select(pl.when(~anonymous).then(strangers)).to_series(),
+        is_anonymous=anonymous,
+        key_id=pl.lit(pseudonyms.key_id, pl.String),
+    ).drop("shopper_id", "anonymous_id")
 
 
 def _keys(ids: pl.Series, keys: Mapping[str, str]) -> pl.Series:

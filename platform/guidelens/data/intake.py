@@ -21,14 +21,14 @@ from guidelens.data.event_intake import EventChange, EventIntake
 from guidelens.data.forgetting import sweep
 from guidelens.data.inbox import draining, remove
 from guidelens.data.lake import DataFile, IdFile, Lake, Manifest
-from guidelens.data.photos import settle_photos
+from guidelens.data.photos import completed, settle_photos
 from guidelens.data.remarks import UNKNOWN_PRODUCT, count_remarks
 from guidelens.data.settling import QUARANTINE_FRAME, FileCounts, KindReport, Settled, quarantine_rows, settle_rows
 from guidelens.data.sources import Kind
 from guidelens.data.tables import append, delete, to_table, upsert
 from guidelens.data.tombstones import forgotten_keys
 from guidelens.errors import CommitConflictError, NotFoundError
-from guidelens.schemas.tables import SCHEMAS, TEXT_DIM, Table
+from guidelens.schemas.tables import TEXT_DIM, Table
 
 Drained = TypeVar("Drained")
 Vector = NDArray[np.float32]
@@ -248,16 +248,7 @@ class _Change:
         )
 
     def _whole_photos(self, photos: pl.DataFrame) -> pl.DataFrame:
-        """Accepted photos, those with a new label only completed from the lake."""
-        if photos.height == 0:
-            return photos
-        columns = SCHEMAS[Table.PHOTOS].names
-        embedded = photos.filter(pl.col("embedding").is_not_null()).select(columns)
-        relabelled = photos.filter(pl.col("embedding").is_null()).select("path", "product_id", "is_catalogue_image")
-        if relabelled.height:
-            before = self.lake.read(Table.PHOTOS, manifest=self.base).drop("product_id", "is_catalogue_image")
-            embedded = pl.concat([embedded, before.join(relabelled, on="path").select(columns)])
-        return embedded.sort("path")
+        return completed(photos, self.lake.read(Table.PHOTOS, manifest=self.base)) if photos.height else photos
 
 
 def _remarks(staged: pl.DataFrame) -> dict[str, int]:

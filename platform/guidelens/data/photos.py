@@ -8,16 +8,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from guidelens.config import IngestConfig, S3Options
-from guidelens.data.images import decode_image, image_size, thumbnail
+from guidelens.data.image_headers import image_size
+from guidelens.data.images import encoder_input, thumbnail, upright_pixels
 from guidelens.data.reading import MAX_RECORD_BYTES, Problem, RawRecord, read_chunk
 from guidelens.data.settling import ACCEPTED, DUPLICATE, QUARANTINED, Settled, counts_of
 from guidelens.data.sources import IngestSources, Kind, SourceFile, chunks_of, list_files
 from guidelens.data.validation import problem_of, staged_schema
-from guidelens.errors import InputError, UnreadableImageError
+from guidelens.errors import InputError, StorageError, UnreadableImageError
 from guidelens.schemas.catalog import LabelledPhoto
+from guidelens.schemas.tables import SCHEMAS, Table
 from guidelens.storage import arrow_filesystem
 
 LABELS_FILE = "photos.csv"
@@ -34,18 +37,19 @@ TASK_SCHEMA = pa.schema(
         ("product_id", pa.string()),
         ("is_catalogue_image", pa.bool_()),
         ("wants_thumbnail", pa.bool_()),
-        ("known_sha256", pa.string()),
-        ("known_encoder", pa.string()),
     ]
 )
-EMBEDDED_SCHEMA = staged_schema(Kind.PHOTOS).append(pa.field("is_unchanged", pa.bool_()))
+EMBEDDED_SCHEMA = staged_schema(Kind.PHOTOS)
+_OF_THE_CONTENT = ("width", "height", "embedding", "thumbnail")
 
 
 class PhotoPlan(NamedTuple):
-    """tasks: one row a photo (TASK_SCHEMA), sorted by path. refused: label lines that cannot be applied. uris: what counts call the
-    photos and the label file. missing: paths that products name as images and the folder does not hold."""
+    """tasks: one row a photo (TASK_SCHEMA), sorted by path. contents: what the lake knows by content (sha256, image_encoder,
+    has_thumbnail). refused: label lines that cannot be applied. uris: what counts call the photos and the label file. missing: paths
+    that products name as images and the folder does not hold."""
 
     tasks: pa.Table
+    contents: pa.Table
     refused: pl.DataFrame
     uris: tuple[str, str]
     missing: tuple[str, ...]
@@ -82,7 +86,7 @@ def plan_photos(sources: IngestSources, products: Mapping[str, tuple[str, ...]],
     shown = {image: product for product in sorted(products, reverse=True) for image in products[product]}
     missing = tuple(sorted(set(shown) - set(photos)))
     tasks = _tasks(photos, labels.by_path, shown, known)
-    return PhotoPlan(tasks, labels.refused, (root, labels.uri), missing)
+    return PhotoPlan(tasks, known.select("sha256", "image_encoder", "has_thumbnail").unique().to_arrow(), labels.refused, (root, labels.uri), missing)
 
 
 def _suffix(path: str) -> str:
@@ -134,20 +138,16 @@ def _refusals(found: list[tuple[int, bytes, Problem]]) -> pl.DataFrame:
 
 
 def _tasks(photos: Mapping[str, SourceFile], labels: Mapping[str, str | None], shown: Mapping[str, str], known: pl.DataFrame) -> pa.Table:
-    """A photo that newly needs a thumbnail is read and decoded again; otherwise bytes that did not change are not."""
-    before = {row["path"]: row for row in known.iter_rows(named=True)}
-    pictured = {row["product_id"] for row in before.values() if row["has_thumbnail"]}
+    before = dict(known.select("path", "has_thumbnail").iter_rows())
+    pictured = set(known.filter("has_thumbnail")["product_id"])
     pictured |= {product for path, product in shown.items() if path in photos}
     rows: list[dict[str, Any]] = []
     for path, file in sorted(photos.items()):
         product = labels.get(path) or shown.get(path)
-        was = before.get(path)
         in_catalogue = path in shown and shown[path] == product
         stands_in = product is not None and product not in pictured
         if product is not None:
             pictured.add(product)
-        wants_thumbnail = in_catalogue or stands_in or bool(was and was["has_thumbnail"])
-        is_settled = was is not None and (was["has_thumbnail"] or not wants_thumbnail)
         rows.append(
             {
                 "path": path,
@@ -155,27 +155,31 @@ def _tasks(photos: Mapping[str, SourceFile], labels: Mapping[str, str | None], s
                 "size_bytes": file.size_bytes,
                 "product_id": product,
                 "is_catalogue_image": in_catalogue,
-                "wants_thumbnail": wants_thumbnail,
-                "known_sha256": was["sha256"] if was is not None and is_settled else None,
-                "known_encoder": was["image_encoder"] if was is not None and is_settled else None,
+                "wants_thumbnail": in_catalogue or stands_in or before.get(path, False),
             }
         )
     return pa.Table.from_pylist(rows, schema=TASK_SCHEMA)
 
 
 class PhotoEmbedder:
-    """Reads, decodes and embeds batches of photos; holds the encoder, so keep one a worker."""
+    """Reads, decodes and embeds batches of photos; holds the encoder, so keep one a worker.
 
-    def __init__(self, root: str, s3: S3Options, config: IngestConfig) -> None:
+    Bytes whose embedding (and thumbnail, where one is wanted) the lake has, under whatever path, are read and not decoded.
+    """
+
+    def __init__(self, root: str, s3: S3Options, config: IngestConfig, contents: pa.Table) -> None:
         from guidelens.encoders.image import load_image_encoder
 
         self._filesystem, _ = arrow_filesystem(root, s3)
         self._limits = config
         self._readers = ThreadPoolExecutor(_NUM_READERS)
         self._encoder = load_image_encoder()
+        known = contents.filter(pc.equal(contents["image_encoder"], self._encoder.encoder_id))
+        self._known = set(known["sha256"].to_pylist())
+        self._pictured = set(known.filter(known["has_thumbnail"])["sha256"].to_pylist())
 
     def __call__(self, tasks: pa.Table) -> pa.Table:
-        """(TASK_SCHEMA) to (EMBEDDED_SCHEMA), in order: `rule` says why a photo is refused; unchanged ones have no embedding."""
+        """(TASK_SCHEMA) to (EMBEDDED_SCHEMA), in order: `rule` says why a photo is refused; known ones have no embedding."""
         rows = tasks.to_pylist()
         found = list(self._readers.map(self._read, rows))
         fresh = [row for row, (_, pixels) in zip(found, found, strict=True) if pixels is not None]
@@ -187,7 +191,6 @@ class PhotoEmbedder:
 
     def _read(self, task: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         row: dict[str, Any] = {name: task[name] for name in ("path", "product_id", "is_catalogue_image")}
-        row["is_unchanged"] = False
         limit = self._limits.max_photo_bytes
         if task["size_bytes"] > limit:
             return row | {"rule": "frame_too_large", "message": f"a photo may have {limit} bytes, got {task['size_bytes']}; make it smaller"}, None
@@ -197,33 +200,42 @@ class PhotoEmbedder:
         except OSError as error:
             return row | {"rule": "file.damaged", "message": f"a photo must be readable, got {error}"}, None
         row["sha256"] = hashlib.sha256(data).hexdigest()
-        if row["sha256"] == task["known_sha256"] and task["known_encoder"] == self._encoder.encoder_id:
-            return row | {"is_unchanged": True}, None
+        row["image_encoder"] = self._encoder.encoder_id
+        if row["sha256"] in (self._pictured if task["wants_thumbnail"] else self._known):
+            return row, None
         try:
             row["width"], row["height"] = image_size(data)
-            pixels = decode_image(data, max_bytes=limit, max_pixels=self._limits.max_photo_pixels)
-            if task["wants_thumbnail"]:
-                row["thumbnail"] = thumbnail(data)
+            pixels = upright_pixels(data, max_bytes=limit, max_pixels=self._limits.max_photo_pixels)
         except UnreadableImageError as error:
             return row | {"rule": error.code, "message": str(error), "raw": data[:MAX_RECORD_BYTES]}, None
-        return row | {"image_encoder": self._encoder.encoder_id}, pixels
+        if task["wants_thumbnail"]:
+            row["thumbnail"] = thumbnail(pixels)
+        return row, encoder_input(pixels)
 
 
 def settle_photos(embedded: pl.DataFrame, refused_labels: pl.DataFrame, known: pl.DataFrame) -> Settled:
-    """Photos by path: new bytes and new labels are accepted, the rest is a duplicate. Rows without an embedding need only a new label.
+    """Photos by path: new bytes, new labels and another encoder are accepted, the rest is a duplicate. Rows without an embedding have a known content.
 
     Args:
         embedded: EMBEDDED_SCHEMA.
         known: as in `plan_photos`.
     """
-    before = known.select("path", known_sha256="sha256", known_product="product_id", known_catalogue="is_catalogue_image", known_thumbnail="has_thumbnail")
+    before = known.select(
+        "path",
+        known_sha256="sha256",
+        known_product="product_id",
+        known_catalogue="is_catalogue_image",
+        known_encoder="image_encoder",
+        known_thumbnail="has_thumbnail",
+    )
     judged = embedded.join(before, on="path", how="left", maintain_order="left")
     same_label = pl.col("product_id").eq_missing(pl.col("known_product")) & pl.col("is_catalogue_image").eq_missing(pl.col("known_catalogue"))
-    same_bytes = (pl.col("sha256") == pl.col("known_sha256")) & (pl.col("thumbnail").is_null() | pl.col("known_thumbnail"))
+    same_content = (pl.col("sha256") == pl.col("known_sha256")) & (pl.col("image_encoder") == pl.col("known_encoder"))
+    is_complete = pl.col("thumbnail").is_null() | pl.col("known_thumbnail")
     verdict = (
         pl.when(pl.col("rule").is_not_null())
         .then(pl.lit(QUARANTINED))
-        .when((same_label & same_bytes).fill_null(False))
+        .when((same_label & same_content & is_complete).fill_null(False))
         .then(pl.lit(DUPLICATE))
         .otherwise(pl.lit(ACCEPTED))
     )
@@ -234,3 +246,19 @@ def settle_photos(embedded: pl.DataFrame, refused_labels: pl.DataFrame, known: p
     columns = ["source", "offset", "rule", "message", "raw", "path"]
     refused = pl.concat([photos.select(columns), bad_lines.with_columns(path=pl.lit(None, pl.String)).select(columns)])
     return Settled(judged.filter(pl.col("verdict") == ACCEPTED).sort("path"), refused, counts)
+
+
+def completed(accepted: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """Accepted photos in the columns of the table; those of known content with what the lake's photos (`known`) have of it.
+
+    Raises:
+        StorageError: the lake lost a content since it was read: another ingest replaced those photos.
+    """
+    columns = SCHEMAS[Table.PHOTOS].names
+    is_known = pl.col("embedding").is_null()
+    of_content = [name for name in columns if name not in _OF_THE_CONTENT]
+    contents = known.sort(pl.col("thumbnail").is_null(), "path").unique(["sha256", "image_encoder"], keep="first", maintain_order=True)
+    again = accepted.filter(is_known).select(of_content).join(contents.select("sha256", "image_encoder", *_OF_THE_CONTENT), on=["sha256", "image_encoder"])
+    if again.height < accepted.select(is_known.sum()).item():
+        raise StorageError("photos: another ingest replaced photos this one knew by content; run this ingest again")
+    return pl.concat([accepted.filter(~is_known).select(columns), again.select(columns)]).sort("path")

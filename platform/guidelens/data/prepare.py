@@ -15,12 +15,26 @@ from numpy.typing import NDArray
 from guidelens.config import TrainConfig
 from guidelens.data.examples import Examples, empty, row_of, temporal_split
 from guidelens.data.lake import Lake, Manifest
+from guidelens.data.sessions import as_people, identity_links, in_sessions
 from guidelens.data.visits import InterestMedians, interest, interest_medians, plans, requests, visits
 from guidelens.schemas.steps import MAX_STEPS, OUTCOME_INDEX, STEP_INDEX
 from guidelens.schemas.tables import IMAGE_DIM, TEXT_DIM, Table
 
 _EVENT_COLUMNS = (
-    *("event_id", "event_ts", "created_ts", "shopper_key", "is_anonymous", "session_id", "type", "product_id", "request_id", "position", "propensity"),
+    *(
+        "event_id",
+        "event_ts",
+        "created_ts",
+        "shopper_key",
+        "is_anonymous",
+        "anonymous_key",
+        "session_id",
+        "type",
+        "product_id",
+        "request_id",
+        "position",
+        "propensity",
+    ),
     *("browse_ms", "stay_ms", "depth", "view_ms", "gesture", "step", "step_index", "step_propensity", "outcome", "query", "frame_id", "value_minor"),
     *("channel", "device"),
 )
@@ -38,8 +52,8 @@ class Log:
 
     @property
     def entities(self) -> pl.DataFrame:
-        """shopper_key and event_timestamp of each row, in row order: what the feature store is asked for."""
-        return self.rows.select("shopper_key", pl.col("request_ts").alias("event_timestamp"))
+        """shopper_key and event_timestamp of each row, in row order: what the feature store is asked for, by the key serving knew."""
+        return self.rows.select(pl.col("asked_as").alias("shopper_key"), pl.col("request_ts").alias("event_timestamp"))
 
 
 def read_log(lake: Lake, manifest: Manifest, config: TrainConfig) -> Log:
@@ -47,6 +61,7 @@ def read_log(lake: Lake, manifest: Manifest, config: TrainConfig) -> Log:
     events = lake.read(Table.EVENTS, _EVENT_COLUMNS, manifest=manifest)
     forgotten = lake.read(Table.TOMBSTONES, ["shopper_key"], manifest=manifest)["shopper_key"]
     events = events.filter(~pl.col("shopper_key").is_in(forgotten.to_list()))
+    events = in_sessions(as_people(events, identity_links(events)))
     rows = _rows(requests(events, config.purchase_window_h), plans(events))
     used = rows["frame_id"].drop_nulls().unique()
     photos = lake.read(Table.PHOTOS, ["path", "embedding"], manifest=manifest).filter(pl.col("path").is_in(used.to_list())).unique("path").sort("path")
@@ -56,15 +71,15 @@ def read_log(lake: Lake, manifest: Manifest, config: TrainConfig) -> Log:
 
 def _rows(slates: pl.DataFrame, plans: pl.DataFrame) -> pl.DataFrame:
     """Slates, each plan joined to its session's last slate before it (else its first one), and plans of no slate as rows of their own."""
-    session = ["shopper_key", "session_id"]
-    named = plans.rename({"product_id": "plan_product_id", "device": "plan_device", "view_ms": "step_view_ms"})
+    session = ["shopper_key", "client_session_id"]
+    named = plans.drop("session_id").rename({"product_id": "plan_product_id", "device": "plan_device", "view_ms": "step_view_ms"})
     pairs = slates.select(*session, "request_id", "request_ts").join(named.select(*session, "plan_ts"), on=session, how="inner")
     before = pl.col("request_ts") <= pl.col("plan_ts")
     order = pl.when(before).then(-pl.col("request_ts").dt.epoch("us")).otherwise(pl.col("request_ts").dt.epoch("us"))
     hosts = pairs.sort(before.not_(), order, "request_id").unique(session, keep="first", maintain_order=True).select(*session, "request_id")
     hosted = named.join(hosts, on=session, how="left")
-    rows = slates.join(hosted.filter(pl.col("request_id").is_not_null()), on=[*session, "request_id"], how="left")
-    alone = hosted.filter(pl.col("request_id").is_null()).with_columns(pl.col("plan_ts").alias("request_ts"), pl.col("session_id").alias("request_id"))
+    rows = slates.join(hosted.filter(pl.col("request_id").is_not_null()).drop("asked_as"), on=[*session, "request_id"], how="left")
+    alone = hosted.filter(pl.col("request_id").is_null()).with_columns(pl.col("plan_ts").alias("request_ts"), pl.col("client_session_id").alias("request_id"))
     joined = pl.concat([rows, alone], how="diagonal_relaxed") if len(alone) else rows
     return joined.with_columns(pl.coalesce("device", "plan_device").alias("device")).sort("request_ts", "request_id")
 
@@ -86,10 +101,11 @@ def build_examples(
     medians = interest_medians(log.visits.filter(pl.col("visit_ts") <= train_until))
     places = max(1, *rows["slate_product_id"].list.len().fill_null(0).to_list(), 1)
     base = empty(len(rows), places, _embeddings(log.photos, IMAGE_DIM), _embeddings(log.queries, TEXT_DIM))
-    text = {name: rows[name].fill_null("").to_numpy().astype(object) for name in ("request_id", "session_id", "shopper_key", "device", "channel")}
+    text = {name: rows[name].fill_null("").to_numpy().astype(object) for name in ("request_id", "shopper_key", "device", "channel")}
     context = dataclasses.replace(
         base,
         **text,
+        session_id=rows["client_session_id"].fill_null("").to_numpy().astype(object),
         ts_us=ts_us,
         split=split,
         packed=np.array([*packed.to_list(), None], dtype=object)[:-1],

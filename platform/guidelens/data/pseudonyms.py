@@ -31,11 +31,12 @@ _ID = TypeAdapter(Id)
 
 
 class PseudonymousEvent(Event):
-    """An event whose shopper is known by pseudonym only: what the inbox stores. `shopper_key` as in the lake."""
+    """An event whose shopper is known by pseudonym only: what the inbox stores. Keys as in the lake."""
 
     shopper_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     key_id: Annotated[str, Field(min_length=1, max_length=64)]
     is_anonymous: bool
+    anonymous_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
     @model_validator(mode="after")
     def _fields_of_the_type(self) -> Self:
@@ -81,12 +82,14 @@ class Pseudonymizer:
         return self._cached(("anonymous/" if anonymous else "shopper/") + shopper_id.strip())
 
     def pseudonymize(self, event: Event) -> PseudonymousEvent:
-        """The event with its shopper's key in place of the id (shopper_id where both are given)."""
+        """The event with its shopper's key in place of the id; where both ids are given, a login, the anonymous one's key beside it."""
         anonymous = event.shopper_id is None
         named = event.anonymous_id if anonymous else event.shopper_id
         assert named is not None
+        device = None if anonymous or event.anonymous_id is None else self.key(event.anonymous_id, anonymous=True)
         given = {name: value for name, value in event.__dict__.items() if name not in {"shopper_id", "anonymous_id"}}
-        return PseudonymousEvent.model_construct(**given, shopper_key=self.key(named, anonymous=anonymous), key_id=self.key_id, is_anonymous=anonymous)
+        shopper_key = self.key(named, anonymous=anonymous)
+        return PseudonymousEvent.model_construct(**given, shopper_key=shopper_key, key_id=self.key_id, is_anonymous=anonymous, anonymous_key=device)
 
     def key_in(self, scrubbed: str) -> str | None:
         """The key that `scrub` put in place of an id; None where the text is none of its."""

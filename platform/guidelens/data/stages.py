@@ -97,15 +97,19 @@ def check_records(chunks: Sequence[Chunk], checker: Checker, s3: S3Options, conf
     return _collected(checked, staged_schema(checker.kind))
 
 
-def embed_photos(tasks: pa.Table, root: str, s3: S3Options, config: IngestConfig) -> pl.DataFrame:
-    """The photos' rows in EMBEDDED_SCHEMA, in no particular order. Batches do not depend on the number of workers."""
+def embed_photos(tasks: pa.Table, contents: pa.Table, root: str, s3: S3Options, config: IngestConfig) -> pl.DataFrame:
+    """The photos' rows in EMBEDDED_SCHEMA, in no particular order. Batches do not depend on the number of workers.
+
+    Args:
+        tasks, contents: of a `PhotoPlan`.
+    """
     size = config.photo_batch_size
     blocks = [tasks.slice(start, size) for start in range(0, tasks.num_rows, size)]
     if not blocks:
         return _frame(EMBEDDED_SCHEMA.empty_table())
     embedded = ray.data.from_arrow(blocks).map_batches(
         PhotoEmbedder,
-        fn_constructor_args=(root, s3, config),
+        fn_constructor_args=(root, s3, config, contents),
         batch_size=None,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=min(config.num_workers, len(blocks))),

@@ -40,7 +40,7 @@ TABLE_OF: dict[Kind, Table] = {
 NOT_STAGED = frozenset({"text_embedding", "text_zh_embedding", "text_encoder", "known_ts"})
 """Columns that are filled when a row is written, not when it is checked."""
 _HIDDEN = frozenset({"shopper_id", "anonymous_id", "shopper_key"})
-_EVENT_COLUMNS = tuple(name for name in SCHEMAS[Table.EVENTS].names if name not in {"created_ts", "shopper_key", "key_id", "is_anonymous"})
+_EVENT_COLUMNS = tuple(name for name in SCHEMAS[Table.EVENTS].names if name not in {"created_ts", "shopper_key", "key_id", "is_anonymous", "anonymous_key"})
 _MODELS: dict[Kind, type[BaseModel]] = {
     Kind.CATALOGUE: Product,
     Kind.PHOTOS: LabelledPhoto,
@@ -183,11 +183,13 @@ class Checker(NamedTuple):
         columns: dict[str, Sequence[Any]] = {name: [event[name] for event in fields] for name in _EVENT_COLUMNS}
         columns["created_ts"] = [event["created_ts"] or event["event_ts"] for event in fields]
         if self.from_inbox:
-            return columns | {name: [event[name] for event in fields] for name in ("shopper_key", "key_id", "is_anonymous")}
-        columns["shopper_key"] = [
-            self._key(event["anonymous_id"], anonymous=True) if event["shopper_id"] is None else self._key(event["shopper_id"]) for event in fields
-        ]
+            return columns | {name: [event[name] for event in fields] for name in ("shopper_key", "key_id", "is_anonymous", "anonymous_key")}
+        key = self._key
+        columns["shopper_key"] = [key(event["anonymous_id"], anonymous=True) if event["shopper_id"] is None else key(event["shopper_id"]) for event in fields]
         columns["is_anonymous"] = [event["shopper_id"] is None for event in fields]
+        columns["anonymous_key"] = [
+            key(event["anonymous_id"], anonymous=True) if event["shopper_id"] is not None and event["anonymous_id"] is not None else None for event in fields
+        ]
         return columns | {"key_id": [self.pseudonyms.key_id] * len(events)}
 
     def _key(self, shopper_id: str, *, anonymous: bool = False) -> str:

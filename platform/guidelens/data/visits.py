@@ -1,6 +1,6 @@
 """What the log says, put into rows: visits, slate requests with their labels, and guide plans. Formulae: docs/labels.md.
 
-Pure polars: events in (the lake's table), frames out. Knows nothing of models, features or splits.
+Pure polars: events in (the lake's, as `data.sessions` puts them: by person and session), frames out. Knows nothing of models, features or splits.
 """
 
 from typing import NamedTuple
@@ -9,18 +9,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from guidelens.data.sessions import AFTERWARDS, EVENT_ORDER
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.events import EventType
 from guidelens.schemas.steps import OUTCOME_INDEX, STEP_INDEX, UNKNOWN_OUTCOME
 
-EVENT_ORDER = ("event_ts", "created_ts", "event_id")
 INTEREST_WEIGHTS = (0.4, 0.3, 0.2, 0.1)
 SECONDS_PER_HOUR = 3600
 
 _SESSION = ("shopper_key", "session_id")
+_CLIENT_SESSION = ("shopper_key", "client_session_id")
 _VISIT = (*_SESSION, "product_id")
+_ASKED = ("session_id", "client_session_id", "shopper_key", "asked_as")
 _AR_TYPES = (EventType.AR_VIEW, EventType.AR_GESTURE, EventType.GUIDE_STEP, EventType.STEP_OUTCOME)
-_AFTERWARDS = (EventType.RETURN, EventType.FEEDBACK)
 _OWN_CONTEXT = ("frame_id", "query")
 _OBSERVED = ("browse_ms", "stay_ms", "depth", "view_ms")
 
@@ -48,13 +49,13 @@ def in_order(events: pl.DataFrame) -> pl.DataFrame:
 
 def of_the_session(events: pl.DataFrame) -> pl.DataFrame:
     """Without what comes days after a session under its id: returns and feedback. They end no session and make no visit."""
-    return events.filter(~pl.col("type").is_in(list(_AFTERWARDS)))
+    return events.filter(~pl.col("type").is_in(list(AFTERWARDS)))
 
 
 def with_products_in_view(events: pl.DataFrame) -> pl.DataFrame:
-    """AR events that name no product get the one the session's newest `ar_open` at or before them named. In order."""
+    """AR events that name no product get the one their client's newest `ar_open` at or before them named. In order."""
     opened = pl.when(pl.col("type") == EventType.AR_OPEN).then(pl.col("product_id"))
-    in_view = opened.forward_fill().over(_SESSION)
+    in_view = opened.forward_fill().over(_CLIENT_SESSION)
     is_ar = pl.col("type").is_in(list(_AR_TYPES))
     return in_order(events).with_columns(pl.when(is_ar & pl.col("product_id").is_null()).then(in_view).otherwise(pl.col("product_id")).alias("product_id"))
 
@@ -66,7 +67,7 @@ def visits(events: pl.DataFrame) -> pl.DataFrame:
     shopper_key, session_id, product_id).
 
     Returns:
-        session_id, shopper_key, is_anonymous, product_id, visit_ts, browse_ms, stay_ms, view_ms (float64 ms), depth,
+        session_id, shopper_key, product_id, visit_ts, browse_ms, stay_ms, view_ms (float64 ms), depth,
         clicks, carts, purchases, gestures (int64).
     """
     counts = {"clicks": EventType.CLICK, "carts": EventType.CART, "purchases": EventType.PURCHASE, "gestures": EventType.AR_GESTURE}
@@ -75,7 +76,6 @@ def visits(events: pl.DataFrame) -> pl.DataFrame:
         .filter(pl.col("product_id").is_not_null())
         .group_by(_VISIT)
         .agg(
-            pl.col("is_anonymous").last(),
             pl.col("event_ts").max().alias("visit_ts"),
             *(_exact_sum(name) for name in ("browse_ms", "stay_ms")),
             pl.col("depth").cast(pl.Int64).sum(),
@@ -84,7 +84,7 @@ def visits(events: pl.DataFrame) -> pl.DataFrame:
         )
     )
     observed = pl.any_horizontal(pl.col(name) > 0 for name in (*_OBSERVED, *counts))
-    columns = ["session_id", "shopper_key", "is_anonymous", "product_id", "visit_ts", "browse_ms", "stay_ms", "depth", "view_ms", *counts]
+    columns = ["session_id", "shopper_key", "product_id", "visit_ts", "browse_ms", "stay_ms", "depth", "view_ms", *counts]
     return summed.filter(observed).select(columns).sort("visit_ts", *_VISIT)
 
 
@@ -151,7 +151,7 @@ def requests(events: pl.DataFrame, purchase_window_h: float = 24.0) -> pl.DataFr
     `search` and `ar_open` events at or before request_ts told. List columns run by position and have one length K; a product shown twice counts once.
 
     Returns:
-        request_id, session_id, shopper_key, is_anonymous, request_ts, channel, device, frame_id, query, focus_product_id
+        request_id, session_id, client_session_id, shopper_key, asked_as, request_ts, channel, device, frame_id, query, focus_product_id
         and lists slate_product_id, position, propensity (NaN where not logged), click, purchase (bool), browse_ms,
         stay_ms, depth, view_ms (of the session and product), interest_observed (bool). Sorted by (request_ts, request_id).
     """
@@ -166,13 +166,13 @@ def requests(events: pl.DataFrame, purchase_window_h: float = 24.0) -> pl.DataFr
         shown.sort("request_id", "position", "product_id")
         .group_by("request_id", maintain_order=True)
         .agg(
-            *(pl.col(name).first() for name in ("session_id", "shopper_key", "is_anonymous", "request_ts")),
+            *(pl.col(name).first() for name in (*_ASKED, "request_ts")),
             *(pl.col(name).drop_nulls().first() for name in ("channel", "device", *_OWN_CONTEXT)),
             *(pl.col(name) for name in per_item),
         )
         .rename({"product_id": "slate_product_id"})
     )
-    order = ["request_id", "session_id", "shopper_key", "is_anonymous", "request_ts", "channel", "device", "frame_id", "query", "focus_product_id"]
+    order = ["request_id", *_ASKED, "request_ts", "channel", "device", "frame_id", "query", "focus_product_id"]
     lists = ["slate_product_id", *per_item[1:]]
     return _with_context(slates, events).select(*order, *lists).sort("request_ts", "request_id")
 
@@ -184,7 +184,7 @@ def _shown(events: pl.DataFrame) -> pl.DataFrame:
         pl.coalesce("request_id", made_up).alias("request_id"),
         pl.col("propensity").fill_null(float("nan")),
     )
-    columns = [*_VISIT, "is_anonymous", "request_id", "position", "propensity", "channel", "device", *_OWN_CONTEXT]
+    columns = [*_ASKED, "product_id", "request_id", "position", "propensity", "channel", "device", *_OWN_CONTEXT]
     return (
         shown.with_columns(pl.col("event_ts").min().over("request_id").alias("request_ts"))
         .sort("request_id", "position", *EVENT_ORDER)
@@ -225,28 +225,31 @@ def _with_context(slates: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
     starts = in_order(events.filter(pl.col("type").is_in([EventType.SEARCH, EventType.AR_OPEN]))).with_columns(
         pl.when(is_open).then(pl.col("product_id")).alias("focus_product_id")
     )
-    told = starts.select(*_SESSION, "event_ts", *(pl.col(name).forward_fill().over(_SESSION) for name in ("frame_id", "query", "focus_product_id")))
-    told = told.unique([*_SESSION, "event_ts"], keep="last", maintain_order=True).sort("event_ts")
+    told = starts.select(
+        *_CLIENT_SESSION, "event_ts", *(pl.col(name).forward_fill().over(_CLIENT_SESSION) for name in ("frame_id", "query", "focus_product_id"))
+    )
+    told = told.unique([*_CLIENT_SESSION, "event_ts"], keep="last", maintain_order=True).sort("event_ts")
     asked = slates.sort("request_ts").rename({name: f"own_{name}" for name in _OWN_CONTEXT})
-    found = asked.join_asof(told, left_on="request_ts", right_on="event_ts", by=list(_SESSION), strategy="backward", check_sortedness=False)
+    found = asked.join_asof(told, left_on="request_ts", right_on="event_ts", by=list(_CLIENT_SESSION), strategy="backward", check_sortedness=False)
     return found.with_columns(pl.coalesce(f"own_{name}", name).alias(name) for name in _OWN_CONTEXT)
 
 
 def plans(events: pl.DataFrame) -> pl.DataFrame:
-    """One row a session with guide steps: the plan as it was carried out, from step 0 up to the first gap.
+    """One row a client session with guide steps: the plan as it was carried out, from step 0 up to the first gap.
 
     Returns:
-        session_id, shopper_key, plan_ts (first step), device, product_id, lists steps, outcomes (int8 indices of
+        session_id, client_session_id, shopper_key, asked_as, plan_ts (first step), device, product_id, lists steps, outcomes (int8 indices of
         schemas/steps.py; UNKNOWN_OUTCOME where none came), step_propensity (NaN where not logged), view_ms (float64),
-        gestures (int64), and value_minor (int64: the session's kept purchases). Sorted by (plan_ts, session_id).
+        gestures (int64), and value_minor (int64: kept purchases,
+        see `_earned`). Sorted by (plan_ts, client_session_id).
     """
     found = _steps_and_moments(with_products_in_view(events))
-    per_step = found.moments.group_by(*_SESSION, "step_index").agg(
+    per_step = found.moments.group_by(*_CLIENT_SESSION, "step_index").agg(
         _exact_sum("view_ms"),
         (pl.col("type") == EventType.AR_GESTURE).sum().cast(pl.Int64).alias("gestures"),
         pl.col("outcome").drop_nulls().last(),
     )
-    steps = found.steps.join(per_step, on=[*_SESSION, "step_index"], how="left").with_columns(
+    steps = found.steps.join(per_step, on=[*_CLIENT_SESSION, "step_index"], how="left").with_columns(
         pl.col("step").replace_strict(STEP_INDEX, return_dtype=pl.Int8).alias("steps"),
         pl.col("outcome").replace_strict(OUTCOME_INDEX, default=UNKNOWN_OUTCOME, return_dtype=pl.Int8).fill_null(UNKNOWN_OUTCOME).alias("outcomes"),
         pl.col("step_propensity").fill_null(float("nan")),
@@ -255,17 +258,30 @@ def plans(events: pl.DataFrame) -> pl.DataFrame:
     )
     listed = ("steps", "outcomes", "step_propensity", "view_ms", "gestures")
     rows = (
-        steps.sort(*_SESSION, "step_index")
-        .group_by(_SESSION, maintain_order=True)
+        steps.sort(*_CLIENT_SESSION, "step_index")
+        .group_by(_CLIENT_SESSION, maintain_order=True)
         .agg(
+            *(pl.col(name).first() for name in ("session_id", "asked_as")),
             pl.col("event_ts").first().alias("plan_ts"),
             *(pl.col(name).drop_nulls().first() for name in ("device", "product_id")),
             *(pl.col(name) for name in listed),
         )
     )
-    value = kept_purchases(events).group_by(_SESSION).agg(pl.col("value_minor").sum())
-    rows = rows.join(value, on=_SESSION, how="left").with_columns(pl.col("value_minor").fill_null(0))
-    return rows.select("session_id", "shopper_key", "plan_ts", "device", "product_id", *listed, "value_minor").sort("plan_ts", "session_id")
+    rows = rows.join(_earned(rows, events), on=_CLIENT_SESSION, how="left").with_columns(pl.col("value_minor").fill_null(0))
+    columns = [*_ASKED, "plan_ts", "device", "product_id", *listed, "value_minor"]
+    return rows.select(columns).sort("plan_ts", "client_session_id")
+
+
+def _earned(plans: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
+    """Sum of the kept purchases of each plan: those of its session, on any device, from it to the next plan; the first has those before it too."""
+    begun = plans.select(*_SESSION, "client_session_id", "plan_ts").sort("plan_ts", "client_session_id")
+    bought = kept_purchases(events).select(*_SESSION, "event_ts", "value_minor").sort("event_ts")
+    sides = [
+        bought.join_asof(begun, left_on="event_ts", right_on="plan_ts", by=list(_SESSION), strategy=side, check_sortedness=False)["client_session_id"]
+        for side in ("backward", "forward")
+    ]
+    of_plan = bought.with_columns(client_session_id=sides[0].fill_null(sides[1])).drop_nulls("client_session_id")
+    return of_plan.group_by(_CLIENT_SESSION).agg(pl.col("value_minor").sum())
 
 
 def _steps_and_moments(events: pl.DataFrame) -> _Steps:
@@ -275,16 +291,16 @@ def _steps_and_moments(events: pl.DataFrame) -> _Steps:
     """
     steps = (
         events.filter(pl.col("type") == EventType.GUIDE_STEP)
-        .unique([*_SESSION, "step_index"], keep="first", maintain_order=True)
-        .sort(*_SESSION, "step_index", maintain_order=True)
-        .filter(pl.col("step_index") == pl.int_range(pl.len()).over(_SESSION))
-        .select(*_SESSION, "step_index", "event_ts", "device", "product_id", "step", "step_propensity")
+        .unique([*_CLIENT_SESSION, "step_index"], keep="first", maintain_order=True)
+        .sort(*_CLIENT_SESSION, "step_index", maintain_order=True)
+        .filter(pl.col("step_index") == pl.int_range(pl.len()).over(_CLIENT_SESSION))
+        .select(*_CLIENT_SESSION, "session_id", "asked_as", "step_index", "event_ts", "device", "product_id", "step", "step_propensity")
     )
     others = events.filter((pl.col("type") != EventType.GUIDE_STEP) & (pl.col("view_ms").is_not_null() | pl.col("type").is_in(list(_AR_TYPES))))
-    moments = others.select(*_SESSION, "event_ts", "type", "view_ms", "outcome", pl.col("step_index").alias("named")).join_asof(
-        steps.select(*_SESSION, "event_ts", "step_index").sort("event_ts", "step_index"),
+    moments = others.select(*_CLIENT_SESSION, "event_ts", "type", "view_ms", "outcome", pl.col("step_index").alias("named")).join_asof(
+        steps.select(*_CLIENT_SESSION, "event_ts", "step_index").sort("event_ts", "step_index"),
         on="event_ts",
-        by=list(_SESSION),
+        by=list(_CLIENT_SESSION),
         strategy="backward",
         check_sortedness=False,
     )

@@ -8,7 +8,7 @@ from guidelens.schemas.catalog import Product, Review, Shopper
 from guidelens.schemas.events import Event
 from guidelens.schemas.fields import TIMESTAMP, arrow_fields
 
-LAKE_SCHEMA_VERSION = 1
+LAKE_SCHEMA_VERSION = 2
 IMAGE_DIM = 1280
 TEXT_DIM = 512
 
@@ -56,8 +56,9 @@ SCHEMAS: dict[Table, pa.Schema] = {
     ),
     # Binary glTF files that products name as `model_3d`.
     Table.MODELS: pa.schema([("path", pa.string()), ("glb", pa.binary()), ("row_sha256", pa.string())]),
-    # `shopper_key` is the keyed HMAC of shopper_id (or anonymous_id); `is_anonymous` says which it was.
-    Table.EVENTS: pa.schema(arrow_fields(Event, {"shopper_id": [*_KEYED, ("is_anonymous", pa.bool_())], "anonymous_id": []})),
+    # `shopper_key` is the keyed HMAC of shopper_id (or anonymous_id); `is_anonymous` says which it was. `anonymous_key`: the HMAC of the
+    # anonymous_id where both were given (a login).
+    Table.EVENTS: pa.schema(arrow_fields(Event, {"shopper_id": [*_KEYED, ("is_anonymous", pa.bool_())], "anonymous_id": [("anonymous_key", pa.string())]})),
     Table.SHOPPERS: pa.schema([*arrow_fields(Shopper, {"shopper_id": _KEYED}), ("row_sha256", pa.string())]),
     Table.REVIEWS: pa.schema([*arrow_fields(Review, {"shopper_id": _KEYED[:1]}), ("row_sha256", pa.string())]),
     # Each distinct search text of the log, embedded once.
