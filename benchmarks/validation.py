@@ -24,9 +24,9 @@ from guidelens.config import S3Options, WorldSize
 from guidelens.schemas.base import Frozen
 from pipelines.entry import progress, run_command
 
-_WORLD = WorldSize(num_products=60, num_shoppers=300, num_sessions=6000, num_frames=20, views_per_product=2, num_days=28, reference_sessions=1000)
-_ROUNDS = 5
-_MODEL_ROWS = 10_000
+_WORLD = WorldSize(num_products=60, num_shoppers=300, num_sessions=2500, num_frames=20, views_per_product=2, num_days=28, reference_sessions=1000)
+_ROUNDS = 3
+_MODEL_ROWS = 5_000
 _THREADS = "POLARS_MAX_THREADS"
 
 

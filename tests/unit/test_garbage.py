@@ -10,7 +10,7 @@ from guidelens.config import Home
 from guidelens.data.lake import Lake
 from guidelens.data.staging import staging
 from guidelens.schemas.tables import Table
-from pipelines.lake import run, run_digest, run_gc
+from pipelines.lake import describe, run_digest, run_gc
 
 
 def test_leftovers_of_dead_writers_are_removed_once_they_are_old_enough(home: Home, tmp_path: Path) -> None:
@@ -46,4 +46,4 @@ def test_a_dead_runs_staging_counts_as_leftover_after_an_hour(home: Home) -> Non
 
 def test_a_description_names_what_the_digest_counts(home: Home, tmp_path: Path) -> None:
     ingest(Lake(home.lake_uri), [write_log(tmp_path / "a.jsonl", [click("a"), click("b", type="?")])])
-    assert run_digest(home).rows == {name: table.rows for name, table in run(home).tables.items()} == {"events": 1, "quarantine": 1}
+    assert run_digest(home).rows == {name: table.rows for name, table in describe(home).tables.items()} == {"events": 1, "quarantine": 1}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -28,10 +29,17 @@ class EventColumns:
 
     def __init__(self, now: datetime, from_inbox: bool, renamed: Mapping[str, str]) -> None:
         self._contract = event_contract(from_inbox)
+        self._now, self._from_inbox = now, from_inbox
         self._renamed = renamed
         self._lines = PlainLineReader(self._contract, renamed, MAX_RECORD_BYTES)
-        self._may_break = doubts(self._contract, now, from_inbox)
-        self._may_break_plain = doubts(self._contract, now, from_inbox, sure_patterns={NO_CONTROL_CHARACTERS})
+
+    @cached_property
+    def _may_break(self) -> pl.Expr:
+        return doubts(self._contract, self._now, self._from_inbox)
+
+    @cached_property
+    def _may_break_plain(self) -> pl.Expr:
+        return doubts(self._contract, self._now, self._from_inbox, sure_patterns={NO_CONTROL_CHARACTERS})
 
     def sort(self, block: Block) -> Sorted:
         if isinstance(block, Lines):
