@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 from pydantic import ValidationError
 
-from guidelens.config import Config, Home, S3Options
+from guidelens.config import Config, Home, IngestConfig, S3Options
 from guidelens.errors import CallerError, ConfigError, GuideLensError
 from guidelens.schemas.base import Frozen
 from pipelines.cluster import in_job, refuse_foreign_code
@@ -83,6 +83,34 @@ def config_options(function: Command) -> Command:
         "--set", "settings", multiple=True, metavar="A.B=V", is_eager=True, help="Change one setting of the preset; repeatable.", expose_value=True
     )(function)
     return click.option("--seed", type=click.IntRange(min=0), default=None, is_eager=True, help="Seed of everything random.")(function)
+
+
+def rename_option(function: Command) -> Command:
+    """`--rename OLD=NEW` (repeatable), handed on as `rename`."""
+
+    def parse(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+        pairs = [pair.partition("=") for pair in given]
+        for old, _, new in pairs:
+            if not (old and new):
+                raise click.BadParameter(f"must look like OLD=NEW, such as uid=shopper_id, got {old!r}")
+        return {old: new for old, _, new in pairs}
+
+    return click.option("--rename", multiple=True, metavar="OLD=NEW", help="Read a field under the name its files give it; repeatable.", callback=parse)(
+        function
+    )
+
+
+def with_renames(config: Config, rename: dict[str, str]) -> Config:
+    """The config with these added to `ingest.rename`.
+
+    Raises:
+        ConfigError: no contract has such a field.
+    """
+    settings = config.ingest.model_dump() | {"rename": {**config.ingest.rename, **rename}}
+    try:
+        return config.model_copy(update={"ingest": IngestConfig.model_validate(settings)})
+    except ValidationError as error:
+        raise ConfigError(str(error.errors()[0]["ctx"]["error"])) from error
 
 
 def progress(message: str) -> None:

@@ -14,7 +14,7 @@ from guidelens.data.sources import IngestSources, Kind
 from guidelens.errors import ConfigError
 from guidelens.schemas.base import Frozen
 from pipelines.cluster import ray_session
-from pipelines.entry import config_options, emit, home_option, progress, run_command
+from pipelines.entry import config_options, emit, home_option, progress, rename_option, run_command, with_renames
 
 if TYPE_CHECKING:
     from guidelens.data.event_intake import EventIntake
@@ -26,7 +26,8 @@ _PROGRESS_EVERY_S = 5.0
 
 
 class IngestResult(Frozen):
-    """Counts by kind, for the kinds that were given; read = accepted + quarantined + duplicate. manifest: the lake's version after it."""
+    """Counts by kind, for the kinds that were given; read = accepted + quarantined + duplicate. manifest: the lake's version after it.
+    remarks: on how many records each was made, of kinds with any: unknown fields, wrong clocks, unknown products."""
 
     lake: str
     manifest: int
@@ -34,6 +35,7 @@ class IngestResult(Frozen):
     accepted: dict[Kind, int]
     quarantined: dict[Kind, int]
     duplicate: dict[Kind, int]
+    remarks: dict[Kind, dict[str, int]] = {}
 
 
 def run(home: Home, config: Config, sources: IngestSources, lake: str | None = None) -> IngestResult:
@@ -93,7 +95,7 @@ class _Ingest:
 
         files = record_files(Kind.EVENTS, sources.events, self.home.s3)
         chunks = chunks_of(files, self.config.ingest.event_chunk_bytes, self.home.s3)
-        checker = Checker(Kind.EVENTS, self.pseudonyms, self.now, from_inbox)
+        checker = Checker(Kind.EVENTS, self.pseudonyms, self.now, from_inbox, {} if from_inbox else self.config.ingest.rename)
         source = EventSource(chunks, [file.uri for file in files], checker, self.home.s3, prefix)
         return EventIntake(self.lake, source, self.config.ingest, run_for(files, self.config.ingest), rates)
 
@@ -105,7 +107,7 @@ class _Ingest:
 
         files = record_files(kind, sources.files_of(kind), self.home.s3)
         chunks = chunks_of(files, self.config.ingest.event_chunk_bytes, self.home.s3)
-        checker = Checker(kind, self.pseudonyms, self.now)
+        checker = Checker(kind, self.pseudonyms, self.now, renamed=self.config.ingest.rename)
         with _timed(f"{kind}: check") as took:
             rows = check_records(chunks, checker, self.home.s3, self.config.ingest)
             took(rows.height)
@@ -159,6 +161,9 @@ class _Ingest:
             if total.quarantined:
                 rules = ", ".join(f"{rule} {number}" for rule, number in list(done.reports[kind].rules.items())[:_SHOWN_RULES])
                 progress(f"{kind}: refused for {rules}; `guidelens quarantine show --kind {kind}` has reasons and originals")
+        for kind, report in done.reports.items():
+            for remark, number in sorted(report.remarks.items(), key=lambda pair: -pair[1])[:_SHOWN_RULES]:
+                progress(f"{kind}: {remark}: {number} records")
         return IngestResult(
             lake=self.lake.uri,
             manifest=done.manifest.version,
@@ -166,6 +171,7 @@ class _Ingest:
             accepted={kind: total.accepted for kind, total in totals.items()},
             quarantined={kind: total.quarantined for kind, total in totals.items()},
             duplicate={kind: total.duplicate for kind, total in totals.items()},
+            remarks={kind: report.remarks for kind, report in done.reports.items() if report.remarks},
         )
 
 
@@ -209,9 +215,10 @@ def _timed(what: str) -> Iterator[Callable[[int], None]]:
 @click.option("--lake", default=None, metavar="URI", help="Lake to write to; the home's by default.")
 @click.option("--catalogue", default=None, metavar="FILE", help="Products: Parquet, JSONL or CSV.")
 @click.option("--photos", default=None, metavar="DIR|URI", help="Photos, with an optional photos.csv (path,product_id).")
-@click.option("--events", multiple=True, metavar="FILE|DIR", help="Events: JSONL(.gz/.zst) or Parquet; repeatable.")
+@click.option("--events", multiple=True, metavar="FILE|DIR", help="Events: JSONL, CSV (.gz/.zst) or Parquet; repeatable.")
 @click.option("--shoppers", default=None, metavar="FILE", help="Shoppers: Parquet, JSONL or CSV.")
 @click.option("--reviews", default=None, metavar="FILE", help="Reviews: Parquet, JSONL or CSV.")
+@rename_option
 @click.option("--adapter", default=None, metavar="NAME", help="Read a known data set at --path instead.")
 @click.option("--path", "path", default=None, type=click.Path(path_type=Path), help="Where the adapter's data set lies.")
 @config_options
@@ -227,7 +234,9 @@ def command(
     reviews: str | None,
     adapter: str | None,
     path: Path | None,
+    rename: dict[str, str],
 ) -> None:
+    config = with_renames(config, rename)
     if (adapter is None) != (path is None):
         raise ConfigError(f"--adapter and --path go together, got --adapter {adapter} --path {path}")
     sources = IngestSources(catalogue=catalogue, photos=photos, events=events, shoppers=shoppers, reviews=reviews)

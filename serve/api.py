@@ -180,11 +180,11 @@ async def take_events(desk: Desk, request: EventsRequest) -> EventsReply:
             problem = field_problem([dict(each) for each in error.errors(include_url=False)])
             rejected.append(RejectedEvent(index=index, code="invalid_field", message=problem.message))
             continue
-        late = clock_problem(event.event_ts, desk.now())
+        late = clock_problem(event, desk.now())
         if late is None:
             good.append(event)
         else:
-            rejected.append(RejectedEvent(index=index, code="future_event", message=late))
+            rejected.append(RejectedEvent(index=index, code="future_event", message=late[1]))
     try:
         accepted, duplicate = await asyncio.to_thread(desk.append, good) if good else (0, 0)
     except (GuideLensError, OSError) as error:

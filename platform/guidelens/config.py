@@ -6,6 +6,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from guidelens.schemas.base import Frozen
+from guidelens.schemas.catalog import Product, Review, Shopper
+from guidelens.schemas.events import Event
 
 Fusion = Literal["concat", "attention"]
 Sharing = Literal["single_task", "shared_bottom", "mmoe"]
@@ -97,6 +99,20 @@ class IngestConfig(Frozen):
     event_chunk_bytes: Annotated[int, Field(gt=0)] = 16 * 1024 * 1024
     event_file_rows: Annotated[int, Field(gt=0)] = 250_000
     event_ids_per_task: Annotated[int, Field(gt=0)] = 4_000_000
+    rename: dict[str, str] = {}
+    """Field of a contract by the name that the files give it, for every kind of record that has the field."""
+
+    @field_validator("rename")
+    @classmethod
+    def _fields_of_a_contract(cls, rename: dict[str, str]) -> dict[str, str]:
+        fields = [set(model.model_fields) for model in (Event, Product, Shopper, Review)]
+        for given, name in rename.items():
+            having = [known for known in fields if name in known]
+            if not having:
+                raise ValueError(f"ingest.rename must name fields of a contract, got {name!r} for {given!r}; docs/data.md lists them")
+            if any(given in known for known in having):
+                raise ValueError(f"ingest.rename must not rename a known field, got {given!r}; it would be read as two")
+        return rename
 
 
 class FeatureConfig(Frozen):

@@ -83,10 +83,10 @@ def test_an_inbox_event_with_a_raw_id_is_refused() -> None:
 def test_ids_are_scrubbed_from_originals_even_where_they_do_not_parse(raw: bytes) -> None:
     scrubbed = Pseudonymizer(b"k" * 32).scrub(raw)
     assert b"secret" not in scrubbed
-    assert b"hmac:" in scrubbed
+    assert Pseudonymizer(b"k" * 32).key("secret-17", anonymous=b"anonymous" in raw).encode() in scrubbed
 
 
-@pytest.mark.parametrize("shopper_id", ["张三", 'a"b\\c', "null", "tab\there"])
+@pytest.mark.parametrize("shopper_id", ["张三", 'a"b\\c', "null", "two words"])
 @pytest.mark.parametrize("ascii_only", [True, False])
 def test_a_scrubbed_id_is_the_pseudonym_of_what_its_json_means(shopper_id: str, ascii_only: bool) -> None:
     pseudonyms = Pseudonymizer(b"k" * 32)
@@ -97,5 +97,25 @@ def test_a_scrubbed_id_is_the_pseudonym_of_what_its_json_means(shopper_id: str, 
 def test_scrubbing_leaves_the_rest_of_the_original_as_it_was() -> None:
     raw = {"type": "nonsense", "shopper_id": None, "anonymous_id": 17, "note": 'wörds \\ and "quotes"'}
     scrubbed = json.loads(Pseudonymizer(b"k" * 32).scrub(json.dumps(raw).encode()))
-    assert scrubbed["anonymous_id"].startswith("hmac:")
+    assert scrubbed["anonymous_id"].startswith("unusable:")  # a number is no id
     assert {**scrubbed, "anonymous_id": 17} == raw
+
+
+@pytest.mark.parametrize("name", ["shopperId", "Shopper-ID", "SHOPPER_ID", "shopper\\u005fid", "\\u0073hopper_id", "uid"])
+def test_ids_are_scrubbed_under_any_spelling_of_their_field(name: str) -> None:
+    pseudonyms = Pseudonymizer(b"k" * 32)
+    scrubbed = pseudonyms.scrub(f'{{"broken": "no end, "{name}": "secret-17", "x": 1}}'.encode(), {"uid": "shopper_id"})
+    assert scrubbed == f'{{"broken": "no end, "{name}": "hmac:{pseudonyms.key("secret-17")}", "x": 1}}'.encode()
+
+
+@pytest.mark.parametrize("value", ['"' + "x" * 129 + '"', '""', '"tab\\there"', "17", "true"])
+def test_what_is_no_id_is_scrubbed_to_what_is_none_either(value: str) -> None:
+    scrubbed = json.loads(Pseudonymizer(b"k" * 32).scrub(f'{{"shopper_id": {value}}}'.encode()))["shopper_id"]
+    assert scrubbed.startswith("unusable:") and Pseudonymizer(b"k" * 32).key_in(scrubbed) is None
+
+
+def test_a_scrubbed_id_gives_its_key_back() -> None:
+    pseudonyms = Pseudonymizer(b"k" * 32)
+    scrubbed = json.loads(pseudonyms.scrub(b'{"anonymous_id": "cookie"}'))["anonymous_id"]
+    assert pseudonyms.key_in(scrubbed) == pseudonyms.key("cookie", anonymous=True)
+    assert pseudonyms.key_in("cookie") is None

@@ -101,9 +101,9 @@ def test_csv_rows_of_other_widths_and_encodings_are_problems(tmp_path: Path) -> 
 
 
 def test_events_in_a_format_that_is_not_read_are_a_callers_mistake(tmp_path: Path) -> None:
-    (tmp_path / "events.csv").write_text("event_id\n1\n")
-    with pytest.raises(InputError, match="events must be jsonl, parquet"):
-        records(tmp_path / "events.csv")
+    (tmp_path / "events.xlsx").write_text("event_id\n1\n")
+    with pytest.raises(InputError, match="events must be csv, jsonl, parquet"):
+        records(tmp_path / "events.xlsx")
     with pytest.raises(InputError, match="does not exist"):
         records(tmp_path / "none.jsonl")
 

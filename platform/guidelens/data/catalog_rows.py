@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from guidelens.data.pseudonyms import Pseudonymizer
 from guidelens.schemas.catalog import Product, Review, Shopper
 
 Row = dict[str, Any]
@@ -27,14 +26,15 @@ def product_row(product: Product) -> Row:
     return row | {"row_sha256": _sha256(row)}
 
 
-def shopper_row(shopper: Shopper, pseudonyms: Pseudonymizer) -> Row:
-    row: Row = {"shopper_key": pseudonyms.key(shopper.shopper_id), "key_id": pseudonyms.key_id, **shopper.model_dump(exclude={"shopper_id"})}
+def shopper_row(shopper: Shopper, key: Callable[[str], str], key_id: str) -> Row:
+    """key: pseudonym of a shopper's id."""
+    row: Row = {"shopper_key": key(shopper.shopper_id), "key_id": key_id, **shopper.model_dump(exclude={"shopper_id"})}
     return row | {"row_sha256": _sha256(row)}
 
 
-def review_row(review: Review, pseudonyms: Pseudonymizer) -> Row:
-    key = None if review.shopper_id is None else pseudonyms.key(review.shopper_id)
-    row: Row = {**review.model_dump(exclude={"shopper_id"}), "shopper_key": key}
+def review_row(review: Review, key: Callable[[str], str]) -> Row:
+    """key: pseudonym of a shopper's id."""
+    row: Row = {**review.model_dump(exclude={"shopper_id"}), "shopper_key": None if review.shopper_id is None else key(review.shopper_id)}
     return row | {"row_sha256": _sha256(row)}
 
 

@@ -4,7 +4,7 @@ It holds one bit and some two bytes an event (which rows are dropped, where the 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -47,12 +47,14 @@ class EventSource(NamedTuple):
 
 
 class EventChange(NamedTuple):
-    """What the events change in the lake. files: new ones. ids: the live id files by table, new ones among them."""
+    """What the events change in the lake. files: new ones. ids: the live id files by table, new ones among them. products: how many
+    of the new events name each product."""
 
     files: list[DataFile]
     ids: dict[Table, list[IdFile]]
     queries: list[str]
     report: KindReport
+    products: Mapping[str, int]
 
 
 def _silent(_what: str, _rows: int) -> None:
@@ -107,13 +109,15 @@ class EventIntake:
             self._note("events: find duplicates", judged.num_ids)
         files: list[DataFile] = []
         queries: set[str] = set()
+        products: Counter[str] = Counter()
         to_write: list[Stretch | RefusedBatch] = [*self._stretches(dropped[Table.EVENTS]), *self._refused(dropped[Table.QUARANTINE])]
         for written in self._results(Writer(self._lake).write, to_write):
             files += written.files
             queries.update(written.queries)
+            products.update(written.products)
             self._note("events: write", written.rows)
         live = {table: merged(self._lake.store, found) for table, found in ids.items()}
-        return EventChange(files, live, sorted(queries), self._report(dropped[Table.EVENTS]))
+        return EventChange(files, live, sorted(queries), self._report(dropped[Table.EVENTS]), products)
 
     def _results(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         return (result for _, result in self._run(function, tasks)) if tasks else iter(())
@@ -162,14 +166,16 @@ class EventIntake:
     def _report(self, dropped: Sequence[Bits]) -> KindReport:
         files = {uri: FileCounts() for uri in self._source.uris}
         rules: Counter[str] = Counter()
+        remarks: Counter[str] = Counter()
         for part, bits in zip(self._parts, dropped, strict=True):
             duplicate = bits.dropped
             files[self._source.uris[part.source]] += FileCounts(
                 read=part.rows + part.refused, accepted=part.rows - duplicate, quarantined=part.refused, duplicate=duplicate
             )
             rules.update(part.rules)
+            remarks.update(part.remarks)
         ordered = sorted(rules.items(), key=lambda pair: (-pair[1], pair[0]))
-        return KindReport(total=sum(files.values(), FileCounts()), files=files, rules=dict(ordered))
+        return KindReport(total=sum(files.values(), FileCounts()), files=files, rules=dict(ordered), remarks=dict(remarks))
 
 
 def plan_files(times_us: Sequence[NDArray[np.int64]], kept: Sequence[NDArray[np.int64]], file_rows: int) -> list[tuple[int, int, tuple[int, ...]]]:

@@ -47,6 +47,7 @@ class PartIndex(NamedTuple):
         times_us: (S, 2) event_ts of the first and last row of each segment, microseconds.
         refused_at: where the refused records begin; they end where `event_ids` begin.
         rules: refused records by rule.
+        remarks: records by what is remarked on them.
     """
 
     key: str
@@ -59,13 +60,14 @@ class PartIndex(NamedTuple):
     event_ids: IdSection
     refused_ids: IdSection
     rules: dict[str, int]
+    remarks: dict[str, int]
 
     def ids_of(self, table: Table) -> tuple[int, IdSection]:
         """Number of rows and ids of the staged rows of a table."""
         return (self.rows, self.event_ids) if table is Table.EVENTS else (self.refused, self.refused_ids)
 
 
-def pack(key: str, source: int, events: pa.Table, refused: pa.Table, rules: dict[str, int]) -> tuple[PartIndex, bytes]:
+def pack(key: str, source: int, events: pa.Table, refused: pa.Table, rules: dict[str, int], remarks: dict[str, int]) -> tuple[PartIndex, bytes]:
     """A part and its index.
 
     Args:
@@ -102,6 +104,7 @@ def pack(key: str, source: int, events: pa.Table, refused: pa.Table, rules: dict
         event_ids=IdSection(at, starts),
         refused_ids=IdSection(at + len(records), refused_starts),
         rules=rules,
+        remarks=remarks,
     )
     return index, b"".join([*parts, records, refused_records])
 

@@ -21,6 +21,7 @@ from guidelens.crash_points import reach
 from guidelens.data.event_ids import NO_IDS, U64, IdReader, Ids, in_order, is_among, write_ids
 from guidelens.data.event_parts import PartIndex, kept_of, pack, read_refused, read_segments
 from guidelens.data.lake import DataFile, IdFile, Lake
+from guidelens.data.remarks import count_remarks
 from guidelens.data.settling import quarantine_rows, refuse_forgotten
 from guidelens.data.sources import Chunk, Kind
 from guidelens.data.staging import PARTS
@@ -69,7 +70,7 @@ class Stager(NamedTuple):
         assert isinstance(bad, pl.DataFrame)
         refused = to_table(Table.QUARANTINE, quarantine_rows(Kind.EVENTS, bad, {chunk.source: chunk.uri}))
         rules = dict(bad.group_by("rule").len().iter_rows())
-        return pack(key, chunk.source, good, refused, rules)
+        return pack(key, chunk.source, good, refused, rules, count_remarks(staged["remarks"]))
 
 
 def _together(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -171,11 +172,12 @@ class RefusedBatch(NamedTuple):
 
 
 class Written(NamedTuple):
-    """files: not yet live. queries: the distinct search texts of their events."""
+    """files: not yet live. queries: the distinct search texts of their events. products: how many of the events name each product."""
 
     files: list[DataFile]
     queries: list[str]
     rows: int
+    products: dict[str, int]
 
 
 class Writer(NamedTuple):
@@ -202,7 +204,8 @@ class Writer(NamedTuple):
                 files.append(self.lake.write_file(Table.EVENTS, rows.slice(start, stop - start), day))
                 reach("data.after_file")
         texts = sorted(text for text in pc.unique(rows["query"]).to_pylist() if text and text.strip())
-        return Written(files, texts, rows.num_rows)
+        products = rows["product_id"].drop_null().value_counts().to_pylist()
+        return Written(files, texts, rows.num_rows, {one["values"]: one["counts"] for one in products})
 
     def _kept(self, where: SegmentSlice, asked: Stretch) -> pa.Table:
         read = read_segments(self.lake.store, where.key, where.positions)
@@ -214,11 +217,11 @@ class Writer(NamedTuple):
         read = [read_refused(self.lake.store, part).filter(pa.array(kept_of(dropped, part.refused))) for part, dropped in asked.parts]
         rows = pa.concat_tables(read)
         if not rows.num_rows:
-            return Written([], [], 0)
+            return Written([], [], 0, {})
         reach("quarantine.before_file")
         file = self.lake.write_file(Table.QUARANTINE, rows, None)
         reach("quarantine.after_file")
-        return Written([file], [], rows.num_rows)
+        return Written([file], [], rows.num_rows, {})
 
 
 def side_by_side(read: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:

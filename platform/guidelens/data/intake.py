@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from guidelens.crash_points import reach
@@ -21,9 +22,10 @@ from guidelens.data.forgetting import sweep
 from guidelens.data.inbox import draining, remove
 from guidelens.data.lake import DataFile, IdFile, Lake, Manifest
 from guidelens.data.photos import completed, settle_photos
+from guidelens.data.remarks import UNKNOWN_PRODUCT, count_remarks
 from guidelens.data.settling import QUARANTINE_FRAME, FileCounts, KindReport, Settled, quarantine_rows, settle_rows
 from guidelens.data.sources import Kind
-from guidelens.data.tables import append, upsert
+from guidelens.data.tables import append, delete, to_table, upsert
 from guidelens.data.tombstones import forgotten_keys
 from guidelens.errors import CommitConflictError, NotFoundError
 from guidelens.schemas.tables import TEXT_DIM, Table
@@ -58,8 +60,18 @@ def known_photos(lake: Lake, base: Manifest) -> pl.DataFrame:
     return photos.with_columns(has_thumbnail=pl.col("thumbnail").is_not_null()).drop("thumbnail")
 
 
-def take_in(lake: Lake, staged: Mapping[Kind, StagedKind], embed: EmbedTexts, now: datetime, events: EventIntake | None = None) -> Intake:
+def take_in(
+    lake: Lake,
+    staged: Mapping[Kind, StagedKind],
+    embed: EmbedTexts,
+    now: datetime,
+    events: EventIntake | None = None,
+    released: frozenset[str] = frozenset(),
+) -> Intake:
     """Settles and commits.
+
+    Args:
+        released: `record_sha256` of records that leave quarantine with this commit.
 
     Raises:
         CommitConflictError: other writers were faster twelve times in a row.
@@ -78,6 +90,8 @@ def take_in(lake: Lake, staged: Mapping[Kind, StagedKind], embed: EmbedTexts, no
                 change.take(events.settle(base))
             for kind, brought in staged.items():
                 change.settle(kind, brought)
+            change.remark_on_unknown_products()
+            change.release(released)
             report = {str(kind): found.model_dump() for kind, found in change.reports.items()}
             return Intake(lake.commit(base, change.files(), report, change.live_ids()), change.reports)
         except NotFoundError:
@@ -130,6 +144,7 @@ class _Change:
         self._quarantined: list[pl.DataFrame] = []
         self._events: EventChange | None = None
         self._ids: dict[Table, list[IdFile]] = {}
+        self._released: frozenset[str] = frozenset()
 
     def take(self, events: EventChange) -> None:
         """The events, which are written already."""
@@ -143,7 +158,22 @@ class _Change:
         self._quarantined.append(quarantine_rows(kind, settled.refused, brought.uris))
         files = {uri: settled.counts.get(index, FileCounts()) for index, uri in enumerate(brought.uris)}
         rules = settled.refused.group_by("rule").len().sort("len", "rule", descending=[True, False])
-        self.reports[kind] = KindReport(total=sum(files.values(), FileCounts()), files=files, rules=dict(rules.iter_rows()))
+        self.reports[kind] = KindReport(total=sum(files.values(), FileCounts()), files=files, rules=dict(rules.iter_rows()), remarks=_remarks(brought.rows))
+
+    def remark_on_unknown_products(self) -> None:
+        """Once all kinds are settled: logs run ahead of catalogues, so such events are taken."""
+        if self._events is None or not self._events.products:
+            return
+        catalogue = self._new(Kind.CATALOGUE)
+        known = {*self.lake.read(Table.PRODUCTS, ["product_id"], manifest=self.base)["product_id"], *(catalogue["product_id"] if catalogue.height else ())}
+        number = sum(events for product, events in self._events.products.items() if product not in known)
+        if number:
+            report = self.reports[Kind.EVENTS]
+            self.reports[Kind.EVENTS] = report.model_copy(update={"remarks": {**report.remarks, UNKNOWN_PRODUCT: number}})
+
+    def release(self, records: frozenset[str]) -> None:
+        """Takes records out of quarantine; their ids stay known, so that the same files do not bring them back."""
+        self._released = records
 
     def _settled(self, kind: Kind, brought: StagedKind) -> Settled:
         if kind is Kind.PHOTOS:
@@ -163,7 +193,8 @@ class _Change:
         live[Table.MODELS] = upsert(self.lake, self.base, Table.MODELS, "path", self._new(Kind.MODELS))
         live[Table.SHOPPERS] = upsert(self.lake, self.base, Table.SHOPPERS, "shopper_key", self._new(Kind.SHOPPERS))
         live[Table.REVIEWS] = upsert(self.lake, self.base, Table.REVIEWS, "review_id", self._new(Kind.REVIEWS))
-        live[Table.QUARANTINE] = append(self.lake, self.base, Table.QUARANTINE, self._new_quarantined())
+        left, _ = delete(self.lake, self.base.of(Table.QUARANTINE), pl.col("record_sha256").is_in(sorted(self._released)))
+        live[Table.QUARANTINE] = [*left, *self.lake.write(Table.QUARANTINE, to_table(Table.QUARANTINE, self._new_quarantined()))]
         written = [] if self._events is None else self._events.files
         return [*(file for files in live.values() for file in files), *written]
 
@@ -218,6 +249,10 @@ class _Change:
 
     def _whole_photos(self, photos: pl.DataFrame) -> pl.DataFrame:
         return completed(photos, self.lake.read(Table.PHOTOS, manifest=self.base)) if photos.height else photos
+
+
+def _remarks(staged: pl.DataFrame) -> dict[str, int]:
+    return count_remarks(pa.chunked_array([staged["remarks"].to_arrow()])) if "remarks" in staged.columns else {}
 
 
 def _product_texts(products: pl.DataFrame) -> list[str]:

@@ -140,7 +140,7 @@ class Lake:
         return _frame(self.read_arrow(file))
 
     def read_arrow(self, file: DataFile, columns: Sequence[str] | None = None) -> pa.Table:
-        """One data file, or of its columns those asked for, in the table's types.
+        """One data file, or of its columns those asked for, in the table's types; null where a file of an older schema lacks them.
 
         Raises:
             StorageError: the file is not as it was written (its size and the checksum of each page read are compared).
@@ -154,10 +154,12 @@ class Lake:
     def _parsed(self, table: Table, key: str, data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
         wanted = SCHEMAS[table].names if columns is None else list(columns)
         try:
-            rows = pq.read_table(pa.BufferReader(data), columns=wanted, page_checksum_verification=True)
+            rows = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(columns=wanted)
         except (OSError, pa.ArrowInvalid) as error:
             raise StorageError(f"lake {self.uri}: {key} is damaged ({error}); restore it from a backup") from error
-        return rows.cast(pa.schema([SCHEMAS[table].field(name) for name in rows.column_names]))
+        fields = [SCHEMAS[table].field(name) for name in wanted]
+        columns_or_nulls = [rows[one.name].cast(one.type) if one.name in rows.column_names else pa.nulls(rows.num_rows, one.type) for one in fields]
+        return pa.table(columns_or_nulls, schema=pa.schema(fields))
 
     def write(self, table: Table, rows: pa.Table) -> list[DataFile]:
         """Writes rows as data files (one a date where the table is partitioned); live only once committed.

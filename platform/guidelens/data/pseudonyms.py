@@ -9,19 +9,25 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, model_validator
+from pydantic_core import from_json
 
 from guidelens.errors import StorageError
-from guidelens.schemas.events import Event, missing_fields
+from guidelens.schemas.base import Id
+from guidelens.schemas.events import NAMES_OF_SHOPPER, Event, missing_fields
 
 _KEY_FILE = "shopper.key"
 _KEY_BYTES = 32
 _REMEMBERED_KEYS = 200_000
-_ID_IN_TEXT = re.compile(rb'"(shopper_id|anonymous_id)"\s*:\s*(?:"((?:[^"\\]|\\.)*)"?|([^",}\s]+))')
+_SQUEEZED_IDS = frozenset(name.replace("_", "") for name in NAMES_OF_SHOPPER)
+UNUSABLE = "unusable:"
+_SCRUBBED = re.compile(r"hmac:([0-9a-f]{64})")
+_ID = TypeAdapter(Id)
 
 
 class PseudonymousEvent(Event):
@@ -85,16 +91,60 @@ class Pseudonymizer:
         shopper_key = self.key(named, anonymous=anonymous)
         return PseudonymousEvent.model_construct(**given, shopper_key=shopper_key, key_id=self.key_id, is_anonymous=anonymous, anonymous_key=device)
 
-    def scrub(self, raw: bytes) -> bytes:
-        """Raw bytes with the values of `"shopper_id"` and `"anonymous_id"` replaced by keys, also where they are no valid JSON."""
+    def key_in(self, scrubbed: str) -> str | None:
+        """The key that `scrub` put in place of an id; None where the text is none of its."""
+        found = _SCRUBBED.fullmatch(scrubbed)
+        return found[1] if found else None
+
+    def scrub(self, raw: bytes, renamed: Mapping[str, str] | None = None) -> bytes:
+        """Raw bytes with the values of `"shopper_id"` and `"anonymous_id"`, however spelled, replaced by keys, also where they are no valid JSON.
+
+        An id becomes `hmac:KEY`; what is no valid id becomes `unusable:KEY`, which is none either, so that the record stays refused.
+
+        Args:
+            renamed: which of the two a field of another name holds.
+        """
+        names = {_squeezed(given): name for given, name in (renamed or {}).items()}
 
         def replace(found: re.Match[bytes]) -> bytes:
-            text = _unescaped(found[2]) if found[2] is not None else found[3].decode("utf-8", "replace")
-            if found[2] is None and text == "null":
+            name, value = _squeezed(_unescaped(found["name"])), found["value"]
+            if value == b"null":
                 return found[0]
-            return b'"' + found[1] + b'": "hmac:' + self.key(text, anonymous=found[1] == b"anonymous_id").encode() + b'"'
+            kept = "hmac" if _is_id(value) else UNUSABLE[:-1]
+            key = self.key(
+                _unescaped(value[1:].removesuffix(b'"')) if value.startswith(b'"') else _unescaped(value), anonymous="anonymous" in names.get(name, name)
+            )
+            return found[0][: -len(value)] + f'"{kept}:{key}"'.encode()
 
-        return _ID_IN_TEXT.sub(replace, raw)
+        return _field_in_text(frozenset(names)).sub(replace, raw)
+
+
+@lru_cache(maxsize=16)
+def _field_in_text(names: frozenset[str]) -> re.Pattern[bytes]:
+    """Finds fields that hold a shopper's id, their names in any case, with any separators, plain or in JSON's escapes."""
+    spelled = [
+        r"(?:[_\-. ]|\\u005f|\\u002d)*".join(rf"(?:{re.escape(one)}|\\u{ord(one):04x}|\\u{ord(one.upper()):04x})" for one in name)
+        for name in sorted(names | _SQUEEZED_IDS)
+    ]
+    return re.compile(rf'"(?P<name>(?i:{"|".join(spelled)}))"\s*:\s*(?P<value>"(?:[^"\\]|\\.)*"?|[^",}}\s]+)'.encode())
+
+
+def _squeezed(name: str) -> str:
+    """`shopperId`, `Shopper-ID` and `shopper_id` are one name."""
+    return re.sub(r"[\W_]", "", name).lower()
+
+
+def _is_id(value: bytes) -> bool:
+    """Whether a JSON value is an id that the contract takes."""
+    try:
+        _ID.validate_python(_stripped(from_json(value)))
+    except ValueError:
+        return False
+    return True
+
+
+def _stripped(value: object) -> object:
+    return value.strip() if isinstance(value, str) else value
 
 
 def _unescaped(inside: bytes) -> str:

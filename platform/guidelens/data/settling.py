@@ -36,11 +36,12 @@ class FileCounts(Frozen):
 
 
 class KindReport(Frozen):
-    """rules: how many records broke each, the commonest first."""
+    """rules: how many records broke each, the commonest first. remarks: on how many records each was made (remarks.py)."""
 
     total: FileCounts
     files: dict[str, FileCounts]
     rules: dict[str, int]
+    remarks: dict[str, int] = {}
 
 
 class Settled(NamedTuple):

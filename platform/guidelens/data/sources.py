@@ -31,14 +31,6 @@ class Kind(StrEnum):
     REVIEWS = "reviews"
 
 
-_ALLOWED: dict[Kind, frozenset[Format]] = {
-    Kind.CATALOGUE: frozenset({"jsonl", "csv", "parquet"}),
-    Kind.SHOPPERS: frozenset({"jsonl", "csv", "parquet"}),
-    Kind.REVIEWS: frozenset({"jsonl", "csv", "parquet"}),
-    Kind.EVENTS: frozenset({"jsonl", "parquet"}),
-}
-
-
 class IngestSources(Frozen):
     """Local paths, made absolute (a record's place must not depend on who reads it where), or s3:// URIs. `photo_list`: a CSV `path,product_id` that says which photos of the folder to take and what
     they show (no product: unlabelled), in place of its photos.csv."""
@@ -122,9 +114,9 @@ def record_files(kind: Kind, uris: tuple[str, ...], s3: S3Options) -> list[Sourc
     files: list[SourceFile] = []
     for uri in uris:
         listed = list_files(uri, s3)
-        readable = [file for file in listed if (format_of(file.uri) or ("", None))[0] in _ALLOWED[kind]]
+        readable = [file for file in listed if format_of(file.uri) is not None]
         if not readable:
-            formats = ", ".join(sorted(_ALLOWED[kind]))
+            formats = ", ".join(sorted(set(_FORMATS.values())))
             raise InputError(f"{kind} must be {formats} (JSONL and CSV also .gz or .zst), got {uri}; convert it")
         files += readable
     return files

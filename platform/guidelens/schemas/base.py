@@ -1,23 +1,28 @@
 """The two pydantic bases all contracts build on, and the one way to tell a time."""
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 _NUMBER = re.compile(r"\s*[-+]?\d+(\.\d*)?\s*")
 
 
-def _no_number(value: object) -> object:
+def refuse_number(value: object) -> object:
     """pydantic reads numbers as seconds or milliseconds since 1970, and so the day "20260301" as one of August 1970."""
     if isinstance(value, int | float) or (isinstance(value, str) and _NUMBER.fullmatch(value)):
         raise PydanticCustomError("rfc3339", "a time must be RFC 3339 with a zone, such as 2026-03-01T00:00:00Z")
     return value
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_no_number)]
-"""A time with a zone: RFC 3339 where it is text."""
+Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC)), BeforeValidator(refuse_number)]
+"""A time with a zone, kept to the microsecond: RFC 3339 where it is text. Years before 1970 and after 2199 are mistakes."""
+
+NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f-\x9f]*$"
+Id = Annotated[str, Field(min_length=1, max_length=128, pattern=NO_CONTROL_CHARACTERS)]
+"""Compared character by character: no case folding, no normalization, surrounding white space is not part of it."""
 
 
 class Frozen(BaseModel):

@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from guidelens.schemas.base import Moment, Record
+from guidelens.schemas.base import Id, Moment, Record
 
-ProductId = Annotated[str, Field(min_length=1, max_length=128)]
-ShopperId = Annotated[str, Field(min_length=1, max_length=128)]
+ProductId = Id
+ShopperId = Id
 TryOn = Literal["face", "eyes", "hand", "wrist", "foot", "body", "room", "none"]
 PositiveMetres = Annotated[float, Field(gt=0, le=50, allow_inf_nan=False)]
 
@@ -31,7 +31,7 @@ class Product(Record):
     attributes: dict[str, Any] = {}
     facts: dict[str, Any] = {}
     images: tuple[str, ...] = ()
-    stock: Annotated[int, Field(ge=0)] | None = None
+    stock: Annotated[int, Field(ge=0, le=10**10)] | None = None
     try_on: TryOn = "none"
     width_m: PositiveMetres | None = None
     height_m: PositiveMetres | None = None
@@ -71,7 +71,7 @@ class Shopper(Record):
 class Review(Record):
     """A shopper's rating of a product, with or without a text."""
 
-    review_id: Annotated[str, Field(min_length=1, max_length=128)]
+    review_id: Id
     product_id: ProductId
     shopper_id: ShopperId | None = None
     ts: Moment

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from guidelens.schemas.base import Moment, Record
+from guidelens.schemas.base import Id, Moment, Record
 from guidelens.schemas.catalog import ProductId, ShopperId
 from guidelens.schemas.steps import MAX_STEPS, GuideStep, Outcome
 
@@ -46,7 +46,6 @@ class Channel(StrEnum):
     MINI_PROGRAM = "mini_program"
 
 
-Id = Annotated[str, Field(min_length=1, max_length=128)]
 Milliseconds = Annotated[float, Field(ge=0, le=86_400_000, allow_inf_nan=False)]
 Propensity = Annotated[float, Field(gt=0, le=1)]
 
@@ -65,6 +64,8 @@ REQUIRED_BY_TYPE: dict[EventType, tuple[str, ...]] = {
     EventType.STEP_OUTCOME: ("step_index", "outcome"),
     EventType.FEEDBACK: (),
 }
+NAMES_OF_SHOPPER = ("shopper_id", "anonymous_id")
+"""An event needs one of them."""
 
 
 class Event(Record):
@@ -107,8 +108,8 @@ class Event(Record):
         missing = missing_fields(self)
         if missing:
             raise ValueError(f"a {self.type} event needs {', '.join(missing)}")
-        if self.shopper_id is None and self.anonymous_id is None:
-            raise ValueError("an event needs shopper_id or anonymous_id")
+        if all(getattr(self, name) is None for name in NAMES_OF_SHOPPER):
+            raise ValueError(f"an event needs {' or '.join(NAMES_OF_SHOPPER)}")
         return self
 
 
@@ -117,9 +118,16 @@ def missing_fields(event: Event) -> list[str]:
     return [name for name in REQUIRED_BY_TYPE[event.type] if getattr(event, name) is None]
 
 
-def clock_problem(event_ts: datetime, now: datetime) -> str | None:
-    """Why `event_ts` cannot be true at `now` (both with zone), or None. Clocks may be ahead by CLOCK_TOLERANCE."""
-    ahead = event_ts - now
-    if ahead > CLOCK_TOLERANCE:
-        return f"event_ts lies {ahead.total_seconds():.0f} s in the future; clocks may be ahead by {CLOCK_TOLERANCE.total_seconds():.0f} s"
+def clock_problem(event: Event, now: datetime) -> tuple[str, str] | None:
+    """The field whose time cannot be true at `now` (with zone) and why, or None. Clocks may be ahead by CLOCK_TOLERANCE."""
+    for field in ("event_ts", "created_ts"):
+        time: datetime | None = getattr(event, field)
+        if time is not None and time - now > CLOCK_TOLERANCE:
+            ahead = (time - now).total_seconds()
+            return field, f"{field} lies {ahead:.0f} s in the future; clocks may be ahead by {CLOCK_TOLERANCE.total_seconds():.0f} s"
     return None
+
+
+def is_skewed(event_ts: datetime, created_ts: datetime | None) -> bool:
+    """Whether an event was known before it happened: a device's clock is wrong. Such events are taken, and remarked on."""
+    return created_ts is not None and event_ts - created_ts > CLOCK_TOLERANCE

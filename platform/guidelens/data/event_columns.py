@@ -1,0 +1,111 @@
+"""Blocks of events checked as columns: the certain rows as staged columns, the rest as records for the model to judge."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from guidelens.data.column_checks import doubts, event_contract
+from guidelens.data.json_lines import PlainLineReader
+from guidelens.data.pseudonyms import Pseudonymizer
+from guidelens.data.reading import MAX_RECORD_BYTES, Block, Lines, RawRecord, Rows
+from guidelens.data.typed_columns import cell_arrays, typed_frame
+from guidelens.schemas.base import NO_CONTROL_CHARACTERS
+
+
+class Sorted(NamedTuple):
+    """certain: events that keep the contract, by field, with `remarks` and `offset`. others: the records of all other rows, in order."""
+
+    certain: pl.DataFrame
+    others: list[RawRecord]
+
+
+class EventColumns:
+    """Sorts blocks of events into certain and other ones."""
+
+    def __init__(self, now: datetime, from_inbox: bool, renamed: Mapping[str, str]) -> None:
+        self._contract = event_contract(from_inbox)
+        self._now, self._from_inbox = now, from_inbox
+        self._renamed = renamed
+        self._lines = PlainLineReader(self._contract, renamed, MAX_RECORD_BYTES)
+
+    @cached_property
+    def _may_break(self) -> pl.Expr:
+        return doubts(self._contract, self._now, self._from_inbox)
+
+    @cached_property
+    def _may_break_plain(self) -> pl.Expr:
+        return doubts(self._contract, self._now, self._from_inbox, sure_patterns={NO_CONTROL_CHARACTERS})
+
+    def sort(self, block: Block) -> Sorted:
+        if isinstance(block, Lines):
+            return self._sort_lines(block)
+        if isinstance(block, Rows):
+            return self._sort_rows(block)
+        return self._sort_cells(block)
+
+    def _sort_lines(self, block: Lines) -> Sorted:
+        found = self._lines.read(block.data)
+        keeps = ~found.frame.select(self._may_break_plain).to_series().to_numpy()
+        rows = found.rows[keeps]
+        certain = _kept(found.frame, keeps).with_columns(offset=block.offset + found.starts[rows])
+        others = [block.record(*found.starts[row : row + 2].tolist()) for row in _rest(rows, len(found.starts) - 1)]
+        return Sorted(certain, [record for record in others if record is not None])
+
+    def _sort_rows(self, block: Rows) -> Sorted:
+        names = block.batch.schema.names
+        given = dict(zip(names, block.batch.columns, strict=True))
+        frame = typed_frame(self._contract, given, self._renamed, block.batch.num_rows) if len(given) == len(names) else None
+        if frame is None:
+            return Sorted(_none(), block.records())
+        rows, certain = self._certain(frame)
+        return Sorted(certain.with_columns(offset=block.offset + rows), block.records(_rest(rows, frame.height)))
+
+    def _sort_cells(self, block: Sequence[RawRecord]) -> Sorted:
+        whole = [record for record in block if record.problem is None and record.cells is not None]
+        others = [record for record in block if record.problem is not None or record.cells is None]
+        frame = typed_frame(self._contract, cell_arrays([record.cells or {} for record in whole]), self._renamed, len(whole)) if whole else None
+        if frame is None:
+            return Sorted(_none(), list(block))
+        rows, certain = self._certain(frame)
+        others += [whole[row] for row in _rest(rows, len(whole))]
+        return Sorted(certain.with_columns(offset=np.array([whole[row].offset for row in rows], np.int64)), others)
+
+    def _certain(self, frame: pl.DataFrame) -> tuple[NDArray[np.int64], pl.DataFrame]:
+        keeps = ~frame.select(self._may_break | pl.col("in_doubt")).to_series().to_numpy()
+        return np.flatnonzero(keeps), _kept(frame, keeps).drop("in_doubt")
+
+
+def keyed(events: pl.DataFrame, pseudonyms: Pseudonymizer) -> pl.DataFrame:
+    """Events with `shopper_key`, `key_id`, `is_anonymous` and `anonymous_key` in place of their shopper's ids. Each id is keyed once."""
+    anonymous = events["shopper_id"].is_null()
+    keys = _keys(events["shopper_id"], {name: pseudonyms.key(name) for name in events["shopper_id"].drop_nulls().unique()})
+    strangers = _keys(events["anonymous_id"], {name: pseudonyms.key(name, anonymous=True) for name in events["anonymous_id"].drop_nulls().unique()})
+    return events.with_columns(
+        shopper_key=keys.fill_null(strangers) if anonymous.any() else keys,
+        anonymous_key=pl.select(pl.when(~anonymous).then(strangers)).to_series(),
+        is_anonymous=anonymous,
+        key_id=pl.lit(pseudonyms.key_id, pl.String),
+    ).drop("shopper_id", "anonymous_id")
+
+
+def _keys(ids: pl.Series, keys: Mapping[str, str]) -> pl.Series:
+    return ids.replace_strict(list(keys), list(keys.values()), default=None, return_dtype=pl.String)
+
+
+def _rest(rows: NDArray[np.int64], num_rows: int) -> Iterable[int]:
+    others = np.ones(num_rows, np.bool_)
+    others[rows] = False
+    return [int(row) for row in np.flatnonzero(others)]
+
+
+def _kept(frame: pl.DataFrame, keeps: NDArray[np.bool_]) -> pl.DataFrame:
+    return frame if keeps.all() else frame.filter(keeps)
+
+
+def _none() -> pl.DataFrame:
+    return pl.DataFrame()
