@@ -1,0 +1,233 @@
+"""Published logs as the contracts see them, from tiny folders in each data set's own format."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from guidelens.data.adapters import load
+from guidelens.data.adapters.delimited import read_delimited
+from guidelens.errors import InputError
+
+USER = [f"{letter * 32}" for letter in "abcd"]
+HEADER = ",timestamp,item_id,position,click,propensity_score,user_feature_0,user_feature_1,user_feature_2,user_feature_3,user-item_affinity_0\n"
+ITEMS = ",item_id,item_feature_0,item_feature_1,item_feature_2,item_feature_3\n0,0,-0.6,{0}1,{0}2,{0}3\n1,1,0.4,{0}1,{0}2,{0}4\n"
+
+
+def _impression(number: int, item: int, position: int, click: int, propensity: str) -> str:
+    return f"{number},2019-11-24 00:0{number}:13.442536+00:00,{item},{position},{click},{propensity},{','.join(USER)},0.0\n"
+
+
+@pytest.fixture
+def bandit(tmp_path: Path) -> Path:
+    for policy, propensity in (("random", "0.5"), ("bts", "0.03")):
+        folder = tmp_path / "obd" / policy / "men"
+        folder.mkdir(parents=True)
+        (folder / "item_context.csv").write_text(ITEMS.format(policy))
+        (folder / "men.csv").write_text(HEADER + _impression(0, 1, 3, 0, propensity) + _impression(1, 0, 1, 1, propensity))
+    return tmp_path / "obd"
+
+
+@pytest.fixture
+def beauty(tmp_path: Path) -> Path:
+    folder = tmp_path / "beauty"
+    folder.mkdir()
+    (folder / "Beauty.txt").write_text("1 1 2 3\n2 3 1\n")
+    (folder / "Beauty_item2attributes.json").write_text(json.dumps({"1": [9, 4, 5], "2": [4, 5], "3": []}))
+    return folder
+
+
+RATINGS = [("1", "10", "4", "874965758"), ("1", "20", "3", "874965759"), ("2", "10", "0.5", "874965760")]
+
+
+def _ml_100k(folder: Path) -> None:
+    (folder / "u.data").write_text("".join("\t".join(row) + "\n" for row in RATINGS))
+    flags = ["0"] * 19
+    comedy = "|".join([*flags[:5], "1", *flags[6:]])
+    films = f"10|Café (1995)|01-Jan-1995||http://x|{comedy}\n20|Untagged|||http://x|{'|'.join(flags)}\n"
+    (folder / "u.item").write_bytes(films.encode("latin-1"))
+    (folder / "u.user").write_text("1|24|M|technician|85711\n2|56|F|other|94043\n")
+
+
+def _ml_1m(folder: Path) -> None:
+    (folder / "ratings.dat").write_text("".join("::".join(row) + "\n" for row in RATINGS))
+    (folder / "movies.dat").write_bytes("10::Café (1995)::Comedy|Drama\n20::Untagged::(no genres listed)\n".encode("latin-1"))
+    (folder / "users.dat").write_text("1::M::18::10::85711\n2::F::56::16::94043\n")
+
+
+def _ml_latest(folder: Path) -> None:
+    (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\r\n" + "".join(",".join(row) + "\r\n" for row in RATINGS))
+    (folder / "movies.csv").write_text('movieId,title,genres\r\n10,"Café (1995)",Comedy|Drama\r\n20,Untagged,(no genres listed)\r\n')
+    (folder / "tags.csv").write_text("userId,movieId,tag,timestamp\r\n1,10,paris,1\r\n2,10,Paris,1\r\n1,10,love,1\r\n")
+
+
+def _recbole(folder: Path) -> None:
+    rows = "".join("\t".join(row) + "\n" for row in RATINGS)
+    (folder / "ml.inter").write_text("user_id:token\titem_id:token\trating:float\ttimestamp:float\n" + rows)
+    (folder / "ml.item").write_text(
+        "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n10\tCafé\t1995\tComedy Drama\n20\tUntagged\t\t\n"
+    )
+    (folder / "ml.user").write_text(
+        "user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token\n1\t24\tM\ttechnician\t85711\n2\t56\tF\tother\t94043\n"
+    )
+
+
+FORMS: dict[str, Callable[[Path], None]] = {"100k": _ml_100k, "1m": _ml_1m, "latest": _ml_latest, "recbole": _recbole}
+
+
+def _events(name: str, folder: Path, out: Path) -> pl.DataFrame:
+    return pl.read_parquet(load(name, folder).write(out).events[0])
+
+
+def test_bandit_impressions_keep_policy_place_propensity_and_click(bandit: Path, tmp_path: Path) -> None:
+    events = _events("open-bandit", bandit, tmp_path / "out")
+    shown = events.filter(pl.col("type") == "impression")
+    assert shown.select("request_id", "product_id", "position", "propensity", "release").rows() == [
+        ("random-men-1", "men-1", 3, 0.5, "random"),
+        ("random-men-2", "men-0", 1, 0.5, "random"),
+        ("bts-men-1", "men-1", 3, 0.03, "bts"),
+        ("bts-men-2", "men-0", 1, 0.03, "bts"),
+    ]
+    clicked = events.filter(pl.col("type") == "click")
+    assert clicked.select("request_id", "product_id", "propensity").rows() == [("random-men-2", "men-0", None), ("bts-men-2", "men-0", None)]
+    assert shown["event_ts"].dt.strftime("%H:%M:%S%.6f").to_list()[0] == "00:00:13.442536"
+
+
+def test_a_bandit_shopper_is_all_with_the_same_hashed_features(bandit: Path, tmp_path: Path) -> None:
+    sources = load("open-bandit", bandit).write(tmp_path / "out")
+    assert sources.shoppers is not None
+    shoppers = pl.read_parquet(sources.shoppers)
+    assert shoppers.select("gender", "age_band", "region", "body").rows() == [tuple(USER)]
+    assert set(pl.read_parquet(sources.events[0])["shopper_id"]) == set(shoppers["shopper_id"])
+
+
+def test_beauty_sequences_keep_their_order_and_end_on_one_day(beauty: Path, tmp_path: Path) -> None:
+    events = _events("amazon-beauty", beauty, tmp_path / "out").sort("shopper_id", "event_ts")
+    days = events.select("shopper_id", "product_id", pl.col("event_ts").dt.date().cast(pl.String)).rows()
+    assert days == [
+        ("b-1", "b-1", "2014-07-20"),
+        ("b-1", "b-2", "2014-07-21"),
+        ("b-1", "b-3", "2014-07-22"),
+        ("b-2", "b-3", "2014-07-21"),
+        ("b-2", "b-1", "2014-07-22"),
+    ]
+
+
+def test_a_beauty_brand_is_what_is_never_anywhere_else_than_first(beauty: Path, tmp_path: Path) -> None:
+    catalogue = load("amazon-beauty", beauty).write(tmp_path / "out").catalogue
+    assert catalogue is not None
+    products = [json.loads(line) for line in Path(catalogue).read_text().splitlines()]
+    # 4 comes second elsewhere, so it is a category where it comes first.
+    assert [(row.get("brand"), row["category"]) for row in products] == [
+        ("brand 9", "beauty/category 4/category 5"),
+        (None, "beauty/category 4/category 5"),
+        (None, "beauty"),
+    ]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_movielens_gives_the_same_ratings(form: str, tmp_path: Path) -> None:
+    (tmp_path / form).mkdir()
+    FORMS[form](tmp_path / form)
+    sources = load("movielens", tmp_path / form).write(tmp_path / "out")
+    events = pl.read_parquet(sources.events[0])
+    assert events.select("event_id", "shopper_id", "product_id", "type", "rating", "session_id").rows() == [
+        ("r-000000001", "u-1", "m-10", "click", 4.0, "u-1-19970922"),
+        ("r-000000002", "u-1", "m-20", "view", 3.0, "u-1-19970922"),
+        ("r-000000003", "u-2", "m-10", "view", 0.5, "u-2-19970922"),
+    ]
+    assert sources.reviews is not None
+    assert pl.read_parquet(sources.reviews)["rating"].to_list() == [4.0, 3.0], "a review's rating is at least 1"
+    assert sources.catalogue is not None
+    films = [json.loads(line) for line in Path(sources.catalogue).read_text().splitlines()]
+    assert [(film["product_id"], film["title"], film["category"]) for film in films] == [("m-10", "Café (1995)", "film/Comedy"), ("m-20", "Untagged", "film")]
+    assert films[0]["attributes"]["year"] == 1995
+    if sources.shoppers:
+        shoppers = pl.read_parquet(sources.shoppers).rows()
+        assert shoppers == [("u-1", "18-24", "m", "8"), ("u-2", "56+", "f", "9")]
+
+
+def test_movielens_tags_are_shown_most_used_first(tmp_path: Path) -> None:
+    _ml_latest(tmp_path)
+    catalogue = load("movielens", tmp_path).write(tmp_path / "out").catalogue
+    assert catalogue is not None
+    assert json.loads(Path(catalogue).read_text().splitlines()[0])["facts"] == {"tags": ["paris", "love"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "text", "message"),
+    [
+        ("open-bandit", "bts/men/men.csv", HEADER + _impression(0, 1, 4, 0, "0.5"), r"men\.csv, line 2: position must be 1 to 3, got 4"),
+        ("open-bandit", "bts/men/men.csv", HEADER + _impression(0, 1, 3, 0, "0.0"), "propensity_score must be above 0"),
+        ("open-bandit", "bts/men/men.csv", HEADER + "0,2019-11-24", "must hold 11 fields"),
+        ("open-bandit", "bts/men/men.csv", HEADER.replace("click", "clock"), "without click"),
+        ("open-bandit", "bts/men/men.csv", HEADER + _impression(0, 1, 3, 0, "0.5").replace("2019-11-24", "yesterday"), "timestamp must be a time like"),
+        ("open-bandit", "bts/men/item_context.csv", "item\n", "without item_id"),
+        ("amazon-beauty", "Beauty.txt", "1 1 2\n1 2 3\n", "line 2: must hold one new shopper"),
+        ("amazon-beauty", "Beauty.txt", "1 1 77\n", "got 77; fetch both files"),
+        ("amazon-beauty", "Beauty.txt", "1 one\n", "item numbers, got '1 one"),
+        ("amazon-beauty", "Beauty_item2attributes.json", "[1]", "must be a JSON object"),
+    ],
+)
+def test_a_broken_data_set_is_refused_by_file_line_and_rule(name: str, file: str, text: str, message: str, bandit: Path, beauty: Path, tmp_path: Path) -> None:
+    folder = {"open-bandit": bandit, "amazon-beauty": beauty}[name]
+    (folder / file).write_text(text)
+    with pytest.raises(InputError, match=message):
+        load(name, folder).write(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["open-bandit", "amazon-beauty", "movielens"])
+def test_a_folder_that_is_not_the_data_set_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--path must be"):
+        load(name, tmp_path)
+
+
+@pytest.mark.parametrize(("file", "form"), [("u.item", "100k"), ("movies.dat", "1m"), ("movies.csv", "latest"), ("ml.item", "recbole")])
+def test_movielens_without_its_films_is_refused(file: str, form: str, tmp_path: Path) -> None:
+    FORMS[form](tmp_path)
+    (tmp_path / file).unlink()
+    with pytest.raises(InputError, match=file):
+        load("movielens", tmp_path)
+
+
+def test_a_rating_that_is_no_number_is_refused_with_its_line(tmp_path: Path) -> None:
+    _ml_100k(tmp_path)
+    with (tmp_path / "u.data").open("a") as sink:
+        sink.write("3\t10\tgood\t874965758\n")
+    with pytest.raises(InputError, match=r"line 4: rating must be a number, got 'good'"):
+        load("movielens", tmp_path).write(tmp_path / "out")
+
+
+def test_blocks_of_any_size_give_the_same_rows(tmp_path: Path) -> None:
+    file = tmp_path / "table"
+    file.write_text("a\tb\n" + "".join(f"{row}\té{row}\n" for row in range(50)) + "\nlast\tone")
+    whole = pl.concat(read_delimited(file, "\t", ("first", "second"), header_lines=1))
+    assert whole.height == 51
+    assert whole.row(-1) == (53, "last", "one")
+    for block_bytes in (1, 7, 64):
+        assert pl.concat(read_delimited(file, "\t", ("first", "second"), header_lines=1, block_bytes=block_bytes)).equals(whole)
+
+
+@pytest.mark.shared_data
+def test_the_real_bandit_logs_are_complete(shared_data: Path, tmp_path: Path) -> None:
+    events = _events("open-bandit", shared_data / "open-bandit", tmp_path)
+    by_log = events.with_columns(campaign=pl.col("product_id").str.split("-").list.first()).group_by("release", "campaign", "type").len()
+    counted = {(release, campaign, kind): number for release, campaign, kind, number in by_log.rows()}
+    clicks = {("random", "men"): 46, ("random", "women"): 46, ("bts", "men"): 69, ("bts", "women"): 46}
+    assert counted == {(*log, kind): number for log, found in clicks.items() for kind, number in (("click", found), ("impression", 10_000))}
+    uniform = events.filter((pl.col("release") == "random") & (pl.col("type") == "impression"))
+    assert uniform["propensity"].round(6).unique().sort().to_list() == [round(1 / 46, 6), round(1 / 34, 6)]
+
+
+@pytest.mark.shared_data
+def test_the_real_beauty_sequences_can_be_read_back_from_the_events(shared_data: Path, tmp_path: Path) -> None:
+    folder = shared_data / "amazon-beauty"
+    events = _events("amazon-beauty", folder, tmp_path)
+    assert (events.height, events["shopper_id"].n_unique(), events["product_id"].n_unique()) == (198_502, 22_363, 12_101)
+    read_back = events.sort("shopper_id", "event_ts").group_by("shopper_id", maintain_order=True).agg("product_id")
+    lines = {f"b-{user} " + " ".join(f"b-{item}" for item in items) for user, *items in (line.split() for line in (folder / "Beauty.txt").read_text().splitlines())}
+    assert {f"{shopper} {' '.join(items)}" for shopper, items in read_back.rows()} == lines
+    days = events.group_by(pl.col("event_ts").dt.date()).len().sort("event_ts")["len"].to_list()
+    assert days[-2:] == [22_363, 22_363], "test and validation items are the last two days"
