@@ -227,7 +227,9 @@ def test_the_real_beauty_sequences_can_be_read_back_from_the_events(shared_data:
     events = _events("amazon-beauty", folder, tmp_path)
     assert (events.height, events["shopper_id"].n_unique(), events["product_id"].n_unique()) == (198_502, 22_363, 12_101)
     read_back = events.sort("shopper_id", "event_ts").group_by("shopper_id", maintain_order=True).agg("product_id")
-    lines = {f"b-{user} " + " ".join(f"b-{item}" for item in items) for user, *items in (line.split() for line in (folder / "Beauty.txt").read_text().splitlines())}
+    lines = {
+        f"b-{user} " + " ".join(f"b-{item}" for item in items) for user, *items in (line.split() for line in (folder / "Beauty.txt").read_text().splitlines())
+    }
     assert {f"{shopper} {' '.join(items)}" for shopper, items in read_back.rows()} == lines
     days = events.group_by(pl.col("event_ts").dt.date()).len().sort("event_ts")["len"].to_list()
     assert days[-2:] == [22_363, 22_363], "test and validation items are the last two days"

@@ -14,7 +14,7 @@ from guidelens.schemas.catalog import Product, Shopper
 from guidelens.schemas.events import Event
 from guidelens.schemas.steps import DeviceCapabilities, PlanContext, violations
 from guidelens.world import WORLD_V1, RealCatalogue, World, generate
-from guidelens.world.generate import Job, build
+from guidelens.world.blueprint import Job, build
 from guidelens.world.parameters import Trouble
 
 SIZE = WorldSize(num_products=24, num_shoppers=150, num_sessions=1500, num_frames=48, views_per_product=2, num_days=14, reference_sessions=1000)
