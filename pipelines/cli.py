@@ -21,6 +21,7 @@ _VERBS: dict[str, tuple[str, str]] = {
     "config": ("pipelines.config_show", "Show what a preset and a home come to."),
     "forget": ("pipelines.forget", "Remove a shopper everywhere."),
     "lake": ("pipelines.lake", "Describe the lake's tables."),
+    "world": ("pipelines.world", "Write a simulated shop's files, of any size, with the truth behind them."),
     "quarantine": ("pipelines.quarantine", "List and show rejected records."),
 }
 

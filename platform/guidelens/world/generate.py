@@ -43,6 +43,7 @@ class WorldPaths(Frozen):
     reviews: Path | None
     withdrawals: Path | None
     """Shoppers again, as they are after they withdrew consent: to be ingested later than the rest."""
+    num_events: int
 
 
 class WorldFile(Frozen):
@@ -89,7 +90,7 @@ def generate(
             write_photos(shop.products, plan_photos(shop.products, size, seed, parameters), words.product_ids, seed, out, num_workers)
     counts = write_log(job, shop, words, num_workers, events_format, tell)
     _write_world(job, shop, words, counts.faults)
-    return _write_people(job, shop, words, own=catalogue is None, pictured=catalogue is None and with_photos)
+    return _write_people(job, shop, words, with_photos, counts.num_events)
 
 
 def _emptied(folder: Path) -> None:
@@ -116,9 +117,11 @@ def _write_world(job: Job, shop: Shop, words: Words, faults: dict[str, int]) -> 
         _write_real(job.real, truth)
 
 
-def _write_people(job: Job, shop: Shop, words: Words, own: bool, pictured: bool) -> WorldPaths:
+def _write_people(job: Job, shop: Shop, words: Words, with_photos: bool, num_events: int) -> WorldPaths:
     """Shoppers, what they withdraw and what they write; returns where everything is."""
     out, people = job.out, job.parameters.people
+    own = job.real is None
+    pictured = own and with_photos
     consents, withdrawals = consent_of(shop.shoppers.num, shop.num_days, _start(job.parameters), job.seed, job.parameters)
     _write_shoppers(shop, out / "shoppers.jsonl", consents)
     if people.withdrawing_share or people.declining_share:
@@ -136,6 +139,7 @@ def _write_people(job: Job, shop: Shop, words: Words, own: bool, pictured: bool)
         holdout=out / "holdout" if pictured else None,
         reviews=out / "reviews.jsonl" if people.reviews_a_product else None,
         withdrawals=out / "withdrawals.jsonl" if people.withdrawing_share or people.declining_share else None,
+        num_events=num_events,
     )
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -30,7 +30,7 @@ MAX_FILES = 512
 _FEW_SESSIONS = 4000
 """Below this a second process costs more than it brings."""
 _AR = "ar_"
-Columns = dict[str, NDArray[np.generic]]
+Columns = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class _Writer:
                 truths.append(_session_truth(self.shop, chunk))
                 logs.append(log)
                 num_events += log.events.height
-        np.savez(_gathered(self.job.out) / f"{file:05d}.npz", **{name: np.concatenate([truth[name] for truth in truths]) for name in truths[0]})
+        gathered: dict[str, Any] = {name: np.concatenate([truth[name] for truth in truths]) for name in truths[0]}
+        np.savez(_gathered(self.job.out) / f"{file:05d}.npz", **gathered)
         return LogCounts(num_events, self._write_truth(file, logs))
 
     def _chunk(self, part: int) -> Chunk:

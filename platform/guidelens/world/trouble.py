@@ -6,6 +6,7 @@ accepted) and was (what it should have said, as text). A lost event is there wit
 breaks no other and does not come twice, so quarantined = rows with a rule and duplicate = rows of `duplicated`, exactly.
 """
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -31,7 +32,15 @@ _DAY_US = 24 * _HOUR_US
 _BOT_GAP_US = 40_000
 _FUTURE_US = 36_525 * _DAY_US
 _MAX_SKEW_US = 12 * _HOUR_US
-_MALFORMED_RULES = ("json.invalid", "event_id.missing", "type.enum", "event_ts.timezone_aware", "session_id.string_type", "position.int_parsing")
+_MALFORMED_RULES = ("json.invalid", "event_id.missing", "type.enum", "event_ts.timezone_aware", "session_id.string_too_short", "position.int_parsing")
+_BREAKS = {
+    1: ('"event_id":', '"event_uid":'),
+    2: ('"type":"[a-z_]+"', '"type":"teleport"'),
+    3: ('Z","created_ts"', '","created_ts"'),
+    4: ('"session_id":"[^"]+"', '"session_id":""'),
+    5: ('"position":[0-9]+', '"position":"first"'),
+}
+"""By kind, what is replaced in the line by what; kind 0 cuts the line."""
 
 
 class TroubleTruth(Frozen):
@@ -197,15 +206,13 @@ def _refused(
 
 
 def malformed_line(line: str, kind: int) -> str:
-    """The line of one event, breaking the kind's rule and, where it is still an object, no other."""
+    """The line of one event, breaking the rule _MALFORMED_RULES[kind] and, where it is still an object, no other."""
     if kind == 0:
         return line[: len(line) // 2]
-    if kind == 1:
-        return line.replace('"event_id":', '"event_uid":', 1)
-    if kind == 3:
-        return line.replace('Z","created_ts"', '","created_ts"', 1)
-    wrong = {2: '"type":"teleport"', 4: '"session_id":null', 5: '"position":"first"'}[kind]
-    return f"{line[:-1]},{wrong}}}"
+    if kind == 5 and '"position":' not in line:
+        return f'{line[:-1]},"position":"first"}}'
+    pattern, wrong = _BREAKS[kind]
+    return re.sub(pattern, wrong, line, count=1)
 
 
 def _fault(rows: pl.DataFrame, fault: str, rule: pl.Expr | None = None, was: pl.Expr | None = None) -> pl.DataFrame:
