@@ -2,13 +2,18 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from guidelens.config import S3Options
 from guidelens.data.adapters import load
 from guidelens.data.adapters.delimited import read_delimited
+from guidelens.data.pseudonyms import Pseudonymizer
+from guidelens.data.sources import IngestSources, Kind, chunks_of, record_files
+from guidelens.data.validation import Checker, checked_tables
 from guidelens.errors import InputError
 
 USER = [f"{letter * 32}" for letter in "abcd"]
@@ -77,8 +82,31 @@ def _recbole(folder: Path) -> None:
 FORMS: dict[str, Callable[[Path], None]] = {"100k": _ml_100k, "1m": _ml_1m, "latest": _ml_latest, "recbole": _recbole}
 
 
+def _refused(sources: IngestSources, keys: Path) -> list[tuple[str, str]]:
+    """What the checks that every shop's files pass through refuse of these."""
+    found = []
+    for kind in (Kind.CATALOGUE, Kind.SHOPPERS, Kind.REVIEWS, Kind.EVENTS):
+        chunks = chunks_of(record_files(kind, sources.files_of(kind), S3Options()), 1 << 22, S3Options())
+        checker = Checker(kind, Pseudonymizer.open(keys), datetime(2026, 1, 1, tzinfo=UTC))
+        for chunk in chunks:
+            for table in checked_tables(chunk, checker, S3Options()):
+                rules = table["rule"].drop_null().to_pylist()
+                found += [(str(kind), rule) for rule in rules]
+    return found
+
+
 def _events(name: str, folder: Path, out: Path) -> pl.DataFrame:
     return pl.read_parquet(load(name, folder).write(out).events[0])
+
+
+def test_all_that_adapters_write_follows_the_contracts(bandit: Path, beauty: Path, tmp_path: Path) -> None:
+    folders = [("open-bandit", bandit), ("amazon-beauty", beauty)]
+    for form, make in FORMS.items():
+        (tmp_path / form).mkdir()
+        make(tmp_path / form)
+        folders.append(("movielens", tmp_path / form))
+    for number, (name, folder) in enumerate(folders):
+        assert _refused(load(name, folder).write(tmp_path / f"out-{number}"), tmp_path / "keys") == []
 
 
 def test_bandit_impressions_keep_policy_place_propensity_and_click(bandit: Path, tmp_path: Path) -> None:
@@ -217,6 +245,7 @@ def test_the_real_bandit_logs_are_complete(shared_data: Path, tmp_path: Path) ->
     counted = {(release, campaign, kind): number for release, campaign, kind, number in by_log.rows()}
     clicks = {("random", "men"): 46, ("random", "women"): 46, ("bts", "men"): 69, ("bts", "women"): 46}
     assert counted == {(*log, kind): number for log, found in clicks.items() for kind, number in (("click", found), ("impression", 10_000))}
+    assert _refused(load("open-bandit", shared_data / "open-bandit").write(tmp_path), tmp_path / "keys") == []
     uniform = events.filter((pl.col("release") == "random") & (pl.col("type") == "impression"))
     assert uniform["propensity"].round(6).unique().sort().to_list() == [round(1 / 46, 6), round(1 / 34, 6)]
 
