@@ -1,12 +1,12 @@
 """Published logs as the contracts see them, from tiny folders in each data set's own format."""
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
+from adapted_folders import FORMS, HEADER, USER, impression, write_bandit, write_beauty
 
 from guidelens.config import S3Options
 from guidelens.data.adapters import load
@@ -16,70 +16,15 @@ from guidelens.data.sources import IngestSources, Kind, chunks_of, record_files
 from guidelens.data.validation import Checker, checked_tables
 from guidelens.errors import InputError
 
-USER = [f"{letter * 32}" for letter in "abcd"]
-HEADER = ",timestamp,item_id,position,click,propensity_score,user_feature_0,user_feature_1,user_feature_2,user_feature_3,user-item_affinity_0\n"
-ITEMS = ",item_id,item_feature_0,item_feature_1,item_feature_2,item_feature_3\n0,0,-0.6,{0}1,{0}2,{0}3\n1,1,0.4,{0}1,{0}2,{0}4\n"
-
-
-def _impression(number: int, item: int, position: int, click: int, propensity: str) -> str:
-    return f"{number},2019-11-24 00:0{number}:13.442536+00:00,{item},{position},{click},{propensity},{','.join(USER)},0.0\n"
-
 
 @pytest.fixture
 def bandit(tmp_path: Path) -> Path:
-    for policy, propensity in (("random", "0.5"), ("bts", "0.03")):
-        folder = tmp_path / "obd" / policy / "men"
-        folder.mkdir(parents=True)
-        (folder / "item_context.csv").write_text(ITEMS.format(policy))
-        (folder / "men.csv").write_text(HEADER + _impression(0, 1, 3, 0, propensity) + _impression(1, 0, 1, 1, propensity))
-    return tmp_path / "obd"
+    return write_bandit(tmp_path / "obd")
 
 
 @pytest.fixture
 def beauty(tmp_path: Path) -> Path:
-    folder = tmp_path / "beauty"
-    folder.mkdir()
-    (folder / "Beauty.txt").write_text("1 1 2 3\n2 3 1\n")
-    (folder / "Beauty_item2attributes.json").write_text(json.dumps({"1": [9, 4, 5], "2": [4, 5], "3": []}))
-    return folder
-
-
-RATINGS = [("1", "10", "4", "874965758"), ("1", "20", "3", "874965759"), ("2", "10", "0.5", "874965760")]
-
-
-def _ml_100k(folder: Path) -> None:
-    (folder / "u.data").write_text("".join("\t".join(row) + "\n" for row in RATINGS))
-    flags = ["0"] * 19
-    comedy = "|".join([*flags[:5], "1", *flags[6:]])
-    films = f"10|Café (1995)|01-Jan-1995||http://x|{comedy}\n20|Untagged|||http://x|{'|'.join(flags)}\n"
-    (folder / "u.item").write_bytes(films.encode("latin-1"))
-    (folder / "u.user").write_text("1|24|M|technician|85711\n2|56|F|other|94043\n")
-
-
-def _ml_1m(folder: Path) -> None:
-    (folder / "ratings.dat").write_text("".join("::".join(row) + "\n" for row in RATINGS))
-    (folder / "movies.dat").write_bytes("10::Café (1995)::Comedy|Drama\n20::Untagged::(no genres listed)\n".encode("latin-1"))
-    (folder / "users.dat").write_text("1::M::18::10::85711\n2::F::56::16::94043\n")
-
-
-def _ml_latest(folder: Path) -> None:
-    (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\r\n" + "".join(",".join(row) + "\r\n" for row in RATINGS))
-    (folder / "movies.csv").write_text('movieId,title,genres\r\n10,"Café (1995)",Comedy|Drama\r\n20,Untagged,(no genres listed)\r\n')
-    (folder / "tags.csv").write_text("userId,movieId,tag,timestamp\r\n1,10,paris,1\r\n2,10,Paris,1\r\n1,10,love,1\r\n")
-
-
-def _recbole(folder: Path) -> None:
-    rows = "".join("\t".join(row) + "\n" for row in RATINGS)
-    (folder / "ml.inter").write_text("user_id:token\titem_id:token\trating:float\ttimestamp:float\n" + rows)
-    (folder / "ml.item").write_text(
-        "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n10\tCafé\t1995\tComedy Drama\n20\tUntagged\t\t\n"
-    )
-    (folder / "ml.user").write_text(
-        "user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token\n1\t24\tM\ttechnician\t85711\n2\t56\tF\tother\t94043\n"
-    )
-
-
-FORMS: dict[str, Callable[[Path], None]] = {"100k": _ml_100k, "1m": _ml_1m, "latest": _ml_latest, "recbole": _recbole}
+    return write_beauty(tmp_path / "beauty")
 
 
 def _refused(sources: IngestSources, keys: Path) -> list[tuple[str, str]]:
@@ -178,7 +123,7 @@ def test_every_form_of_movielens_gives_the_same_ratings(form: str, tmp_path: Pat
 
 
 def test_movielens_tags_are_shown_most_used_first(tmp_path: Path) -> None:
-    _ml_latest(tmp_path)
+    FORMS["latest"](tmp_path)
     catalogue = load("movielens", tmp_path).write(tmp_path / "out").catalogue
     assert catalogue is not None
     assert json.loads(Path(catalogue).read_text().splitlines()[0])["facts"] == {"tags": ["paris", "love"]}
@@ -187,11 +132,11 @@ def test_movielens_tags_are_shown_most_used_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "file", "text", "message"),
     [
-        ("open-bandit", "bts/men/men.csv", HEADER + _impression(0, 1, 4, 0, "0.5"), r"men\.csv, line 2: position must be 1 to 3, got 4"),
-        ("open-bandit", "bts/men/men.csv", HEADER + _impression(0, 1, 3, 0, "0.0"), "propensity_score must be above 0"),
+        ("open-bandit", "bts/men/men.csv", HEADER + impression(0, 1, 4, 0, "0.5"), r"men\.csv, line 2: position must be 1 to 3, got 4"),
+        ("open-bandit", "bts/men/men.csv", HEADER + impression(0, 1, 3, 0, "0.0"), "propensity_score must be above 0"),
         ("open-bandit", "bts/men/men.csv", HEADER + "0,2019-11-24", "must hold 11 fields"),
         ("open-bandit", "bts/men/men.csv", HEADER.replace("click", "clock"), "without click"),
-        ("open-bandit", "bts/men/men.csv", HEADER + _impression(0, 1, 3, 0, "0.5").replace("2019-11-24", "yesterday"), "timestamp must be a time like"),
+        ("open-bandit", "bts/men/men.csv", HEADER + impression(0, 1, 3, 0, "0.5").replace("2019-11-24", "yesterday"), "timestamp must be a time like"),
         ("open-bandit", "bts/men/item_context.csv", "item\n", "without item_id"),
         ("amazon-beauty", "Beauty.txt", "1 1 2\n1 2 3\n", "line 2: must hold one new shopper"),
         ("amazon-beauty", "Beauty.txt", "1 1 77\n", "got 77; fetch both files"),
@@ -221,7 +166,7 @@ def test_movielens_without_its_films_is_refused(file: str, form: str, tmp_path: 
 
 
 def test_a_rating_that_is_no_number_is_refused_with_its_line(tmp_path: Path) -> None:
-    _ml_100k(tmp_path)
+    FORMS["100k"](tmp_path)
     with (tmp_path / "u.data").open("a") as sink:
         sink.write("3\t10\tgood\t874965758\n")
     with pytest.raises(InputError, match=r"line 4: rating must be a number, got 'good'"):
