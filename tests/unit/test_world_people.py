@@ -129,7 +129,7 @@ def test_world_v1_has_none_of_it(tmp_path: Path) -> None:
     paths = generate(SIZE, SEED, tmp_path, num_workers=1, with_photos=False)
     assert (paths.reviews, paths.withdrawals) == (None, None)
     assert not WORLD_V1.people.model_copy(update={"device_ids": False}).model_dump(exclude_defaults=True)
-    assert _truth(paths, "delayed_purchases").height == 0
+    assert not (paths.truth / "delayed_purchases").exists()
     assert paths.num_events == sum(len(path.read_text().splitlines()) for path in paths.events.iterdir())
 
 

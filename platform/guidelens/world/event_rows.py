@@ -78,7 +78,8 @@ def log_of(shop: Shop, chunk: Chunk, words: Words, part: int) -> Log:
     frame, delayed = with_delayed_purchases(frame, names, CHANNELS, shop.seed, part, end_us, shop.parameters)
     skew_us = pl.Series(found.skew_us[shoppers[frame["session"].to_numpy()]])
     frame, faults = with_trouble(frame.drop("session"), skew_us, shop.seed, part, start_us, trouble)
-    return Log(frame, {"trouble": faults, "identities": identities, "delayed_purchases": delayed})
+    truth = {"trouble": faults, "identities": identities}
+    return Log(frame, truth if delayed is None else truth | {"delayed_purchases": delayed})
 
 
 def _code(kind: EventType) -> int:

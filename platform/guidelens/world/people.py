@@ -13,8 +13,6 @@ import polars as pl
 from guidelens.world.latents import Floats, philox
 from guidelens.world.parameters import WorldParameters
 
-IDENTITY_SCHEMA = {"anonymous_id": pl.String, "shopper_id": pl.String, "channel": pl.String}
-DELAY_SCHEMA = {"event_id": pl.String, "request_id": pl.String, "session_id": pl.String, "delay_us": pl.Int64}
 _HOUR_US = 3_600_000_000
 _MAX_DELAY_H = 47.0
 """Below two days, the earliest return."""
@@ -60,11 +58,11 @@ def with_logins(frame: pl.DataFrame, shopper_ids: pl.Series, seed: int, part: in
 
 def with_delayed_purchases(
     frame: pl.DataFrame, shopper_ids: pl.Series, channels: tuple[str, ...], seed: int, part: int, end_us: int, parameters: WorldParameters
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Some purchases happen later, under the shopper's name in another channel and a session of their own; and what led to them."""
+) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+    """Some purchases happen later, under the shopper's name in another channel and a session of their own; and what led to them (None: switched off)."""
     share = parameters.people.delayed_purchase_share
     if not share:
-        return frame, pl.DataFrame(schema=DELAY_SCHEMA)
+        return frame, None
     draws: Floats = philox(seed, "delayed purchases", part).random((len(frame), 3))
     delay = (_HOUR_US * _MAX_DELAY_H ** draws[:, 1]).astype(np.int64)
     is_late = (frame["type"] == "purchase").to_numpy() & (draws[:, 0] < share) & (frame["event_ts"].to_numpy() + delay < end_us)
@@ -83,9 +81,7 @@ def with_delayed_purchases(
         anonymous_id=pl.lit(None, pl.String),
         device=pl.lit(None, pl.String),
     )
-    truth = pl.DataFrame(
-        {"event_id": moved["event_id"], "request_id": late["request_id"], "session_id": late["session_id"], "delay_us": pl.Series(delay[rows], dtype=pl.Int64)}
-    )
+    truth = late.select(moved["event_id"], "request_id", "session_id", delay_us=pl.Series(delay[rows], dtype=pl.Int64))
     return pl.concat([frame.filter(pl.Series(~is_late)), moved]), truth
 
 
