@@ -98,6 +98,8 @@ def test_undoing_the_truth_gives_the_quiet_log_back(troubled: Path, faults: pl.D
         for fault, field in (("late", "created_ts"), ("future", "event_ts"), ("clock_skew", "event_ts"), ("unknown_product", "product_id")):
             if name in was[fault]:
                 undone[field] = was[fault][name]
+            if fault == "future" and name in was[fault]:
+                undone["created_ts"] = was["late"].get(name, truth["created_ts"])
         if name in was["price_bug"]:
             assert event["value_minor"] == int(str(was["price_bug"][name])) // 100
             undone["value_minor"] = int(str(was["price_bug"][name]))

@@ -109,9 +109,9 @@ class Trouble(Frozen):
     drift_day: int | None = None
     """A day from which tastes point elsewhere (by DRIFT_RADIANS) and other products are popular."""
     skewed_shopper_share: Share = 0.0
-    """Share of shoppers whose client's clock is wrong by up to half a day, ahead or behind; `created_ts` is the server's and right."""
+    """Share of shoppers whose client's clock is up to half a day behind, or ahead by no more than ingest tolerates; `created_ts` is the server's and right."""
     future_share: Share = 0.0
-    """Events dated a hundred years ahead."""
+    """Events dated a hundred years ahead, `created_ts` too."""
     negative_dwell_share: Share = 0.0
     """Of events, those with a browse or stay time among them get it negative."""
     unknown_product_share: Share = 0.0

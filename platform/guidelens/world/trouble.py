@@ -2,7 +2,8 @@
 
 The truth is a table, in truth/trouble as one Parquet file an events file, written along with it: one row for each thing wrong
 with an event. event_id, session_id, fault (FAULTS), rule (the ingest's name of the rule it breaks; null where it is to be
-accepted) and was (what it should have said, as text). A lost event is there with the id it would have had. An event that breaks a rule
+accepted) and was (what it should have said, as text; of
+two times the event's own). A lost event is there with the id it would have had. An event that breaks a rule
 breaks no other and does not come twice, so quarantined = rows with a rule and duplicate = rows of `duplicated`, exactly.
 """
 
@@ -31,7 +32,9 @@ _HOUR_US = 3_600_000_000
 _DAY_US = 24 * _HOUR_US
 _BOT_GAP_US = 40_000
 _FUTURE_US = 36_525 * _DAY_US
-_MAX_SKEW_US = 12 * _HOUR_US
+_MAX_BEHIND_US = 12 * _HOUR_US
+_MAX_AHEAD_US = _HOUR_US * 9 // 60
+"""Less than ingest tolerates (schemas/events.py)."""
 _MALFORMED_RULES = ("json.invalid", "event_id.missing", "type.enum", "event_ts.timezone_aware", "session_id.string_too_short", "position.int_parsing")
 _BREAKS = {
     1: ('"event_id":', '"event_uid":'),
@@ -66,7 +69,7 @@ class Suspects:
 def suspects(num_shoppers: int, seed: int, trouble: Trouble) -> Suspects:
     draws = philox(seed, "suspects").random((num_shoppers, 2))
     clocks = philox(seed, "clocks").random((num_shoppers, 2))
-    skew = ((2 * clocks[:, 1] - 1) * _MAX_SKEW_US).astype(np.int64)
+    skew = np.where(clocks[:, 1] < 0.5, -2 * clocks[:, 1] * _MAX_BEHIND_US, (2 * clocks[:, 1] - 1) * _MAX_AHEAD_US).astype(np.int64)
     return Suspects(
         draws[:, 0] < trouble.bot_shopper_share, draws[:, 1] < trouble.lost_ar_share, np.where(clocks[:, 0] < trouble.skewed_shopper_share, skew, 0)
     )
@@ -196,7 +199,7 @@ def _refused(
         _fault(frame.filter(broken), "malformed", pl.col("_kind").replace_strict(dict(enumerate(_MALFORMED_RULES)), return_dtype=pl.String)),
     ]
     frame = frame.with_columns(
-        event_ts=pl.when(pl.col("_which") == 0).then(pl.col("event_ts") + _FUTURE_US).otherwise("event_ts"),
+        **{name: pl.col(name) + pl.when(pl.col("_which") == 0).then(_FUTURE_US).otherwise(0) for name in ("event_ts", "created_ts")},
         **{name: pl.when(negative & (pl.col("_dwell") == name)).then(-pl.col(name)).otherwise(name) for name in ("stay_ms", "browse_ms")},
         product_id=pl.when(unknown).then("unlisted-" + pl.col("product_id")).otherwise("product_id"),
         malformed=pl.when(broken).then("_kind"),
