@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from guidelens.config import WorldSize
+from guidelens.errors import InputError
 from guidelens.schemas.catalog import Review, Shopper
 from guidelens.schemas.events import Event
 from guidelens.world import WORLD_V1, WORLD_V2, People, World, WorldPaths, generate, log_files
@@ -161,3 +162,11 @@ def test_a_smaller_draw_leaves_nothing_of_a_larger_one(tmp_path: Path) -> None:
         paths = generate(size, SEED, tmp_path / "twice", num_workers=1, with_photos=False)
     once = generate(small, SEED, tmp_path / "once", num_workers=1, with_photos=False)
     assert [path.name for path in sorted(paths.events.iterdir())] == [path.name for path in sorted(once.events.iterdir())]
+
+
+def test_a_folder_of_other_events_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "events").mkdir()
+    (tmp_path / "events" / "mine.jsonl").write_text("{}")
+    with pytest.raises(InputError, match="must be empty or part of a finished simulated shop"):
+        generate(SIZE, SEED, tmp_path, num_workers=1, with_photos=False)
+    assert (tmp_path / "events" / "mine.jsonl").read_text() == "{}"

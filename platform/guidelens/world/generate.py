@@ -74,15 +74,14 @@ def generate(
     Memory: linear in shoppers and products (some 1 KB a shopper and process), not in events.
 
     Raises:
-        InputError: a real catalogue whose styles or frames do not fit its products, or malformed lines asked of Parquet.
+        InputError: a real catalogue whose styles or frames do not fit its products, malformed lines asked of Parquet, or `out` holds other files' events.
     """
     if catalogue is not None:
         _check(catalogue)
     if events_format == "parquet" and parameters.trouble.malformed_share:
         raise InputError("malformed_share needs events as JSONL: Parquet has no lines to break; set it to 0 or write JSONL")
     job = Job(size, seed, parameters, catalogue, out)
-    for folder in ("events", "truth"):
-        _emptied(out / folder)
+    _emptied(out)
     shop, words = build(job)
     if catalogue is None:
         write_catalogue(list_products(shop.products, size, seed, parameters), out / "catalogue.jsonl")
@@ -93,11 +92,19 @@ def generate(
     return _write_people(job, shop, words, with_photos, counts.num_events)
 
 
-def _emptied(folder: Path) -> None:
-    """Files of an earlier, larger draw must not be taken for this one's."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+def _emptied(out: Path) -> None:
+    """Files of an earlier, larger draw must not be taken for this one's; files of others are not ours to delete.
+
+    Raises:
+        InputError: events/ or truth/ in `out` were not, or not completely, drawn by this.
+    """
+    folders = [out / "events", out / "truth"]
+    held = next((folder for folder in folders if folder.is_dir() and any(folder.iterdir())), None)
+    if held and not (out / "truth" / "world.json").is_file():
+        raise InputError(f"{held} must be empty or part of a finished simulated shop, whose truth/world.json is missing; delete it or write elsewhere")
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
 
 
 def _write_world(job: Job, shop: Shop, words: Words, faults: dict[str, int]) -> None:

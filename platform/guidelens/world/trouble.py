@@ -1,10 +1,10 @@
 """What goes wrong with a log between the shopper and the lake, each fault with its ground truth: the switches of parameters.Trouble.
 
-The truth is a table, in truth/trouble as one Parquet file an events file, written along with it: one row for each thing wrong
-with an event. event_id, session_id, fault (FAULTS), rule (the ingest's name of the rule it breaks; null where it is to be
-accepted) and was (what it should have said, as text; of
-two times the event's own). A lost event is there with the id it would have had. An event that breaks a rule
-breaks no other and does not come twice, so quarantined = rows with a rule and duplicate = rows of `duplicated`, exactly.
+The truth is a table, in truth/trouble as one Parquet file an events file, written along with it: one row for each thing wrong with
+an event. event_id, session_id, fault (FAULTS), rule (the ingest's name of the rule it breaks; null where it is to be accepted) and
+was (what it should have said, as text; where both times are wrong, event_ts). A lost event is there with the id it would have had. An
+event that breaks a rule breaks no other and does not come twice, so quarantined = rows with a rule and duplicate = rows of
+`duplicated`, exactly.
 """
 
 import re
