@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from click.testing import CliRunner
 
 from guidelens.config import S3Options, WorldSize
 from guidelens.data.pseudonyms import Pseudonymizer
@@ -16,7 +17,7 @@ from guidelens.data.validation import Checker, checked_tables
 from guidelens.errors import ConfigError, InputError, NotFoundError
 from guidelens.world import WORLD_V1, Trouble, World, generate, read_faults
 from guidelens.world.trouble import FAULTS
-from pipelines.world import read_trouble
+from pipelines.world import command, read_trouble
 
 SIZE = WorldSize(num_products=24, num_shoppers=150, num_sessions=1500, num_frames=48, views_per_product=2, num_days=14, reference_sessions=1000)
 SEED = 3
@@ -180,6 +181,18 @@ def test_drift_changes_nothing_before_its_day_and_what_is_liked_from_it_on(tmp_p
     still, moved = World.open(_draw(tmp_path / "still", QUIET)), World.open(root)
     names = sorted({event["session_id"] for event in late})[:50]
     assert abs(still.expectations(names).click - moved.expectations(names).click).mean() > 0.01
+
+
+def test_the_verb_tells_where_the_files_are_and_what_they_hold(tmp_path: Path) -> None:
+    arguments = ["--out", str(tmp_path), "--shoppers", "40", "--sessions", "150", "--no-photos", "--world", "world_v2", "--trouble", "malformed_share=0.1"]
+    done = CliRunner().invoke(command, ["generate", *arguments])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout.splitlines()[-1])
+    lines = _lines(tmp_path)
+    assert (told["num_shoppers"], told["num_sessions"], told["num_events"], told["photos"]) == (40, 150, len(lines), None)
+    assert told["faults"]["malformed"] > 0.05 * len(lines)
+    for name in ("catalogue", "shoppers", "reviews", "withdrawals", "events", "truth"):
+        assert Path(told[name]).exists()
 
 
 def test_switches_are_read_from_settings_and_unknown_ones_refused(tmp_path: Path) -> None:

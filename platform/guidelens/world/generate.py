@@ -103,7 +103,8 @@ def _emptied(out: Path) -> None:
     if held and not (out / "truth" / "world.json").is_file():
         raise InputError(f"{held} must be empty or part of a finished simulated shop, whose truth/world.json is missing; delete it or write elsewhere")
     for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(folder)
         folder.mkdir(parents=True)
 
 
