@@ -22,6 +22,7 @@ _VERBS: dict[str, tuple[str, str]] = {
     "forget": ("pipelines.forget", "Remove a shopper everywhere."),
     "lake": ("pipelines.lake", "Describe the lake's tables."),
     "quarantine": ("pipelines.quarantine", "List, show and replay rejected records."),
+    "world": ("pipelines.world", "Write a simulated shop's files, of any size, with the truth behind them."),
 }
 
 

@@ -20,7 +20,8 @@ from guidelens.data.sources import IngestSources
 from guidelens.schemas.catalog import Product
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.tables import Table
-from guidelens.world.generate import RealCatalogue, WorldPaths, generate
+from guidelens.world.blueprint import RealCatalogue
+from guidelens.world.generate import WorldPaths, generate
 from guidelens.world.parameters import STYLE_DIM
 
 MAX_FRAMES = 2000

@@ -245,7 +245,7 @@ def command(
             raise ConfigError("--adapter brings its own sources; leave out --catalogue, --photos, --events, --shoppers and --reviews")
         from guidelens.data.adapters import load as load_adapter
 
-        sources = load_adapter(adapter, path).write(home.work / "adapters" / adapter)
+        sources = load_adapter(adapter, path).write(home.work / "adapters" / adapter, progress)
     emit(run(home, config, sources, lake))
 
 

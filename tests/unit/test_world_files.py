@@ -2,7 +2,9 @@
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,7 +16,6 @@ from guidelens.schemas.catalog import Product, Shopper
 from guidelens.schemas.events import Event
 from guidelens.schemas.steps import DeviceCapabilities, PlanContext, violations
 from guidelens.world import WORLD_V1, RealCatalogue, World, generate
-from guidelens.world.generate import Job, build
 from guidelens.world.parameters import Trouble
 
 SIZE = WorldSize(num_products=24, num_shoppers=150, num_sessions=1500, num_frames=48, views_per_product=2, num_days=14, reference_sessions=1000)
@@ -29,7 +30,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def events(root: Path) -> list[dict[str, object]]:
+def events(root: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for path in sorted((root / "events").iterdir()) for line in path.read_text().splitlines()]
 
 
@@ -39,7 +40,7 @@ def catalogue(root: Path) -> dict[str, Product]:
     return {product.product_id: product for product in products}
 
 
-def test_every_record_follows_its_contract(root: Path, events: list[dict[str, object]], catalogue: dict[str, Product]) -> None:
+def test_every_record_follows_its_contract(root: Path, events: list[dict[str, Any]], catalogue: dict[str, Product]) -> None:
     for event in events:
         Event.model_validate(event)
     shoppers = [Shopper.model_validate_json(line) for line in (root / "shoppers.jsonl").read_text().splitlines()]
@@ -49,7 +50,7 @@ def test_every_record_follows_its_contract(root: Path, events: list[dict[str, ob
     assert {str(event["product_id"]) for event in events if "product_id" in event} <= set(catalogue)
 
 
-def test_pictures_named_anywhere_exist_and_held_back_ones_are_named_nowhere(root: Path, events: list[dict[str, object]], catalogue: dict[str, Product]) -> None:
+def test_pictures_named_anywhere_exist_and_held_back_ones_are_named_nowhere(root: Path, events: list[dict[str, Any]], catalogue: dict[str, Product]) -> None:
     labelled = {row["path"] for row in csv.DictReader((root / "photos" / "photos.csv").read_text().splitlines())}
     frames = {str(event["frame_id"]) for event in events if "frame_id" in event}
     images = {image for product in catalogue.values() for image in product.images}
@@ -61,7 +62,7 @@ def test_pictures_named_anywhere_exist_and_held_back_ones_are_named_nowhere(root
     assert not seen & {(root / "holdout" / path).read_bytes() for path in held}
 
 
-def test_a_session_shows_its_slate_once_with_ten_distinct_products_and_propensities(events: list[dict[str, object]]) -> None:
+def test_a_session_shows_its_slate_once_with_ten_distinct_products_and_propensities(events: list[dict[str, Any]]) -> None:
     shown = pl.DataFrame([event for event in events if event["type"] == "impression"]).unique("event_id")
     slates = shown.group_by("request_id").agg(
         pl.len(), pl.col("product_id").n_unique().alias("distinct"), pl.col("position").sort(), pl.col("propensity").min()
@@ -72,9 +73,9 @@ def test_a_session_shows_its_slate_once_with_ten_distinct_products_and_propensit
     assert float(slates["propensity"].min()) > 0  # type: ignore[arg-type]
 
 
-def test_logged_plans_obey_the_grammar(events: list[dict[str, object]], catalogue: dict[str, Product]) -> None:
+def test_logged_plans_obey_the_grammar(events: list[dict[str, Any]], catalogue: dict[str, Product]) -> None:
     able = {"ar+front": DeviceCapabilities(), "ar": DeviceCapabilities(front_camera=False), "none": DeviceCapabilities(ar=False, front_camera=False)}
-    plans: dict[str, dict[int, dict[str, object]]] = {}
+    plans: dict[str, dict[int, dict[str, Any]]] = {}
     for event in events:
         if event["type"] == "guide_step":
             plans.setdefault(str(event["session_id"]), {})[int(str(event["step_index"]))] = event
@@ -101,27 +102,28 @@ def test_another_seed_gives_another_shop(root: Path, tmp_path: Path) -> None:
     assert (tmp_path / "photos/catalogue/0000-0.jpg").read_bytes() != (root / "photos/catalogue/0000-0.jpg").read_bytes()
 
 
-def test_no_latent_can_be_reached_from_a_column(root: Path, events: list[dict[str, object]], catalogue: dict[str, Product]) -> None:
-    assert {name for event in events for name in event} <= set(Event.model_fields)
-    shop, _ = build(Job(SIZE, SEED, WORLD_V1, None, root))
-    numbers = {
-        "price": [product.price_minor for product in catalogue.values()],
-        "stock": [product.stock for product in catalogue.values()],
-        "width": [product.width_m for product in catalogue.values()],
-        "warranty": [product.facts["warranty_years"] for product in catalogue.values()],
+def test_world_v1_writes_what_it_always_wrote(events: list[dict[str, Any]]) -> None:
+    """Golden counts of one seed: all reported figures rest on them. A change belongs into another version of the world."""
+    assert dict(sorted(Counter(event["type"] for event in events).items())) == {
+        "ar_gesture": 1075,
+        "ar_open": 606,
+        "ar_view": 1724,
+        "cart": 167,
+        "click": 445,
+        "guide_step": 2003,
+        "impression": 15_069,
+        "purchase": 24,
+        "search": 626,
+        "step_outcome": 2003,
+        "view": 446,
     }
-    for values in numbers.values():
-        for latent in (shop.products.quality, shop.products.popularity, shop.products.margin / shop.products.price_minor):
-            assert abs(np.corrcoef(np.array(values, float), latent)[0, 1]) < 0.9
-    ages = [json.loads(line)["age_band"] for line in (root / "shoppers.jsonl").read_text().splitlines()]
-    seen = np.corrcoef([("18-25", "26-35", "36-50", "51+").index(age) for age in ages], shop.shoppers.care)[0, 1]
-    assert 0.2 < seen < 0.6
-    written = (root / "catalogue.jsonl").read_text() + (root / "shoppers.jsonl").read_text() + "".join(path.read_text() for path in (root / "events").iterdir())
-    for latent in (shop.products.quality, shop.products.style[:, 0], shop.shoppers.care, shop.shoppers.taste[:, 0]):
-        assert not any(f"{value:.10f}"[:-1] in written for value in latent[np.abs(latent) > 0.1])
+    assert sum(event.get("value_minor", 0) for event in events) == 209_120
+    assert sum(event.get("browse_ms", 0) for event in events) == 8_521_913
+    first = events[0]
+    assert (first["event_id"], first["event_ts"], first["frame_id"]) == ("v-000000-0000-0", "2025-09-06T08:13:51.345241Z", "frames/f-00047.jpg")
 
 
-def test_few_events_come_twice_and_few_are_known_late_by_default(events: list[dict[str, object]]) -> None:
+def test_few_events_come_twice_and_few_are_known_late_by_default(events: list[dict[str, Any]]) -> None:
     ids = [event["event_id"] for event in events]
     assert 0.001 < 1 - len(set(ids)) / len(ids) < 0.01
     frame = pl.DataFrame({name: [str(event[name]) for event in events] for name in ("event_ts", "created_ts")}).with_columns(

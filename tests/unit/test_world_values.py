@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from guidelens.config import WorldSize
 from guidelens.schemas.steps import NUM_STEPS, STEP_INDEX, UNKNOWN_OUTCOME, allowed_next
 from guidelens.world import WORLD_V1, GuidePolicy, Observed, World, generate
-from guidelens.world.generate import Job, build
+from guidelens.world.blueprint import Job, build
 from guidelens.world.guide_process import DIMS, NUM_UNIFORMS, HiddenState, advance
 from guidelens.world.guide_tables import NUM_COMBOS, NUM_TYPES
 from guidelens.world.oracle import oracle_values

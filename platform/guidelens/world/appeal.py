@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guidelens.world.latents import Floats, Ints, ProductLatents, ShopperLatents
-from guidelens.world.parameters import STYLE_DIM, AppealParameters, WorldParameters
+from guidelens.world.parameters import STYLE_DIM, AppealParameters, Trouble, WorldParameters
 
 FEED, SCAN, TEXT = range(3)
+DRIFT_RADIANS = 1.2
 
 
 @dataclass(frozen=True)
@@ -33,30 +34,35 @@ class Contexts:
     with_material: NDArray[np.bool_]
 
 
-def tastes(shoppers: ShopperLatents, moments: Moments, num_days: int, drift: float) -> Floats:
-    """(B, 8): the taste of the moment, turning by `drift` radians over the log."""
-    angle = (drift * moments.day / num_days)[:, None]
+def tastes(shoppers: ShopperLatents, moments: Moments, num_days: int, parameters: WorldParameters) -> Floats:
+    """(B, 8): the taste of the moment, turning slowly over the log and, where the trouble says so, at once on a day."""
+    angle = (parameters.shoppers.taste_drift * moments.day / num_days)[:, None]
+    if parameters.trouble.drift_day is not None:
+        angle = angle + DRIFT_RADIANS * (moments.day >= parameters.trouble.drift_day)[:, None]
     rows = moments.shopper
     own = np.cos(angle) * shoppers.taste[rows] + np.sin(angle) * shoppers.taste_to[rows]
     second = (moments.is_second & shoppers.is_household[rows])[:, None]
     return np.where(second, shoppers.taste2[rows], own)
 
 
-def popularity(products: ProductLatents, day: Floats) -> Floats:
-    """(B, N): given daily curves, so that shoppers stay independent of each other."""
+def popularity(products: ProductLatents, day: Floats, trouble: Trouble) -> Floats:
+    """(B, N): given daily curves, so that shoppers stay independent of each other; after a drift day, those of other products."""
     wave = np.sin(2 * np.pi * (day[:, None] / 14.0 + products.popularity_phase[None]))
-    curve: Floats = products.popularity[None] + 0.4 * wave
+    level = products.popularity[None]
+    if trouble.drift_day is not None:
+        level = np.where((day >= trouble.drift_day)[:, None], np.roll(products.popularity, products.num // 2)[None], level)
+    curve: Floats = level + 0.4 * wave
     return curve
 
 
 def appeal(products: ProductLatents, shoppers: ShopperLatents, moments: Moments, num_days: int, parameters: WorldParameters) -> Floats:
     """(B, N) log-odds-like appeal without context and noise, before the bias."""
     weights = parameters.appeal
-    liked = tastes(shoppers, moments, num_days, parameters.shoppers.taste_drift) @ products.style.T / np.sqrt(STYLE_DIM)
+    liked = tastes(shoppers, moments, num_days, parameters) @ products.style.T / np.sqrt(STYLE_DIM)
     families = shoppers.families[moments.shopper][:, products.family]
     price = -(0.6 + shoppers.price_sensitivity[moments.shopper])[:, None] * 2.0 * products.price_level[None]
     total: Floats = weights.taste * liked + weights.family * families + weights.quality * products.quality[None] + weights.price * price
-    return total + weights.popularity * popularity(products, moments.day)
+    return total + weights.popularity * popularity(products, moments.day, parameters.trouble)
 
 
 def relation(products: ProductLatents, contexts: Contexts) -> Floats:

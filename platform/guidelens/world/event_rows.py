@@ -14,15 +14,16 @@ from guidelens.schemas.steps import OUTCOMES, STEPS
 from guidelens.world.appeal import TEXT
 from guidelens.world.guide_process import CART, PURCHASE
 from guidelens.world.latents import DEVICES, Ints
+from guidelens.world.people import anonymous_name, session_name, shopper_name, with_delayed_purchases, with_logins
 from guidelens.world.sessions import CHANNELS, Chunk, Shop
 from guidelens.world.texts import query_text
-from guidelens.world.trouble import suspects, with_bot_clicks, with_trouble, without_ar_signals
+from guidelens.world.trouble import malformed_line, mark_lost_ar, suspects, with_bot_clicks, with_trouble
 
 _TYPES = [kind.value for kind in EventType]
 _GESTURES = [gesture.value for gesture in Gesture]
 _COLUMNS = {
     **dict.fromkeys(
-        ("session", "ts", "type", "order", "product", "position", "depth", "frame", "step", "step_index", "gesture", "outcome", "value_minor"), pl.Int64
+        ("session", "ts", "type", "order", "product", "position", "depth", "frame", "step", "step_index", "gesture", "outcome", "value_minor", "mark"), pl.Int64
     ),
     **dict.fromkeys(("propensity", "browse_ms", "stay_ms", "view_ms", "step_propensity"), pl.Float64),
     **dict.fromkeys(("query", "frame_id"), pl.String),
@@ -42,33 +43,43 @@ class Words:
     queries: Sequence[tuple[str, str, str, str]]
 
 
-def shopper_name(row: int) -> str:
-    return f"s-{row:06d}"
+@dataclass(frozen=True)
+class Log:
+    """Events in the order of their file (columns of the event contract, times in us, and `malformed`), and the truth beside them by name."""
+
+    events: pl.DataFrame
+    truth: dict[str, pl.DataFrame]
 
 
-def session_names(chunk: Chunk) -> pl.Series:
+def session_names(shop: Shop, chunk: Chunk) -> pl.Series:
     """(B,) session ids."""
-    names = [f"v-{shopper:06d}-{number:04d}" for shopper, number in zip(chunk.moments.shopper, chunk.number, strict=True)]
-    return pl.Series("session_id", names, dtype=pl.String)
+    pairs = zip(chunk.moments.shopper.tolist(), chunk.number.tolist(), strict=True)
+    return pl.Series("session_id", [session_name(shopper, number, shop.seed, shop.parameters) for shopper, number in pairs], dtype=pl.String)
 
 
-def event_frame(shop: Shop, chunk: Chunk, words: Words, part: int) -> pl.DataFrame:
-    """All events of the `part`-th chunk, by session and time, with trouble applied; columns as in the event contract."""
+def log_of(shop: Shop, chunk: Chunk, words: Words, part: int) -> Log:
+    """All events of the `part`-th chunk, by session and time, as people and trouble leave them."""
     start = datetime.fromisoformat(shop.parameters.start_day).replace(tzinfo=UTC)
     start_us = int(start.timestamp()) * _SECOND_US
     at = start_us + (chunk.moments.day * _DAY_US).astype(np.int64)
     end_us = start_us + shop.num_days * _DAY_US
     blocks = [_openings(chunk, words, at), _impressions(chunk, at), *_pages(shop, chunk, at), *_guide(shop, chunk, at)]
     blocks += _returns(chunk, blocks, end_us)
-    trouble = shop.parameters.trouble
+    trouble, shoppers = shop.parameters.trouble, chunk.moments.shopper
     found = suspects(shop.shoppers.num, shop.seed, trouble)
     frame = pl.concat([pl.DataFrame(schema=_COLUMNS), *(block for block in blocks if len(block))], how="diagonal_relaxed")
-    frame = with_bot_clicks(frame, found.is_bot[chunk.moments.shopper], _code(EventType.IMPRESSION), _code(EventType.CLICK))
-    frame = without_ar_signals(frame, found.is_broken[chunk.moments.shopper], (_code(EventType.AR_VIEW), _code(EventType.AR_GESTURE)))
+    frame = with_bot_clicks(frame, found.is_bot[shoppers], _code(EventType.IMPRESSION), _code(EventType.CLICK))
+    frame = mark_lost_ar(frame, found.is_broken[shoppers], (_code(EventType.AR_VIEW), _code(EventType.AR_GESTURE)))
     frame = frame.sort("session", "ts", "order", maintain_order=True)
     frame = frame.with_columns(event=pl.int_range(pl.len()).over("session"))
     frame = _with_session(shop, chunk, frame, words)
-    return with_trouble(frame, shop.seed, part, start_us, trouble)
+    names = pl.Series([shopper_name(int(row)) for row in shoppers], dtype=pl.String)
+    frame, identities = with_logins(frame, names, shop.seed, part, shop.parameters)
+    frame, delayed = with_delayed_purchases(frame, names, CHANNELS, shop.seed, part, end_us, shop.parameters)
+    skew_us = pl.Series(found.skew_us[shoppers[frame["session"].to_numpy()]])
+    frame, faults = with_trouble(frame.drop("session"), skew_us, shop.seed, part, start_us, trouble)
+    truth = {"trouble": faults, "identities": identities}
+    return Log(frame, truth if delayed is None else truth | {"delayed_purchases": delayed})
 
 
 def _code(kind: EventType) -> int:
@@ -206,19 +217,21 @@ def _returns(chunk: Chunk, blocks: Sequence[pl.DataFrame], end_us: int) -> list[
 
 
 def _with_session(shop: Shop, chunk: Chunk, frame: pl.DataFrame, words: Words) -> pl.DataFrame:
-    """Names in place of rows, and the fields all events of a session share."""
+    """Names in place of rows, and the fields all events of a session share; `session` and `mark` are still there."""
     shoppers = chunk.moments.shopper
     named = [shopper_name(int(row)) for row in shoppers]
+    channels = [CHANNELS[row] for row in chunk.channel]
+    who = zip(shoppers.tolist(), chunk.number.tolist(), channels, chunk.is_anonymous, strict=True)
     sessions = pl.DataFrame(
         {
             "session": np.arange(len(shoppers)),
-            "session_id": session_names(chunk),
+            "session_id": session_names(shop, chunk),
             "shopper_id": pl.Series([None if hidden else name for name, hidden in zip(named, chunk.is_anonymous, strict=True)], dtype=pl.String),
             "anonymous_id": pl.Series(
-                [f"a-{int(number):04d}-{name[2:]}" if hidden else None for name, hidden, number in zip(named, chunk.is_anonymous, chunk.number, strict=True)],
+                [anonymous_name(shopper, number, channel, shop.seed, shop.parameters) if hidden else None for shopper, number, channel, hidden in who],
                 dtype=pl.String,
             ),
-            "channel": pl.Series([CHANNELS[row] for row in chunk.channel]),
+            "channel": pl.Series(channels),
             "device": pl.Series([DEVICES[row][0] for row in shop.shoppers.device[shoppers]]),
         }
     )
@@ -251,6 +264,8 @@ def _with_session(shop: Shop, chunk: Chunk, frame: pl.DataFrame, words: Words) -
         value_minor="value_minor",
         channel="channel",
         device="device",
+        session="session",
+        mark="mark",
     )
 
 
@@ -259,9 +274,9 @@ def _named(rows: pl.Expr, names: pl.Series) -> pl.Expr:
 
 
 def json_lines(frame: pl.DataFrame) -> bytes:
-    """One JSON object a line, without the fields that are null."""
+    """One JSON object a line, without the fields that are null; lines that `malformed` marks are broken as it says."""
     parts = []
-    for name, dtype in frame.schema.items():
+    for name, dtype in frame.drop("malformed").schema.items():
         column = pl.col(name)
         if name.endswith("_ts"):
             text = '"' + pl.from_epoch(column, time_unit="us").dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ") + '"'
@@ -273,5 +288,13 @@ def json_lines(frame: pl.DataFrame) -> bytes:
         else:
             text = column.cast(pl.String)
         parts.append((pl.lit(f',"{name}":') + text).fill_null(""))
-    body = frame.select(line="{" + pl.concat_str(parts).str.slice(1) + "}")["line"]
-    return ("\n".join(body.to_list()) + "\n").encode() if len(body) else b""
+    lines = frame.select(line="{" + pl.concat_str(parts).str.slice(1) + "}")["line"].to_list()
+    for row in frame["malformed"].is_not_null().arg_true().to_list():
+        lines[row] = malformed_line(lines[row], frame["malformed"][row])
+    return ("\n".join(lines) + "\n").encode() if lines else b""
+
+
+def typed_events(frame: pl.DataFrame) -> pl.DataFrame:
+    """The events as Parquet holds them: times with their zone."""
+    times = [pl.from_epoch(pl.col(name), time_unit="us").dt.replace_time_zone("UTC").alias(name) for name in ("event_ts", "created_ts")]
+    return frame.drop("malformed").with_columns(times)

@@ -92,7 +92,10 @@ class GuideParameters(Frozen):
 
 
 class Trouble(Frozen):
-    """What goes wrong in a log, each with its ground truth in truth/trouble.json. All off but a little duplication and lateness."""
+    """What goes wrong in a log, each with its ground truth (trouble.py). All off but a little duplication and lateness.
+
+    Shares are of events unless they say otherwise; days and hours count from 0, the first of the log.
+    """
 
     duplicated_share: Share = 0.004
     late_share: Share = 0.01
@@ -100,9 +103,38 @@ class Trouble(Frozen):
     lost_ar_share: Share = 0.0
     """Share of shoppers whose client loses ar_view and ar_gesture events."""
     price_bug_day: int | None = None
-    """A day (0 = the first) on which purchases are booked at a hundredth of their value."""
+    """A day on which purchases are booked at a hundredth of their value."""
     outage_hour: int | None = None
-    """An hour (0 = the first of the log) of which no event arrives."""
+    """An hour of which no event arrives."""
+    drift_day: int | None = None
+    """A day from which tastes point elsewhere (by DRIFT_RADIANS) and other products are popular."""
+    skewed_shopper_share: Share = 0.0
+    """Share of shoppers whose client's clock is up to half a day behind, or ahead by no more than ingest tolerates; `created_ts` is the server's and right."""
+    future_share: Share = 0.0
+    """Events dated a hundred years ahead, `created_ts` too."""
+    negative_dwell_share: Share = 0.0
+    """Of events, those with a browse or stay time among them get it negative."""
+    unknown_product_share: Share = 0.0
+    """Of events, those with a product among them name one that the catalogue never held."""
+    malformed_share: Share = 0.0
+    """Lines that break one rule of the contract; JSONL only."""
+
+
+class People(Frozen):
+    """What people do beyond acting under one name in one place. All off in world_v1."""
+
+    device_ids: bool = False
+    """An anonymous session has its device's id, the same for all anonymous sessions of one shopper in one channel, and no id tells a shopper's number."""
+    login_share: Share = 0.0
+    """Share of anonymous sessions in which the shopper logs in: from then on events carry both ids."""
+    delayed_purchase_share: Share = 0.0
+    """Share of purchases made hours or days later, in another channel, outside the session that led to them."""
+    declining_share: Share = 0.0
+    """Share of shoppers who decline consent."""
+    withdrawing_share: Share = 0.0
+    """Share of shoppers who withdraw it during the log."""
+    reviews_a_product: Annotated[float, Field(ge=0)] = 0.0
+    """Mean number of reviews of a product of mean popularity."""
 
 
 class WorldParameters(Frozen):
@@ -113,6 +145,7 @@ class WorldParameters(Frozen):
     interest: InterestParameters = InterestParameters()
     guide: GuideParameters = GuideParameters()
     trouble: Trouble = Trouble()
+    people: People = People()
     start_day: str = "2025-09-01"
     """First day (UTC, a Monday) of the log."""
     wrong_attribute_share: Share = 0.03
@@ -122,3 +155,9 @@ class WorldParameters(Frozen):
 
 
 WORLD_V1 = WorldParameters(version="world_v1")
+WORLD_V2 = WorldParameters(
+    version="world_v2",
+    people=People(device_ids=True, login_share=0.35, delayed_purchase_share=0.3, declining_share=0.05, withdrawing_share=0.03, reviews_a_product=12.0),
+)
+"""world_v1's people with several devices, second thoughts and opinions."""
+WORLDS = {world.version: world for world in (WORLD_V1, WORLD_V2)}

@@ -207,7 +207,7 @@ def logging_logits(products: ProductLatents, day: Floats, contexts: Contexts, pa
     recency = np.exp(-products.age_days / 20.0)[None]
     campaign = np.isin(day.astype(np.int64), _CAMPAIGN_DAYS)[:, None] & (products.family % 5 == 0)[None]
     logits: Floats = (
-        slates.popularity_weight * model.popularity(products, day)
+        slates.popularity_weight * model.popularity(products, day, parameters.trouble)
         + slates.recency_weight * recency
         + slates.content_weight * model.visible_relation(products, contexts)
         + slates.campaign_boost * campaign

@@ -16,8 +16,9 @@ from guidelens.schemas.catalog import Product
 from guidelens.schemas.ids import sub_seed
 from guidelens.world import appeal as model
 from guidelens.world.appeal import Contexts, Moments
+from guidelens.world.blueprint import Job, RealCatalogue, build
 from guidelens.world.fixed_plan import best_fixed_plans
-from guidelens.world.generate import WORLD_SCHEMA_VERSION, Job, RealCatalogue, WorldFile, build
+from guidelens.world.generate import WORLD_SCHEMA_VERSION, WorldFile
 from guidelens.world.guide_process import NUM_UNIFORMS, HiddenState
 from guidelens.world.guide_tables import combo_of
 from guidelens.world.latents import DEVICES, GOOD_QUALITY, KINDS, Floats, Ints
@@ -186,7 +187,7 @@ class World:
 
     def popularity(self, session_ids: Sequence[str]) -> Floats:
         """(B, N) the given popularity curves at the sessions' days."""
-        return model.popularity(self._shop.products, self._where(session_ids)[0].day)
+        return model.popularity(self._shop.products, self._where(session_ids)[0].day, self.parameters.trouble)
 
     def examination(self) -> Floats:
         """(K,) chance that a position of the slate is looked at."""

@@ -3,14 +3,19 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from guidelens.data.adapters import grocery_store
-from guidelens.data.adapters.source import AdaptedSource
+from guidelens.data.adapters import amazon_beauty, grocery_store, movielens, open_bandit
+from guidelens.data.adapters.source import DataSet
 from guidelens.errors import InputError
 
-ADAPTERS: dict[str, Callable[[Path], AdaptedSource]] = {"grocery-store": grocery_store.load}
+ADAPTERS: dict[str, Callable[[Path], DataSet]] = {
+    "amazon-beauty": amazon_beauty.load,
+    "grocery-store": grocery_store.load,
+    "movielens": movielens.load,
+    "open-bandit": open_bandit.load,
+}
 
 
-def load(name: str, path: Path) -> AdaptedSource:
+def load(name: str, path: Path) -> DataSet:
     """The data set `name` at `path`.
 
     Raises:
