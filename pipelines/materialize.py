@@ -7,7 +7,7 @@ those depend on, and leaves the rest as it is.
 import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import click
 import polars as pl
@@ -20,17 +20,14 @@ from guidelens.data.product_features import PHOTO_COLUMNS, product_rows
 from guidelens.data.shopper_features import Resumed, declined, needed_since, shopper_rows
 from guidelens.data.visits import visits
 from guidelens.errors import InputError, NotFoundError
+from guidelens.features import LOG, Features, MaterializeReport
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.packed import PACKED_DTYPE, PACKED_SCHEMA_VERSION
 from guidelens.schemas.tables import Table
 from pipelines.entry import config_options, emit, home_option, progress, run_command
 
-if TYPE_CHECKING:
-    from guidelens.features import Features, MaterializeReport
-
 _MARK = "materialized.json"
 _UNDER_WAY = "materializing.json"
-_STATE = "log"
 
 
 class Materialized(Frozen):
@@ -120,8 +117,6 @@ def run(
     Raises:
         NotFoundError: the lake holds no products; or, for a backfill, nothing was materialized of it before.
     """
-    from guidelens.features import Features
-
     opened = Lake(lake or home.lake_uri, home.s3)
     snapshot = opened.manifest(manifest)
     opened.require(snapshot, Table.PRODUCTS)
@@ -151,12 +146,12 @@ def _inputs(home: Home, lake: Lake, snapshot: Manifest, held: Materialized | Non
     forgotten = lake.read(Table.TOMBSTONES, ["shopper_key"], manifest=snapshot)["shopper_key"]
     shoppers = lake.read(Table.SHOPPERS, manifest=snapshot).filter(~pl.col("shopper_key").is_in(forgotten.implode()))
     events = EventFiles(lake, snapshot)
-    before = feature_log.load(home.feast / _STATE) if held else NOTHING_KNOWN
+    before = feature_log.load(home.feast / LOG) if held else NOTHING_KNOWN
     log = known_now(before, events, shoppers).without(forgotten)
     return _Inputs(lake, snapshot, events, shoppers, lake.read(Table.PRODUCTS, manifest=snapshot), forgotten, before, log)
 
 
-def _make_all(home: Home, features: "Features", inputs: _Inputs, until: datetime) -> tuple["MaterializeReport", int]:
+def _make_all(home: Home, features: Features, inputs: _Inputs, until: datetime) -> tuple[MaterializeReport, int]:
     """Every row anew; where this breaks off, the next run starts anew too."""
     events = known_by(_of_the_kept(inputs, list(inputs.events.files)), until)
     rows_known_by = until + timedelta(microseconds=1)  # rows are stamped a microsecond after what they count
@@ -169,7 +164,7 @@ def _make_all(home: Home, features: "Features", inputs: _Inputs, until: datetime
     return report, rows["shopper_key"].n_unique()
 
 
-def _make_changed(home: Home, features: "Features", inputs: _Inputs, held: Materialized, backfill: Span | None) -> tuple["MaterializeReport", int]:
+def _make_changed(home: Home, features: Features, inputs: _Inputs, held: Materialized, backfill: Span | None) -> tuple[MaterializeReport, int]:
     """The rows that the snapshot changes, then those to backfill; where this breaks off, the next run does it over."""
     mark = home.feast / _MARK
     if mark.exists():
@@ -185,7 +180,7 @@ def _make_changed(home: Home, features: "Features", inputs: _Inputs, held: Mater
     return report, len(since)
 
 
-def _changed_rows(features: "Features", inputs: _Inputs, since: pl.DataFrame, until: datetime | None = None) -> pl.DataFrame:
+def _changed_rows(features: Features, inputs: _Inputs, since: pl.DataFrame, until: datetime | None = None) -> pl.DataFrame:
     """The rows of these shoppers (shopper_key, since) from `since` on, and before `until`."""
     sessions = inputs.log.sessions.drop("digest").drop_nulls("shopper_key").join(since.select("shopper_key"), on="shopper_key", how="semi")
     asked = sessions if until is None else sessions.filter(pl.col("start_ts") < until)
@@ -210,7 +205,7 @@ def _catalogue(snapshot: Manifest) -> tuple[str, ...]:
     return tuple(sorted(file.key for table in (Table.PRODUCTS, Table.PHOTOS) for file in snapshot.of(table)))
 
 
-def _take_offline(features: "Features", shopper_keys: Sequence[str]) -> None:
+def _take_offline(features: Features, shopper_keys: Sequence[str]) -> None:
     """Loading adds and replaces rows only: those of shoppers who declined or asked to be forgotten since the last time must be removed."""
     online = features.online()
     for key in shopper_keys:
@@ -229,13 +224,13 @@ def _resumable(home: Home, config: Config, lake: Lake) -> Materialized | None:
         path = home.feast / name
         if path.exists():
             held = Materialized.model_validate_json(path.read_bytes())
-            goes_on = held.whole and held.made_as == _made_as(config) and held.lake == lake.uri and feature_log.exists(home.feast / _STATE)
+            goes_on = held.whole and held.made_as == _made_as(config) and held.lake == lake.uri and feature_log.exists(home.feast / LOG)
             return held if goes_on else None
     return None
 
 
 def _remember(home: Home, config: Config, inputs: _Inputs, until: datetime, whole: bool) -> None:
-    feature_log.save(inputs.log, home.feast / _STATE)
+    feature_log.save(inputs.log, home.feast / LOG)
     held = Materialized(
         lake=inputs.lake.uri,
         manifest=inputs.snapshot.version,

@@ -19,6 +19,7 @@ import polars as pl
 import yaml
 
 from guidelens.config import FEATURE_SERVICE, FeatureConfig, Home
+from guidelens.data import feature_log
 from guidelens.data.pseudonyms import PseudonymousEvent
 from guidelens.data.shopper_features import ALWAYS
 from guidelens.data.shopper_updates import advanced
@@ -27,6 +28,8 @@ from guidelens.schemas.base import Frozen
 from guidelens.schemas.packed import PACKED_DTYPE
 
 SHOPPER_TABLE = "shopper"
+LOG = "log"
+"""Folder beside the tables: what the last materialization counted (data/feature_log.py)."""
 PRODUCT_TABLE = "product.parquet"
 ENTITY_COLUMNS = ("shopper_key", "event_timestamp")
 
@@ -95,15 +98,18 @@ class Features:
     def materialize(self, shopper_rows: pl.DataFrame, product_rows: pl.DataFrame, as_of: datetime) -> MaterializeReport:
         """Replaces the feature tables and loads the newest row of each entity up to as_of into the online store.
 
-        The catalogue is a snapshot: its newest rows are loaded whenever they became known. What the online store holds that
-        is newer than a row to be loaded stays.
+        The catalogue is a snapshot: its newest rows are loaded whenever they became known. What was pushed online later than a row
+        to be loaded stays; what came out of the tables before, and is newer than what they hold now, goes.
         """
         store = self._store()
-        from feature_repo.parts import by_month, replace_table, write_parquet
+        from feature_repo.parts import by_month, is_table, replace_table, write_parquet
 
+        before = self.shopper_table(ENTITY_COLUMNS) if is_table(self.offline / SHOPPER_TABLE) else None
         replace_table(self.offline / SHOPPER_TABLE, by_month(shopper_rows))
         write_parquet(product_rows, self.offline / PRODUCT_TABLE)
         self.apply()
+        if before is not None:
+            self._retire(_newest_of_each(before), _newest_of_each(shopper_rows))
         for view in store.list_feature_views():
             end = as_of if view.entities == ["shopper"] else _newest(product_rows) or as_of
             with _quiet():
@@ -133,20 +139,22 @@ class Features:
         return self._report({"shopper": len(since), "product": 0 if product_rows is None else len(product_rows)})
 
     def _load_shoppers(self, shopper_keys: pl.Series, gone: pl.DataFrame) -> None:
-        """Loads the newest row of each of these shoppers.
-
-        Args:
-            gone: shopper_key, event_timestamp of the newest row that went away. Where none as new is left, what is online counts
-                events that the lake no longer holds: it is removed, as nothing older would overwrite it.
-        """
+        """Loads the newest row of each of these shoppers. `gone`: shopper_key, event_timestamp of the newest row that went away."""
         from feature_repo.shopper_table import moments
 
         newest = self.shopper_rows_before(moments(shopper_keys, None))
+        self._retire(gone, newest)
+        self.online().load_shoppers(newest)
+
+    def _retire(self, gone: pl.DataFrame, newest: pl.DataFrame) -> None:
+        """Takes offline whose newest row went away with none as new left: what is online counts what the lake no longer holds.
+
+        A row that is older would not overwrite it.
+        """
         left = gone.join(newest.select("shopper_key", left="event_timestamp"), on="shopper_key", how="left")
         online = self.online()
         for key in left.filter(pl.col("left").is_null() | (pl.col("left") < pl.col("event_timestamp")))["shopper_key"]:
             online.forget(key)
-        online.load_shoppers(newest)
 
     def _report(self, online: Mapping[str, int]) -> MaterializeReport:
         from feature_repo.parts import num_rows
@@ -275,6 +283,7 @@ class Features:
         removed, before = self.online().forget(shopper_key), num_rows(folder)
         months, _ = replaced(folder, pl.DataFrame(), moments(pl.Series([shopper_key]), None))
         replace_parts(folder, months)
+        feature_log.forget(self.home.feast / LOG, shopper_key)
         return before - num_rows(folder) + removed
 
     def _require_tables(self) -> None:
@@ -288,6 +297,10 @@ class Features:
             if self._opened is None:
                 self._opened = _open_store(self.home, self.config)
             return self._opened
+
+
+def _newest_of_each(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.group_by("shopper_key").agg(pl.col("event_timestamp").max())
 
 
 def _newest(rows: pl.DataFrame) -> datetime | None:
@@ -348,11 +361,14 @@ class OnlineReader:
         """Writes rows of the shopper table into all shopper views, as a materialization does; rows newer than these stay."""
         from feast.utils import _convert_arrow_to_proto
 
+        if rows.is_empty():
+            return
         for view in self._shopper_views():
             keys = {column.name: column.dtype.to_value_type() for column in view.entity_columns}
             wanted = rows.select(*keys, "event_timestamp", *(feature.name for feature in view.features))
             for batch in wanted.iter_slices(_WRITTEN_AT_ONCE):
-                data = _convert_arrow_to_proto(batch.to_arrow(compat_level=pl.CompatLevel.oldest()), view, keys)
+                one_chunk = batch.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())  # of several, Feast converts the first and drops the rest
+                data = _convert_arrow_to_proto(one_chunk, view, keys)
                 with self._lock:
                     self._online.online_write_batch(self._store.config, view, data, None)
 

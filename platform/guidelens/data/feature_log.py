@@ -91,7 +91,7 @@ def _pieces(events: pl.DataFrame, key: str) -> pl.DataFrame:
     digests = mine.with_columns(digest=pl.struct(EVENT_COLUMNS).hash(seed=1)).group_by(_SESSION).agg(pl.col("digest").sum())
     found = sessions_of(mine).join(digests, on=_SESSION).sort(_SESSION)
     if found.is_empty():
-        return pl.DataFrame({"file": [key]}, schema=_PIECES)
+        return pl.DataFrame([{"file": key}], schema=_PIECES)
     return found.with_columns(file=pl.lit(key)).select(list(_PIECES)).cast(_PIECES)  # type: ignore[arg-type]
 
 
