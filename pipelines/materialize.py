@@ -7,10 +7,12 @@ those depend on, and leaves the rest as it is.
 import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import click
 import polars as pl
+from pydantic import ValidationError
 
 from guidelens.config import Config, Home
 from guidelens.data import feature_log
@@ -220,13 +222,18 @@ def _made_as(config: Config) -> str:
 
 def _resumable(home: Home, config: Config, lake: Lake) -> Materialized | None:
     """What a run of before left to go on from; None where all must be made."""
-    for name in (_MARK, _UNDER_WAY):
-        path = home.feast / name
-        if path.exists():
-            held = Materialized.model_validate_json(path.read_bytes())
-            goes_on = held.whole and held.made_as == _made_as(config) and held.lake == lake.uri and feature_log.exists(home.feast / LOG)
-            return held if goes_on else None
-    return None
+    held = _mark_at(home.feast / _MARK) or _mark_at(home.feast / _UNDER_WAY)
+    if held is None or not (held.whole and held.made_as == _made_as(config) and held.lake == lake.uri):
+        return None
+    return held if feature_log.exists(home.feast / LOG) else None
+
+
+def _mark_at(path: Path) -> Materialized | None:
+    """None also where another GuideLens wrote it: its tables have another layout."""
+    try:
+        return Materialized.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
 
 
 def _remember(home: Home, config: Config, inputs: _Inputs, until: datetime, whole: bool) -> None:
@@ -262,10 +269,10 @@ def materialized(home: Home) -> Materialized:
     Raises:
         NotFoundError: nothing was materialized, or not to its end.
     """
-    path = home.feast / _MARK
-    if not path.exists():
+    held = _mark_at(home.feast / _MARK)
+    if held is None:
         raise NotFoundError(f"the feature store in {home.feast} holds no features; run `guidelens materialize` first")
-    return Materialized.model_validate_json(path.read_bytes())
+    return held
 
 
 def require_features_of(home: Home, lake: Lake, snapshot: Manifest) -> None:
@@ -283,7 +290,7 @@ def require_features_of(home: Home, lake: Lake, snapshot: Manifest) -> None:
         )
 
 
-def _parsed_time(_context: click.Context, option: click.Parameter, value: str | None) -> datetime | None:
+def parsed_time(_context: click.Context, option: click.Parameter, value: str | None) -> datetime | None:
     if value is None:
         return None
     name = f"--{(option.name or '').replace('_', '-')}"
@@ -298,10 +305,10 @@ def _parsed_time(_context: click.Context, option: click.Parameter, value: str | 
 
 @click.command("materialize")
 @click.option("--lake", default=None, help="URI of the lake.  [default: the home's]")
-@click.option("--as-of", default=None, metavar="TIME", callback=_parsed_time, help="RFC 3339; count what was known by then.  [default: all]")
+@click.option("--as-of", default=None, metavar="TIME", callback=parsed_time, help="RFC 3339; count what was known by then.  [default: all]")
 @click.option("--full", is_flag=True, help="Make every row again, not only those that changed.")
-@click.option("--backfill-from", default=None, metavar="TIME", callback=_parsed_time, help="Make the rows stamped from then on again, of all shoppers.")
-@click.option("--backfill-to", default=None, metavar="TIME", callback=_parsed_time, help="End of the backfill.  [default: the newest row]")
+@click.option("--backfill-from", default=None, metavar="TIME", callback=parsed_time, help="Make the rows stamped from then on again, of all shoppers.")
+@click.option("--backfill-to", default=None, metavar="TIME", callback=parsed_time, help="End of the backfill.  [default: the newest row]")
 @home_option
 @config_options
 def command(

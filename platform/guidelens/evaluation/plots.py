@@ -36,7 +36,7 @@ _STYLE = {
 }
 
 
-def _svg(name: str, draw: Callable[[Any], None], size: tuple[float, float]) -> str:
+def as_svg(name: str, draw: Callable[[Any], None], size: tuple[float, float]) -> str:
     """Draws on a fresh Agg figure; `name` salts the ids, so that many plots live in one page. The same input gives the same text."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -70,7 +70,7 @@ def losses(curves: Sequence[Curve]) -> str:
             axis.xaxis.get_major_locator().set_params(integer=True)
             axis.legend(fontsize=8)
 
-    return _svg("losses", draw, (2.9 * len(tasks) + 0.3, 2.5))
+    return as_svg("losses", draw, (2.9 * len(tasks) + 0.3, 2.5))
 
 
 def _task(curve: Curve) -> str:
@@ -99,7 +99,7 @@ def bars(name: str, rows: Sequence[tuple[str, Interval, str]], unit: str, zero: 
         if zero:
             axis.axvline(0, color=_INK, linewidth=0.8)
 
-    return _svg(name, draw, (4.6, 0.42 * len(rows) + 0.75))
+    return as_svg(name, draw, (4.6, 0.42 * len(rows) + 0.75))
 
 
 def _figure(value: float) -> str:
@@ -121,7 +121,7 @@ def reliability(name: str, found: Calibration, label: str) -> str:
         axis.set_ylim(0, top)
         axis.set_aspect("equal")
 
-    return _svg(name, draw, (3.1, 3.0))
+    return as_svg(name, draw, (3.1, 3.0))
 
 
 def matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
@@ -146,7 +146,7 @@ def matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
                         axis.text(column, row, str(count), ha="center", va="center", fontsize=7.5)
 
     side = min(6.4, 1.6 + 0.24 * len(labels))
-    return _svg("confusion", draw, (side + 0.6, side))
+    return as_svg("confusion", draw, (side + 0.6, side))
 
 
 def confused_pairs(pairs: Sequence[Confusion]) -> str:
@@ -161,7 +161,7 @@ def confused_pairs(pairs: Sequence[Confusion]) -> str:
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_xlabel("photos")
 
-    return _svg("confused pairs", draw, (5.2, 0.28 * len(pairs) + 0.8))
+    return as_svg("confused pairs", draw, (5.2, 0.28 * len(pairs) + 0.8))
 
 
 def _short(text: str) -> str:
@@ -183,4 +183,4 @@ def latency(stages_ms: dict[str, float]) -> str:
         axis.margins(x=0.14)
         axis.set_xlabel("ms, median")
 
-    return _svg("latency", draw, (4.6, 0.36 * len(stages_ms) + 0.75))
+    return as_svg("latency", draw, (4.6, 0.36 * len(stages_ms) + 0.75))
