@@ -10,11 +10,10 @@ from typing import Any, Literal
 
 from feast.feature_view import FeatureView
 from feast.infra.online_stores.helpers import _mmh3, _redis_key, _redis_key_prefix
-from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig, _versioned_fv_name
+from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig, Timestamp, _versioned_fv_name
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import RepoConfig
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from feature_repo.moments import microseconds
 
@@ -109,4 +108,5 @@ def _expires_ms(view: FeatureView, moment: datetime) -> int:
     """The first whole millisecond at which the row is too old; 0 where the view has no ttl."""
     if not view.ttl:
         return 0
-    return (microseconds(moment) + view.ttl // timedelta(microseconds=1)) // 1000 + 1
+    ttl: timedelta = view.ttl
+    return (microseconds(moment) + ttl // timedelta(microseconds=1)) // 1000 + 1

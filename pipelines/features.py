@@ -21,6 +21,7 @@ from guidelens.evaluation.drift_html import render
 from guidelens.features import ENTITY_COLUMNS, LOG, Features, ViewStatus
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.packed import PACKED_DTYPE
+from guidelens.schemas.tables import Table
 from pipelines.entry import config_options, emit, home_option, progress, run_command
 from pipelines.materialize import materialized, parsed_time
 
@@ -100,7 +101,7 @@ def check(home: Home, config: Config, shoppers: int) -> CheckResult:
     pairs = [(online.shopper(key), packed) for key, packed in newest.select("shopper_key", "packed").iter_rows()]
     settled = [(left, right) for left, right in pairs if left is None or _as_of_us(left) <= _as_of_us(right)]
     lake = Lake(held.lake, home.s3)
-    events = lake.read("events", EVENT_COLUMNS, manifest=lake.manifest(held.manifest)).filter(pl.col("shopper_key").is_in(keys.implode()))  # type: ignore[arg-type]
+    events = lake.read(Table.EVENTS, EVENT_COLUMNS, manifest=lake.manifest(held.manifest)).filter(pl.col("shopper_key").is_in(keys.implode()))
     return CheckResult(
         shoppers=len(newest),
         online_newer=len(pairs) - len(settled),
@@ -151,7 +152,9 @@ def explain(home: Home, config: Config, shopper: str, at: datetime | None = None
     # A row stamped t is known from t on.
     rows = features.shopper_rows_before(asked.unique().with_columns(since=pl.lit(at, pl.Datetime("us", "UTC")) + pl.duration(microseconds=1)))
     if rows.is_empty():
-        raise NotFoundError(f"nothing is known of shopper {shopper} {'at any time' if at is None else f'at {at.isoformat()}'}; materialize, or ask for a later time")
+        raise NotFoundError(
+            f"nothing is known of shopper {shopper} {'at any time' if at is None else f'at {at.isoformat()}'}; materialize, or ask for a later time"
+        )
     row = rows.to_dicts()[0]
     lake = Lake(held.lake, home.s3)
     manifest = lake.manifest(held.manifest)
@@ -233,7 +236,9 @@ def _snapshot_of_run(home: Home, run_id: str) -> feature_snapshot.FeatureSnapsho
 def explain_command(home: Home, config: Config, shopper: str, at: datetime | None, feature: str | None) -> None:
     found = explain(home, config, shopper, at, feature)
     for one in found.events:
-        progress(f"{one.event_ts:%Y-%m-%d %H:%M:%S}  {one.type:<12} {one.product_id or '-':<16} {one.event_id:<24} {one.file} (version {found.files[one.file].version})")
+        progress(
+            f"{one.event_ts:%Y-%m-%d %H:%M:%S}  {one.type:<12} {one.product_id or '-':<16} {one.event_id:<24} {one.file} (version {found.files[one.file].version})"
+        )
     emit(found)
 
 

@@ -12,10 +12,10 @@ from guidelens.evaluation import feature_snapshot
 from guidelens.registry import Registry, flatten_params
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.tables import Table
+from pipelines import features
 from pipelines.cluster import ray_session
 from pipelines.entry import config_options, emit, home_option, progress, run_command
 from pipelines.fit_parts import EXAMPLES, TRAINED, FitDone, FitParts, Parts
-from pipelines import features
 from pipelines.materialize import require_features_of
 
 FIT = "fit"

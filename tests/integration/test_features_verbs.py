@@ -121,7 +121,11 @@ def test_explain_at_a_time_tells_what_was_known_then(shop: Home) -> None:
 
 
 def test_explain_refuses_what_it_cannot_with_the_remedy(shop: Home) -> None:
-    for arguments, said in ((["nobody"], "nothing is known"), (["shopper 1", "--feature", "clicks_2h"], "browse_ms_1h"), (["shopper 1", "--feature", "region"], "shoppers table")):
+    for arguments, said in (
+        (["nobody"], "nothing is known"),
+        (["shopper 1", "--feature", "clicks_2h"], "browse_ms_1h"),
+        (["shopper 1", "--feature", "region"], "shoppers table"),
+    ):
         result = verb(shop, "explain", *arguments)
         assert result.exit_code != 0 and said in str(result.exception)
     told = verb(shop, "explain", "shopper 1", "--feature", "clicks_720h")

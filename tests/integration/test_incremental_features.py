@@ -45,7 +45,9 @@ class Shop:
         known = set(self.lake.read(Table.EVENTS, ["event_id"])["event_id"])
         fresh = {row["event_id"]: row for row in rows if row["event_id"] not in known}
         if fresh:
-            self.commit(Table.EVENTS, append(self.lake, self.lake.manifest(), Table.EVENTS, frame(list(fresh.values())).sort("event_ts", "created_ts", "event_id")))
+            self.commit(
+                Table.EVENTS, append(self.lake, self.lake.manifest(), Table.EVENTS, frame(list(fresh.values())).sort("event_ts", "created_ts", "event_id"))
+            )
 
     def introduce(self, shopper: dict[str, Any]) -> None:
         self.commit(Table.SHOPPERS, upsert(self.lake, self.lake.manifest(), Table.SHOPPERS, "shopper_key", frame([shopper], Table.SHOPPERS)))
@@ -97,7 +99,9 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.just("ingest"), st.lists(one_event, min_size=1, max_size=12)),
         st.tuples(st.just("ingest"), st.lists(one_event, min_size=1, max_size=3)),
-        st.tuples(st.just("introduce"), st.tuples(st.sampled_from(SHOPPERS), st.sampled_from([None, "north", "北"]), st.sampled_from([True, True, None, False]))),
+        st.tuples(
+            st.just("introduce"), st.tuples(st.sampled_from(SHOPPERS), st.sampled_from([None, "north", "北"]), st.sampled_from([True, True, None, False]))
+        ),
         st.tuples(st.just("forget"), st.sampled_from(SHOPPERS)),
         st.tuples(st.sampled_from(["merge", "drop", "as_of"]), st.integers(5, 40)),
     ),
@@ -114,7 +118,11 @@ def as_row(one: dict[str, Any]) -> dict[str, Any]:
     return event(60 * one["minute"], one["type"], f"{one['shopper']}{one['session']}", one["shopper"], **named, **extra)
 
 
-@settings(max_examples=150 if DRILL else 8, phases=[Phase.explicit, Phase.reuse, Phase.generate], suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large])
+@settings(
+    max_examples=150 if DRILL else 8,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+)
 @given(drawn=steps)
 def test_incremental_equals_full_after_any_sequence_of_ingests(tmp_path: Path, drawn: list[tuple[str, Any]]) -> None:
     root = tmp_path / "shop"

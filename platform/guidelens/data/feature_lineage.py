@@ -16,8 +16,12 @@ from guidelens.schemas.packed import AR_FEATURES, AR_WINDOWS_H, PROFILE_FIELDS, 
 RECENT = ("recent_products", "recent_ts_us", *(f"recent_{name}" for name in RECENT_VALUES))
 _DURATIONS_AND_DEPTH = ("browse_ms", "stay_ms", "view_ms", "depth")
 _TYPES = {
-    **{"impressions": EventType.IMPRESSION, "clicks": EventType.CLICK, "carts": EventType.CART, "purchases": EventType.PURCHASE},
-    **{"ar_opens": EventType.AR_OPEN, "gestures": EventType.AR_GESTURE},
+    "impressions": EventType.IMPRESSION,
+    "clicks": EventType.CLICK,
+    "carts": EventType.CART,
+    "purchases": EventType.PURCHASE,
+    "ar_opens": EventType.AR_OPEN,
+    "gestures": EventType.AR_GESTURE,
 }
 
 

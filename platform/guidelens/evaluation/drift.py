@@ -120,9 +120,9 @@ def _statistics(values: pl.Series, of_current: NDArray[np.bool_]) -> NDArray[np.
     current = np.bincount(flat, minlength=num_values * rows).reshape(rows, num_values)
     num_current = int(of_current[0].sum())
     shares = current / max(num_current, 1) - (totals - current) / max(len(codes) - num_current, 1)
-    if values.dtype == pl.String:
-        return 0.5 * np.abs(shares).sum(axis=1)
-    return np.abs(np.cumsum(shares, axis=1)).max(axis=1)
+    is_category = values.dtype == pl.String
+    found: NDArray[np.float64] = 0.5 * np.abs(shares).sum(axis=1) if is_category else np.abs(np.cumsum(shares, axis=1)).max(axis=1)
+    return found
 
 
 def _codes(values: pl.Series) -> NDArray[np.int64]:
