@@ -5,11 +5,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 from event_frames import at, event, frame
 
+from feature_repo.parts import read_table
 from guidelens.config import FeatureConfig, Home
 from guidelens.data.lake import Lake
 from guidelens.errors import NotFoundError
@@ -92,8 +92,8 @@ def test_twice_gives_the_same_tables(home: Home) -> None:
     fill(home, products=PRODUCTS, events=[event(k, "click", f"s{k % 7}", "ab"[k % 2], product_id="p1") for k in range(30)])
     tables = []
     for _ in range(2):
-        materialize.run(home, tiny())
-        tables.append([pl.read_parquet(home.feast / "offline" / name) for name in ("shopper.parquet", "product.parquet")])
+        materialize.run(home, tiny(), full=True)
+        tables.append([read_table(home.feast / "offline" / name) for name in ("shopper", "product.parquet")])
     assert all(first.equals(second) for first, second in zip(*tables, strict=True))
 
 
@@ -122,4 +122,4 @@ def test_an_empty_lake_names_the_remedy(home: Home) -> None:
 def test_rows_are_stamped_a_microsecond_after_what_they_count(home: Home) -> None:
     fill(home, products=PRODUCTS, events=[event(7, "click", "s1", "a", product_id="p1")])
     materialize.run(home, tiny())
-    assert pl.read_parquet(home.feast / "offline" / "shopper.parquet")["event_timestamp"].to_list() == [at(7) + timedelta(microseconds=1)]
+    assert read_table(home.feast / "offline" / "shopper")["event_timestamp"].to_list() == [at(7) + timedelta(microseconds=1)]
