@@ -15,16 +15,17 @@ import polars as pl
 from pydantic import ValidationError
 
 from guidelens.config import Config, Home
-from guidelens.data import feature_log
-from guidelens.data.feature_log import EVENT_COLUMNS, NOTHING_KNOWN, EventFiles, FeatureLog, files_needed, known_by, known_now, newest_known, stale_since
+from guidelens.data import feature_log, product_features, shopper_features
+from guidelens.data import visits as visits_module
+from guidelens.data.feature_log import NOTHING_KNOWN, EventFiles, FeatureLog, files_needed, known_by, known_now, newest_known, stale_since
 from guidelens.data.lake import Lake, Manifest
 from guidelens.data.product_features import PHOTO_COLUMNS, product_rows
 from guidelens.data.shopper_features import Resumed, declined, needed_since, shopper_rows
 from guidelens.data.visits import visits
 from guidelens.errors import InputError, NotFoundError
-from guidelens.features import LOG, Features, MaterializeReport
+from guidelens.features import LOG, Features, MaterializeReport, feature_repo_path
+from guidelens.schemas import packed
 from guidelens.schemas.base import Frozen
-from guidelens.schemas.packed import PACKED_DTYPE, PACKED_SCHEMA_VERSION
 from guidelens.schemas.tables import Table
 from pipelines.entry import config_options, emit, home_option, progress, run_command
 
@@ -215,9 +216,12 @@ def _take_offline(features: Features, shopper_keys: Sequence[str]) -> None:
 
 
 def _made_as(config: Config) -> str:
-    """Changes whenever rows are made of other inputs, by another layout, or go elsewhere."""
-    parts = (PACKED_SCHEMA_VERSION, PACKED_DTYPE.descr, EVENT_COLUMNS, pl.__version__, config.features.model_dump_json())
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
+    """Changes whenever rows are made by other code, into other views, or go elsewhere."""
+    found = hashlib.sha256(f"{pl.__version__} {config.features.model_dump_json()}".encode())
+    makers = [Path(str(module.__file__)) for module in (shopper_features, visits_module, product_features, packed, feature_log)]
+    for source in (*makers, feature_repo_path() / "definitions.py"):
+        found.update(source.read_bytes())
+    return found.hexdigest()
 
 
 def _resumable(home: Home, config: Config, lake: Lake) -> Materialized | None:

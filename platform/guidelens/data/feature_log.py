@@ -30,8 +30,15 @@ BEGINNING = datetime(1900, 1, 1, tzinfo=UTC)
 _FILES = ("sessions.parquet", "profiles.parquet")
 _SESSION = ["shopper_key", "session_id"]
 _TIME = pl.Datetime("us", "UTC")
-_PIECES = pl.Schema({"file": pl.String, "shopper_key": pl.String, "session_id": pl.String, "start_ts": _TIME, "known_from": _TIME, "digest": pl.UInt64})
-_PROFILES = pl.Schema({"shopper_key": pl.String, "created_ts": _TIME, "digest": pl.UInt64})
+_PIECES: dict[str, pl.DataType] = {
+    "file": pl.String(),
+    "shopper_key": pl.String(),
+    "session_id": pl.String(),
+    "start_ts": _TIME,
+    "known_from": _TIME,
+    "digest": pl.UInt64(),
+}
+_PROFILES: dict[str, pl.DataType] = {"shopper_key": pl.String(), "created_ts": _TIME, "digest": pl.UInt64()}
 
 
 class FeatureLog(NamedTuple):
@@ -92,7 +99,7 @@ def _pieces(events: pl.DataFrame, key: str) -> pl.DataFrame:
     found = sessions_of(mine).join(digests, on=_SESSION).sort(_SESSION)
     if found.is_empty():
         return pl.DataFrame([{"file": key}], schema=_PIECES)
-    return found.with_columns(file=pl.lit(key)).select(_PIECES.names()).cast(_PIECES)  # type: ignore[arg-type]
+    return found.with_columns(file=pl.lit(key)).select(list(_PIECES)).cast(_PIECES)  # type: ignore[arg-type]
 
 
 def _profiles(shoppers: pl.DataFrame) -> pl.DataFrame:
