@@ -14,6 +14,7 @@ from guidelens.data.feature_lineage import SourceRun, contributing, source_runs
 from guidelens.data.feature_log import EVENT_COLUMNS, EventFiles
 from guidelens.data.lake import Lake
 from guidelens.data.pseudonyms import Pseudonymizer
+from guidelens.data.sessions import identity_links, in_sessions, with_owned
 from guidelens.errors import FeatureStoreError, NotFoundError
 from guidelens.evaluation import feature_snapshot
 from guidelens.evaluation.drift import drift
@@ -101,7 +102,8 @@ def check(home: Home, config: Config, shoppers: int) -> CheckResult:
     pairs = [(online.shopper(key), packed) for key, packed in newest.select("shopper_key", "packed").iter_rows()]
     settled = [(left, right) for left, right in pairs if left is None or _as_of_us(left) <= _as_of_us(right)]
     lake = Lake(held.lake, home.s3)
-    events = lake.read(Table.EVENTS, EVENT_COLUMNS, manifest=lake.manifest(held.manifest)).filter(pl.col("shopper_key").is_in(keys.implode()))
+    log = lake.read(Table.EVENTS, EVENT_COLUMNS, manifest=lake.manifest(held.manifest))
+    events = in_sessions(with_owned(log, identity_links(log))).filter(pl.col("shopper_key").is_in(keys.implode()))
     return CheckResult(
         shoppers=len(newest),
         online_newer=len(pairs) - len(settled),
@@ -159,12 +161,14 @@ def explain(home: Home, config: Config, shopper: str, at: datetime | None = None
     lake = Lake(held.lake, home.s3)
     manifest = lake.manifest(held.manifest)
     files = EventFiles(lake, manifest)
-    pieces = feature_log.load(home.feast / LOG).pieces.filter(pl.col("shopper_key") == row["shopper_key"])
-    keys = [key for key in pieces["file"].unique().sort() if key in files.files]
-    mine = [files.read(key).filter(pl.col("shopper_key") == row["shopper_key"]).with_columns(file=pl.lit(key)) for key in keys]
-    if not mine and pieces.height:
+    log, person = feature_log.load(home.feast / LOG), pl.Series([row["shopper_key"]])
+    asked_as = log.clients.filter(pl.col("shopper_key") == row["shopper_key"])["asked_as"].unique().implode()
+    keys = log.pieces.filter(pl.col("shopper_key").is_in(asked_as))["file"].unique().sort()
+    if not set(keys) <= files.files.keys():
         raise FeatureStoreError(f"lake {lake.uri} no longer holds the files of version {held.manifest}; run `guidelens materialize` first")
-    chosen = contributing(pl.concat(mine) if mine else files.read_all([]).with_columns(file=pl.lit("")), row, feature)
+    nothing = files.read_all([]).with_columns(file=pl.lit(""))
+    mine = [files.read(key).filter(pl.col("shopper_key").is_in(asked_as)).with_columns(file=pl.lit(key)) for key in keys]
+    chosen = contributing(log.of_people(pl.concat([nothing, *mine]), person), row, feature)
     told = chosen.select("event_id", "event_ts", "type", "session_id", "product_id", "file").to_dicts()
     named = [feature] if feature is not None else [name for name in row if name not in (*ENTITY_COLUMNS, "packed")]
     return Explanation(

@@ -16,10 +16,12 @@ from pydantic import ValidationError
 
 from guidelens.config import Config, Home
 from guidelens.data import feature_log, product_features, shopper_features
+from guidelens.data import sessions as sessions_module
 from guidelens.data import visits as visits_module
 from guidelens.data.feature_log import NOTHING_KNOWN, EventFiles, FeatureLog, files_needed, known_by, known_now, newest_known, stale_since
 from guidelens.data.lake import Lake, Manifest
 from guidelens.data.product_features import PHOTO_COLUMNS, product_rows
+from guidelens.data.sessions import identity_links, in_sessions, with_owned
 from guidelens.data.shopper_features import Resumed, declined, needed_since, shopper_rows
 from guidelens.data.visits import visits
 from guidelens.errors import InputError, NotFoundError
@@ -156,9 +158,10 @@ def _inputs(home: Home, lake: Lake, snapshot: Manifest, held: Materialized | Non
 
 def _make_all(home: Home, features: Features, inputs: _Inputs, until: datetime) -> tuple[MaterializeReport, int]:
     """Every row anew; where this breaks off, the next run starts anew too."""
-    events = known_by(_of_the_kept(inputs, list(inputs.events.files)), until)
+    log = known_by(_of_the_kept(inputs, list(inputs.events.files)), until)
+    events = in_sessions(with_owned(log, identity_links(log)))
     rows_known_by = until + timedelta(microseconds=1)  # rows are stamped a microsecond after what they count
-    progress(f"materialize: {len(events):,} events and {len(inputs.shoppers):,} shoppers known by {until.isoformat()}")
+    progress(f"materialize: {len(log):,} events and {len(inputs.shoppers):,} shoppers known by {until.isoformat()}")
     rows = shopper_rows(visits(events), events, inputs.shoppers).filter(pl.col("event_timestamp") <= rows_known_by)
     for name in (_MARK, _UNDER_WAY):
         (home.feast / name).unlink(missing_ok=True)
@@ -185,12 +188,12 @@ def _make_changed(home: Home, features: Features, inputs: _Inputs, held: Materia
 
 def _changed_rows(features: Features, inputs: _Inputs, since: pl.DataFrame, until: datetime | None = None) -> pl.DataFrame:
     """The rows of these shoppers (shopper_key, since) from `since` on, and before `until`."""
-    sessions = inputs.log.sessions.drop("digest").drop_nulls("shopper_key").join(since.select("shopper_key"), on="shopper_key", how="semi")
+    sessions = inputs.log.sessions.drop("digest").join(since.select("shopper_key"), on="shopper_key", how="semi")
     asked = sessions if until is None else sessions.filter(pl.col("start_ts") < until)
     keys = files_needed(inputs.log, inputs.events, needed_since(since, asked))
     if until is not None:
         keys = [key for key in keys if (inputs.events.files[key].date or "") <= until.strftime("%Y-%m-%d")]
-    events = _of_the_kept(inputs, keys).join(since.select("shopper_key"), on="shopper_key", how="semi")
+    events = inputs.log.of_people(_of_the_kept(inputs, keys), since["shopper_key"])
     resumed = Resumed(since, sessions, features.shopper_rows_before(since))
     rows = shopper_rows(visits(events), events, inputs.shoppers, resumed)
     return rows if until is None else rows.filter(pl.col("event_timestamp") < until)
@@ -218,7 +221,7 @@ def _take_offline(features: Features, shopper_keys: Sequence[str]) -> None:
 def _made_as(config: Config) -> str:
     """Changes whenever rows are made by other code, into other views, or go elsewhere."""
     found = hashlib.sha256(f"{pl.__version__} {config.features.model_dump_json()}".encode())
-    makers = [Path(str(module.__file__)) for module in (shopper_features, visits_module, product_features, packed, feature_log)]
+    makers = [Path(str(module.__file__)) for module in (shopper_features, visits_module, sessions_module, product_features, packed, feature_log)]
     for source in (*makers, feature_repo_path() / "definitions.py"):
         found.update(source.read_bytes())
     return found.hexdigest()

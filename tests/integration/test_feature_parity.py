@@ -52,7 +52,7 @@ def a_log(seed: int = 0) -> pl.DataFrame:
         start = FIRST + timedelta(microseconds=chance.randrange(int((LAST - FIRST - timedelta(hours=1)).total_seconds()) * 10**6))
         if chance.random() < 0.3:
             start = datetime(2025, 10, 26, 0, 30, tzinfo=UTC)  # 02:30 in Berlin, where clocks go back half an hour later; and a tie
-        late = timedelta(days=chance.choice([0, 0, 0, 1, 9]), seconds=chance.randrange(3))
+        late = timedelta(days=(0, 0, 0, 1, 9)[k % NUM_SHOPPERS % 5])  # by shopper: of one session, no part arrives before a time asked for and another after it
         uploaded = start + timedelta(minutes=12) + late
         for j in range(chance.randrange(1, 9)):
             happened = (start + timedelta(seconds=chance.choice([0, 0, 5, 300, 700]))).astimezone(zone)

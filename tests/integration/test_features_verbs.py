@@ -69,7 +69,7 @@ def test_status_says_how_old_each_view_is(shop: Home) -> None:
     said = last_line(verb(shop, "status"))
     assert said["lag_s"] > 0 and set(said["views"]) >= {"shopper_packed", "product_stock"}
     assert said["views"]["shopper_packed"]["online_entities"] == NUM_SHOPPERS
-    assert said["views"]["shopper_packed"]["rows"] == NUM_SHOPPERS * 14
+    assert 0.95 * NUM_SHOPPERS * 14 < said["views"]["shopper_packed"]["rows"] <= NUM_SHOPPERS * 14, "a row a session; a few follow each other closely"
 
 
 def test_check_passes_and_finds_a_planted_skew_and_a_planted_leak(shop: Home) -> None:

@@ -83,12 +83,14 @@ def assert_as_made_anew(shop: Shop, keys: list[str]) -> None:
 
 
 SHOPPERS = list("abcd")
+ANONYMOUS = "xy"
 one_event = st.fixed_dictionaries(
     {
         "id": st.integers(0, 300),
         "minute": st.one_of(st.integers(0, 60 * 24 * 50), st.integers(0, 90)),
         "late_min": st.sampled_from([0, 0, 0, 5, 90, 60 * 30, 60 * 24 * 35]),
-        "shopper": st.sampled_from(SHOPPERS),
+        "shopper": st.sampled_from([*SHOPPERS, *ANONYMOUS]),
+        "login": st.sampled_from([None, None, None, *ANONYMOUS]),
         "session": st.integers(0, 3),
         "type": st.sampled_from(["impression", "click", "view", "ar_view", "step_outcome", "purchase", "return"]),
         "product": st.sampled_from(["p0", "p1", "p2"]),
@@ -114,6 +116,8 @@ def as_row(one: dict[str, Any]) -> dict[str, Any]:
     extra = {"view": {"stay_ms": one["value"], "depth": 2}, "ar_view": {"view_ms": one["value"]}}.get(one["type"], {})
     extra |= {"impression": {"position": 1, "browse_ms": one["value"]}, "step_outcome": {"step_index": 0, "outcome": "cart"}}.get(one["type"], {})
     created = at(60 * (one["minute"] + one["late_min"]))
+    anonymous = one["shopper"] in ANONYMOUS
+    extra |= {"is_anonymous": anonymous, "anonymous_key": None if anonymous else one["login"]}
     named = {"event_id": f"e{one['id']}", "product_id": one["product"], "created_ts": created}
     return event(60 * one["minute"], one["type"], f"{one['shopper']}{one['session']}", one["shopper"], **named, **extra)
 
@@ -143,7 +147,7 @@ def test_incremental_equals_full_after_any_sequence_of_ingests(tmp_path: Path, d
         found = materialize.run(shop.home, tiny(), as_of=at(how * DAY_S) if what == "as_of" else None)
         assert what == "as_of" or found.as_of is not None
     materialize.run(shop.home, tiny())
-    assert_as_made_anew(shop, SHOPPERS)
+    assert_as_made_anew(shop, [*SHOPPERS, *ANONYMOUS])
 
 
 DAYS = 150

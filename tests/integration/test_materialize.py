@@ -19,6 +19,7 @@ from guidelens.schemas.packed import decode
 from guidelens.schemas.tables import TEXT_DIM, Table
 from pipelines import materialize
 
+HOUR_S = 3600
 PRODUCTS = [{"product_id": f"p{k}", "title": "t", "category": "c", "text_embedding": [0.1] * TEXT_DIM, "known_ts": at(10**8)} for k in range(3)]
 
 
@@ -52,10 +53,10 @@ def test_the_last_session_of_the_log_is_online(home: Home) -> None:
 
 
 def test_as_of_counts_only_what_was_known_by_then(home: Home) -> None:
-    log = [event(0, "click", "s1", "a", product_id="p1"), event(5, "click", "s2", "a", product_id="p2", created_ts=at(100))]
-    log += [event(90, "click", "s3", "a", product_id="p1")]
-    fill(home, products=PRODUCTS, events=log, shoppers=[{"shopper_key": "late", "created_ts": at(95)}])
-    assert verb(home, "--as-of", at(90).isoformat()).exit_code == 0
+    log = [event(0, "click", "s1", "a", product_id="p1"), event(5 * HOUR_S, "click", "s2", "a", product_id="p2", created_ts=at(100 * HOUR_S))]
+    log += [event(90 * HOUR_S, "click", "s3", "a", product_id="p1")]
+    fill(home, products=PRODUCTS, events=log, shoppers=[{"shopper_key": "late", "created_ts": at(95 * HOUR_S)}])
+    assert verb(home, "--as-of", at(90 * HOUR_S).isoformat()).exit_code == 0
     rows, known = decode([Features(home, FeatureConfig()).online().shopper(key) for key in ("a", "late")])
     assert rows["num_recent"].tolist() == [2, 0] and known.tolist() == [True, False]
 

@@ -13,13 +13,14 @@ from typing import NamedTuple
 import polars as pl
 
 from guidelens.data.lake import DataFile, Lake, Manifest
-from guidelens.data.shopper_features import ALWAYS, known_ts, sessions_of
+from guidelens.data.sessions import client_sessions, identity_links, joined, known_ts, owned
+from guidelens.data.shopper_features import ALWAYS
 from guidelens.data.visits import of_the_session
 from guidelens.schemas.packed import PROFILE_FIELDS
 from guidelens.schemas.tables import Table
 
 EVENT_COLUMNS = (
-    *("event_id", "event_ts", "created_ts", "shopper_key", "is_anonymous", "session_id", "type", "product_id"),
+    *("event_id", "event_ts", "created_ts", "shopper_key", "is_anonymous", "anonymous_key", "session_id", "type", "product_id"),
     *("browse_ms", "stay_ms", "depth", "view_ms", "outcome"),
 )
 """What shopper rows are made of; a session's digest covers all of it."""
@@ -27,38 +28,72 @@ EVENT_COLUMNS = (
 BEGINNING = datetime(1900, 1, 1, tzinfo=UTC)
 """Before any row."""
 
-_FILES = ("sessions.parquet", "profiles.parquet")
+_FILES = ("sessions.parquet", "logins.parquet", "profiles.parquet")
 _SESSION = ["shopper_key", "session_id"]
 _TIME = pl.Datetime("us", "UTC")
 _PIECES: dict[str, pl.DataType] = {
     "file": pl.String(),
     "shopper_key": pl.String(),
     "session_id": pl.String(),
+    "is_anonymous": pl.Boolean(),
     "start_ts": _TIME,
+    "end_ts": _TIME,
     "known_from": _TIME,
     "digest": pl.UInt64(),
+}
+_LOGINS: dict[str, pl.DataType] = {
+    "file": pl.String(),
+    "anonymous_key": pl.String(),
+    "shopper_key": pl.String(),
+    "is_anonymous": pl.Boolean(),
+    "event_ts": _TIME,
+    "created_ts": _TIME,
+    "event_id": pl.String(),
 }
 _PROFILES: dict[str, pl.DataType] = {"shopper_key": pl.String(), "created_ts": _TIME, "digest": pl.UInt64()}
 
 
 class FeatureLog(NamedTuple):
-    """pieces: file, shopper_key, session_id, start_ts, known_from, digest: what each event file holds of each session.
-    profiles: shopper_key, created_ts, digest."""
+    """pieces: file, shopper_key, session_id, is_anonymous, start_ts, end_ts, known_from, digest: what each event file holds of each
+    client session. logins: of each file, the events that name an anonymous id and a shopper. profiles: shopper_key, created_ts, digest."""
 
     pieces: pl.DataFrame
+    logins: pl.DataFrame
     profiles: pl.DataFrame
+
+    @property
+    def clients(self) -> pl.DataFrame:
+        """Client sessions under each who has features of them: asked_as (the key of their events), shopper_key, client_session_id,
+        session_id (`data.sessions.joined`), linked_ts (null where it is the same key), start_ts, known_from, digest."""
+        times = (pl.col("start_ts").min(), pl.col("end_ts").max(), pl.col("known_from").max())
+        sent = self.pieces.drop_nulls("shopper_key").group_by(_SESSION).agg(pl.col("is_anonymous").first(), *times, pl.col("digest").sum())
+        mine = sent.with_columns(asked_as="shopper_key", linked_ts=pl.lit(None, _TIME))
+        copies = owned(sent, identity_links(self.logins)).with_columns(asked_as="shopper_key", shopper_key="owner")
+        copies = copies.with_columns(known_from=pl.max_horizontal("known_from", pl.col("linked_ts") + pl.duration(microseconds=1)))
+        all_of_them = pl.concat([mine, copies.select(mine.columns)])
+        named = joined(all_of_them.group_by(_SESSION).agg(*times)).select(*_SESSION, "joined_id")
+        return all_of_them.join(named, on=_SESSION).rename({"session_id": "client_session_id", "joined_id": "session_id"})
 
     @property
     def sessions(self) -> pl.DataFrame:
         """shopper_key, session_id, start_ts, known_from, digest."""
-        return self.pieces.group_by(_SESSION).agg(pl.col("start_ts").min(), pl.col("known_from").max(), pl.col("digest").sum())
+        digest = pl.col("digest").sum() + pl.col("client_session_id").hash(seed=2).sum()
+        return self.clients.group_by(_SESSION).agg(pl.col("start_ts").min(), pl.col("known_from").max(), digest)
+
+    def of_people(self, events: pl.DataFrame, shopper_keys: pl.Series) -> pl.DataFrame:
+        """Events of these shoppers as `in_sessions(with_owned(...))` puts them, also where `events` is only a part of the log."""
+        wanted = self.clients.filter(pl.col("shopper_key").is_in(shopper_keys.implode()))
+        renamed = events.rename({"shopper_key": "asked_as", "session_id": "client_session_id"})
+        found = renamed.join(wanted.select("asked_as", "shopper_key", "client_session_id", "session_id", "linked_ts"), on=["asked_as", "client_session_id"])
+        return found.with_columns(created_ts=pl.max_horizontal("created_ts", "linked_ts")).drop("linked_ts")
 
     def without(self, shopper_keys: pl.Series) -> "FeatureLog":
-        kept = ~pl.col("shopper_key").is_in(shopper_keys.implode()).fill_null(False)
-        return FeatureLog(self.pieces.filter(kept), self.profiles.filter(kept))
+        gone = shopper_keys.implode()
+        kept = ~pl.col("shopper_key").is_in(gone).fill_null(False)
+        return FeatureLog(self.pieces.filter(kept), self.logins.filter(kept, ~pl.col("anonymous_key").is_in(gone)), self.profiles.filter(kept))
 
 
-NOTHING_KNOWN = FeatureLog(pl.DataFrame(schema=_PIECES), pl.DataFrame(schema=_PROFILES))
+NOTHING_KNOWN = FeatureLog(pl.DataFrame(schema=_PIECES), pl.DataFrame(schema=_LOGINS), pl.DataFrame(schema=_PROFILES))
 
 
 class EventFiles:
@@ -88,15 +123,23 @@ class EventFiles:
 def known_now(before: FeatureLog, events: EventFiles, shoppers: pl.DataFrame) -> FeatureLog:
     """The log as the snapshot holds it; of the event files, those that `before` knows are not read again."""
     known = set(before.pieces["file"].unique())
-    kept = before.pieces.filter(pl.col("file").is_in(list(events.files)))
-    return FeatureLog(pl.concat([kept, *(_pieces(events.read(key), key) for key in events.files if key not in known)]), _profiles(shoppers))
+    fresh = [key for key in events.files if key not in known]
+    kept = pl.col("file").is_in(list(events.files))
+    pieces = pl.concat([before.pieces.filter(kept), *(_pieces(events.read(key), key) for key in fresh)])
+    logins = pl.concat([before.logins.filter(kept), *(_logins(events.read(key), key) for key in fresh)])
+    return FeatureLog(pieces, logins, _profiles(shoppers))
+
+
+def _logins(events: pl.DataFrame, key: str) -> pl.DataFrame:
+    both = events.filter(pl.col("anonymous_key").is_not_null()).with_columns(file=pl.lit(key))
+    return both.select(list(_LOGINS)).cast(_LOGINS)  # type: ignore[arg-type]
 
 
 def _pieces(events: pl.DataFrame, key: str) -> pl.DataFrame:
     """One row a session. A file without any keeps one row of nobody, so that it counts as known."""
     mine = of_the_session(events)
     digests = mine.with_columns(digest=pl.struct(EVENT_COLUMNS).hash(seed=1)).group_by(_SESSION).agg(pl.col("digest").sum())
-    found = sessions_of(mine).join(digests, on=_SESSION).sort(_SESSION)
+    found = client_sessions(mine).join(digests, on=_SESSION).sort(_SESSION)
     if found.is_empty():
         return pl.DataFrame([{"file": key}], schema=_PIECES)
     return found.with_columns(file=pl.lit(key)).select(list(_PIECES)).cast(_PIECES)  # type: ignore[arg-type]
@@ -122,8 +165,7 @@ def stale_since(before: FeatureLog, now: FeatureLog) -> pl.DataFrame:
     A session counts from the moment it is over, so one that was changed, added or taken away changes no row before the earlier
     of the two moments it was over at. A changed profile changes all of the shopper's rows.
     """
-    was, is_now = before.sessions.filter(pl.col("shopper_key").is_not_null()), now.sessions.filter(pl.col("shopper_key").is_not_null())
-    both = was.join(is_now, on=_SESSION, how="full", coalesce=True)
+    both = before.sessions.join(now.sessions, on=_SESSION, how="full", coalesce=True)
     changed = both.filter(~pl.col("digest").eq_missing(pl.col("digest_right")) | ~pl.col("known_from").eq_missing(pl.col("known_from_right")))
     by_session = changed.group_by("shopper_key").agg(pl.min_horizontal("known_from", "known_from_right").min().alias("since"))
     profiles = before.profiles.join(now.profiles, on="shopper_key", how="full", coalesce=True)
@@ -134,8 +176,8 @@ def stale_since(before: FeatureLog, now: FeatureLog) -> pl.DataFrame:
 
 def _from_the_first_moment(stale: pl.DataFrame, before: FeatureLog, now: FeatureLog) -> pl.DataFrame:
     """Of shoppers without rows so far, `since` is their first row: there is none before to replace."""
-    had_rows = pl.concat([before.pieces["shopper_key"], before.profiles["shopper_key"]]).drop_nulls().unique()
-    moments = pl.concat([now.pieces.select("shopper_key", t="known_from"), now.profiles.select("shopper_key", t=pl.col("created_ts").fill_null(ALWAYS))])
+    had_rows = pl.concat([before.sessions["shopper_key"], before.profiles["shopper_key"]]).unique()
+    moments = pl.concat([now.sessions.select("shopper_key", t="known_from"), now.profiles.select("shopper_key", t=pl.col("created_ts").fill_null(ALWAYS))])
     first = moments.group_by("shopper_key").agg(pl.col("t").min())
     is_new = ~pl.col("shopper_key").is_in(had_rows.implode()) & pl.col("t").is_not_null()
     joined = stale.join(first, on="shopper_key", how="left")
@@ -145,7 +187,8 @@ def _from_the_first_moment(stale: pl.DataFrame, before: FeatureLog, now: Feature
 def files_needed(log: FeatureLog, events: EventFiles, needed: pl.DataFrame) -> list[str]:
     """Keys of the files that hold an event of these shoppers (shopper_key, needed_ts) of the day of needed_ts or later."""
     dates = pl.DataFrame({"file": list(events.files), "date": [file.date for file in events.files.values()]}, schema={"file": pl.String, "date": pl.String})
-    held = log.pieces.join(needed, on="shopper_key").join(dates, on="file")
+    whose = log.clients.select("asked_as", "shopper_key").unique().join(needed, on="shopper_key").select("asked_as", "needed_ts")
+    held = log.pieces.join(whose, left_on="shopper_key", right_on="asked_as").join(dates, on="file")
     late_enough = pl.col("date").str.to_date("%Y-%m-%d") >= pl.col("needed_ts").dt.date()
     return sorted(held.filter(late_enough.fill_null(True))["file"].unique())
 
