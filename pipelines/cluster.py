@@ -8,6 +8,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -103,11 +104,17 @@ def ray_session() -> Iterator[None]:
 
 
 def _new_token(folder: Path) -> Path:
-    """A token of this session alone, readable by this user alone."""
+    """A file with this process's token, readable by this user alone."""
     token = folder / "token"
     token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32))
+    token.write_text(_own_token())
     return token
+
+
+@cache
+def _own_token() -> str:
+    """One for all sessions of a process: Ray reads it once and keeps it."""
+    return secrets.token_hex(32)
 
 
 def _heed_signals() -> dict[signal.Signals, Any]:
