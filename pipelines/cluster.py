@@ -6,7 +6,7 @@ import secrets
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -30,6 +30,8 @@ _OWN_MACHINE = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
 }
+_OF_WORKERS = {"POLARS_MAX_THREADS": "1"}
+"""What worker processes inherit and this one does not keep: a task has a core, not the machine."""
 NUM_LOGICAL_CPUS = 4
 _TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
 
@@ -82,16 +84,17 @@ def ray_session() -> Iterator[None]:
     given = os.environ.get(_TOKEN_PATH)
     os.environ[_TOKEN_PATH] = given or str(_new_token(folder))
     try:
-        ray.init(
-            address="local",
-            num_cpus=max(NUM_LOGICAL_CPUS, os.cpu_count() or 1),
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=True,
-            logging_level="WARNING",
-            object_store_memory=1_500_000_000,
-            _temp_dir=str(folder / "ray"),
-        )
+        with _lent(_OF_WORKERS):
+            ray.init(
+                address="local",
+                num_cpus=max(NUM_LOGICAL_CPUS, os.cpu_count() or 1),
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=True,
+                logging_level="WARNING",
+                object_store_memory=1_500_000_000,
+                _temp_dir=str(folder / "ray"),
+            )
         _heed_signals()  # again: Ray's own handler, put there by init, would abort
         yield
     finally:
@@ -101,6 +104,18 @@ def ray_session() -> Iterator[None]:
         if given is None:
             del os.environ[_TOKEN_PATH]
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _lent(variables: Mapping[str, str]) -> Iterator[None]:
+    """The environment with these variables, where it has none of the name, for processes that are started inside."""
+    lent = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(lent)
+    try:
+        yield
+    finally:
+        for name in lent:
+            del os.environ[name]
 
 
 def _new_token(folder: Path) -> Path:
