@@ -7,9 +7,6 @@ slate-like requests with the packed row. The exponent b is that of seconds = a *
 The peer of the join is polars' bare join_asof on the same columns in memory.
 """
 
-import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,6 +17,7 @@ import click
 import numpy as np
 import polars as pl
 
+from benchmarks._results import keep, machine, today
 from guidelens.config import Home
 from guidelens.data.lake import Lake
 from guidelens.data.tables import append, to_table
@@ -164,18 +162,15 @@ def command(sessions: int, out: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="gl-features-") as root:
             sizes.append(measured(scale, sessions * scale, Path(root)))
     found = Found(
-        machine=f"{os.cpu_count()} logical CPUs, {platform.machine()}, Python {platform.python_version()}",
-        date=datetime.now(UTC).date().isoformat(),
+        machine=machine(),
+        date=today(),
         command=f"python -m benchmarks.features --sessions {sessions}",
         sizes=tuple(sizes),
         exponent_full=exponent(sizes, "full_s"),
         exponent_incremental=exponent(sizes, "incremental_s"),
         exponent_join=exponent(sizes, "join_s"),
     )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "features.json").write_text(json.dumps(found.model_dump(mode="json"), indent=1) + "\n")
-    (out / "features.md").write_text(as_markdown(found))
-    print(as_markdown(found))
+    keep(found, as_markdown(found), out, "features")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,7 @@ of its children. The peer keeps the whole log in memory, checks less (what polar
 no ids and commits nothing.
 """
 
-import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -25,6 +23,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks._results import keep, machine, today
 from guidelens.config import IngestConfig, S3Options, WorldSize
 from guidelens.errors import GuideLensError
 from guidelens.schemas.base import Frozen
@@ -293,15 +292,12 @@ def command(rows: str, repeats: int, out: Path, way: str | None, folder: Path | 
         print(measure_here(way, folder, sizes[0]).model_dump_json())
         return
     found = IngestStudy(
-        machine=f"{os.cpu_count()} logical CPUs, {platform.machine()}, Python {platform.python_version()}",
-        date=datetime.now(UTC).date().isoformat(),
+        machine=machine(),
+        date=today(),
         command=f"python -m benchmarks.ingest --rows {rows} --repeats {repeats}",
         measured=tuple(study(sizes, repeats)),
     )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "ingest.json").write_text(json.dumps(found.model_dump(mode="json"), indent=1) + "\n")
-    (out / "ingest.md").write_text(as_markdown(found))
-    print(as_markdown(found))
+    keep(found, as_markdown(found), out, "ingest")
 
 
 if __name__ == "__main__":

@@ -6,9 +6,6 @@ The store is moto's server on loopback, behind the proxy of the tests (5xx, answ
 409). Both runs go through it and must end with the same files.
 """
 
-import json
-import os
-import platform
 import tempfile
 import time
 from collections import Counter
@@ -17,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from benchmarks._results import keep, machine, today
 from benchmarks.ingest import no_texts, write_logs
 from guidelens.config import IngestConfig, S3Options
 from guidelens.data.event_intake import EventIntake, EventSource
@@ -84,8 +82,8 @@ def command(rows: int, out: Path) -> None:
     if without.files != with_faults.files or not faults.seen:
         raise GuideLensError(f"the runs must end with the same files, and meet faults, got {len(without.files)} and {len(with_faults.files)}, {faults.seen}")
     found = FaultStudy(
-        machine=f"{os.cpu_count()} logical CPUs, {platform.machine()}, Python {platform.python_version()}",
-        date=datetime.now(UTC).date().isoformat(),
+        machine=machine(),
+        date=today(),
         command=f"python -m benchmarks.ingest_faults --rows {rows}",
         rows=rows,
         seconds_without=round(calm, 2),
@@ -93,10 +91,7 @@ def command(rows: int, out: Path) -> None:
         ratio=round(rough / calm, 2),
         faults=dict(Counter(faults.seen)),
     )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "ingest_faults.json").write_text(json.dumps(found.model_dump(mode="json"), indent=1) + "\n")
-    (out / "ingest_faults.md").write_text(as_markdown(found))
-    print(as_markdown(found))
+    keep(found, as_markdown(found), out, "ingest_faults")
 
 
 if __name__ == "__main__":

@@ -5,9 +5,6 @@
 Starts a redis-server of its own on loopback. Reads alternate, one of each, so that both meet the same machine.
 """
 
-import json
-import os
-import platform
 import shutil
 import socket
 import subprocess
@@ -22,6 +19,7 @@ from typing import Any
 import click
 import numpy as np
 
+from benchmarks._results import keep, machine, today
 from guidelens.config import FeatureConfig, Home
 from guidelens.errors import NotFoundError
 from guidelens.features import Features, OnlineReader
@@ -159,8 +157,8 @@ def command(reads: int, shoppers: int, out: Path) -> None:
         ours, raw = measured(filled(Path(root), port, shoppers), port, reads, shoppers)
     mine, theirs = _times(ours), _times(raw)
     found = Found(
-        machine=f"{os.cpu_count()} logical CPUs, {platform.machine()}, Python {platform.python_version()}",
-        date=began.date().isoformat(),
+        machine=machine(),
+        date=today(),
         command=f"python -m benchmarks.online_read --reads {reads} --shoppers {shoppers}",
         reads=reads,
         limit_p99_ms=LIMIT_MS,
@@ -169,10 +167,7 @@ def command(reads: int, shoppers: int, out: Path) -> None:
         ratio_p50=round(mine.p50 / theirs.p50, 3),
         ratio_p99=round(mine.p99 / theirs.p99, 3),
     )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "online_read.json").write_text(json.dumps(found.model_dump(mode="json"), indent=1) + "\n")
-    (out / "online_read.md").write_text(as_markdown(found))
-    print(as_markdown(found))
+    keep(found, as_markdown(found), out, "online_read")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ bounds of four fields and the types' names, and drops repeated ids; it finds no 
 import gzip
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import click
 
+from benchmarks._results import keep, machine, today
 from guidelens.config import S3Options, WorldSize
 from guidelens.schemas.base import Frozen
 from pipelines.entry import progress, run_command
@@ -144,15 +144,12 @@ def command(out: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="gl-validation-") as folder:
         progress("events are simulated, then read in each way ...")
         found = ValidationStudy(
-            machine=f"{os.cpu_count()} logical CPUs, {platform.machine()}, Python {platform.python_version()}",
-            date=datetime.now(UTC).date().isoformat(),
+            machine=machine(),
+            date=today(),
             command="python -m benchmarks.validation",
             ways=measured(Path(folder)),
         )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "validation.json").write_text(json.dumps(found.model_dump(mode="json"), indent=1) + "\n")
-    (out / "validation.md").write_text(as_markdown(found))
-    print(as_markdown(found))
+    keep(found, as_markdown(found), out, "validation")
 
 
 if __name__ == "__main__":

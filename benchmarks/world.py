@@ -9,20 +9,19 @@ writing the second one's events, once they are in memory, as lines of JSON.
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 
 import click
 import polars as pl
 
+from benchmarks._results import keep, machine, today
 from guidelens.errors import GuideLensError
 from guidelens.schemas.base import Frozen
 from pipelines.entry import progress, run_command
@@ -115,8 +114,8 @@ def study(sizes: Sequence[tuple[int, int]]) -> WorldStudy:
             if number <= 1:
                 alone = _apart(out / "events", Path(folder) / "alone.jsonl")
     return WorldStudy(
-        machine=f"{os.cpu_count()} logical CPUs, {platform.machine()}, Python {platform.python_version()}",
-        date=datetime.now(UTC).date().isoformat(),
+        machine=machine(),
+        date=today(),
         command=f"python -m benchmarks.world --most {max(events for _, events in sizes)}",
         empty=empty,
         worlds=tuple(drawn),
@@ -151,10 +150,7 @@ def as_markdown(found: WorldStudy) -> str:
 def command(most: int, out: Path) -> None:
     """Draw worlds of growing size and write benchmarks/results/world.{json,md}."""
     found = study([size for size in _SHOPPERS_AND_EVENTS if size[1] <= most])
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "world.json").write_text(json.dumps(found.model_dump(mode="json"), indent=1) + "\n")
-    (out / "world.md").write_text(as_markdown(found))
-    print(as_markdown(found))
+    keep(found, as_markdown(found), out, "world")
 
 
 if __name__ == "__main__":
