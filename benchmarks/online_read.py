@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +151,6 @@ def as_markdown(found: Found) -> str:
 @click.option("--out", default=Path("benchmarks/results"), type=click.Path(file_okay=False, path_type=Path))
 def command(reads: int, shoppers: int, out: Path) -> None:
     """Read rows one by one and write benchmarks/results/online_read.{json,md}."""
-    began = datetime.now(UTC)
     with redis_server() as port, tempfile.TemporaryDirectory(prefix="gl-online-read-") as root:
         ours, raw = measured(filled(Path(root), port, shoppers), port, reads, shoppers)
     mine, theirs = _times(ours), _times(raw)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from guidelens.data.description import LakeDescription
 
 
+_SHOWN_VERSIONS = 10
+
+
 class LakeDigest(Frozen):
     """digests: of each table's rows, equal for equal rows however they are stored."""
 
@@ -121,10 +124,13 @@ _lake_option = click.option("--lake", default=None, metavar="URI", help="The hom
 @home_option
 def describe_command(home: Home, lake: str | None, version: int | None) -> None:
     found = describe(home, lake, version)
-    progress(f"{'table':<12} {'rows':>10} {'files':>6} {'bytes':>12}  days")
+    progress(f"{'table':<12} {'rows':>10} {'files':>6} {'parts':>6} {'bytes':>12}  days")
     for name, table in found.tables.items():
         days = " to ".join(table.dates) if table.dates else ""
-        progress(f"{name:<12} {table.rows:>10} {table.files:>6} {table.size_bytes:>12}  {days}")
+        progress(f"{name:<12} {table.rows:>10} {table.files:>6} {table.partitions:>6} {table.size_bytes:>12}  {days}")
+    for one in found.runs[-_SHOWN_VERSIONS:]:
+        brought = ", ".join(f"{counts['accepted']} of {counts['read']} {kind}" for kind, counts in one.counts.items())
+        progress(f"version {one.version}: {one.rows} rows in {one.files} files" + (f"; took in {brought}" if brought else ""))
     emit(found)
 
 
