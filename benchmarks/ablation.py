@@ -6,12 +6,8 @@ Same rows, targets, seed and epochs; only the inputs differ. Differences are per
 over shoppers. `--world` is the simulated shop the run's log came from: the plan is then valued in it, closed loop.
 """
 
-import json
-import os
-import platform
 import shutil
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -19,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from benchmarks._results import keep, machine, today
 from guidelens.config import Config, Home, Modality
 from guidelens.data.examples import Examples
 from guidelens.data.visits import InterestMedians
@@ -164,13 +161,8 @@ def command(home: Path, run_id: str | None, world: Path | None, out: Path) -> No
             full, without = ablate(files.examples(), files.fit / ITEMS, config, folder, World.open(world) if world else None)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    machine = f"{os.cpu_count()} logical CPUs, {platform.machine()}, Python {platform.python_version()}"
-    date = datetime.now(UTC).date().isoformat()
-    found = Ablation(machine=machine, date=date, run=run_id, seed=config.seed, preset=config.preset, full=full, without=without)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "ablation.json").write_text(json.dumps(found.model_dump(mode="json"), indent=1) + "\n")
-    (out / "ablation.md").write_text(as_markdown(found))
-    print(as_markdown(found))
+    found = Ablation(machine=machine(), date=today(), run=run_id, seed=config.seed, preset=config.preset, full=full, without=without)
+    keep(found, as_markdown(found), out, "ablation")
 
 
 if __name__ == "__main__":

@@ -7,14 +7,10 @@ process, one thread, CPU time, the best of several turns taken one after the oth
 Ray Data, with one worker and with two. Without --photos: textured pictures of 12 megapixels, as a phone takes them.
 """
 
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -23,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import simplejpeg
 
+from benchmarks._results import keep, machine, today
 from guidelens.config import IngestConfig, S3Options
 from guidelens.data.images import INPUT_SIZE_PX, decode_image
 from guidelens.errors import InputError
@@ -136,8 +133,8 @@ def command(photos: Path | None, num: int, out: Path) -> None:
         megapixels = statistics.median(_megapixels(data) for data in sample)
     ratios = sorted(their / our for their, our in zip(theirs, ours, strict=True))
     found = ImageStudy(
-        machine=f"{os.cpu_count()} logical CPUs, {platform.machine()}, Python {platform.python_version()}",
-        date=datetime.now(UTC).date().isoformat(),
+        machine=machine(),
+        date=today(),
         command=f"python -m benchmarks.images{' --photos DIR' if photos else ''} --num {num}",
         photos=len(files),
         megapixels=round(megapixels, 2),
@@ -150,10 +147,7 @@ def command(photos: Path | None, num: int, out: Path) -> None:
         stage_two_workers=round(rates[1], 1),
         speedup=round(rates[1] / rates[0], 2),
     )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "images.json").write_text(json.dumps(found.model_dump(mode="json"), indent=1) + "\n")
-    (out / "images.md").write_text(as_markdown(found))
-    print(as_markdown(found))
+    keep(found, as_markdown(found), out, "images")
 
 
 def _megapixels(data: bytes) -> float:

@@ -7,25 +7,27 @@ of its children. The peer keeps the whole log in memory, checks less (what polar
 no ids and commits nothing.
 """
 
-import json
 import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 
+from benchmarks._results import keep, machine, today
 from guidelens.config import IngestConfig, S3Options, WorldSize
 from guidelens.errors import GuideLensError
 from guidelens.schemas.base import Frozen
+from guidelens.schemas.tables import TEXT_DIM
 from pipelines.entry import progress, run_command
 
 _WORLD = WorldSize(num_products=60, num_shoppers=400, num_sessions=1500, num_frames=20, views_per_product=2, num_days=28, reference_sessions=1000)
@@ -125,15 +127,12 @@ def _ours(folder: Path, num_workers: int) -> None:
     with staging(lake.store) as prefix:
         source = EventSource(chunks_of(files, config.event_chunk_bytes, s3), [file.uri for file in files], checker, s3, prefix)
         run = OnRay(num_workers) if num_workers else in_driver
-        take_in(lake, {}, _no_texts, datetime.now(UTC), EventIntake(lake, source, config, run), pseudonyms=checker.pseudonyms)
+        take_in(lake, {}, no_texts, datetime.now(UTC), EventIntake(lake, source, config, run), pseudonyms=checker.pseudonyms)
 
 
-def _no_texts(texts: object) -> tuple[dict[str, object], str]:
-    import numpy as np
-
-    from guidelens.schemas.tables import TEXT_DIM
-
-    return {text: np.zeros(TEXT_DIM, np.float32) for text in texts}, "none"  # type: ignore[attr-defined]
+def no_texts(texts: Sequence[str]) -> tuple[dict[str, NDArray[np.float32]], str]:
+    """In place of the text encoder, which is not what is measured."""
+    return {text: np.zeros(TEXT_DIM, np.float32) for text in texts}, "none"
 
 
 def _check_only(folder: Path) -> None:
@@ -157,6 +156,8 @@ def measure_here(way: str, folder: Path, rows: int) -> Measured:
         "1 worker": lambda: _ours(folder, 1),
         "2 workers": lambda: _ours(folder, 2),
     }
+    import polars  # noqa: F401
+
     import guidelens.data.stages as stages
 
     if way.endswith(("worker", "workers")):
@@ -291,15 +292,12 @@ def command(rows: str, repeats: int, out: Path, way: str | None, folder: Path | 
         print(measure_here(way, folder, sizes[0]).model_dump_json())
         return
     found = IngestStudy(
-        machine=f"{os.cpu_count()} logical CPUs, {platform.machine()}, Python {platform.python_version()}",
-        date=datetime.now(UTC).date().isoformat(),
+        machine=machine(),
+        date=today(),
         command=f"python -m benchmarks.ingest --rows {rows} --repeats {repeats}",
         measured=tuple(study(sizes, repeats)),
     )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "ingest.json").write_text(json.dumps(found.model_dump(mode="json"), indent=1) + "\n")
-    (out / "ingest.md").write_text(as_markdown(found))
-    print(as_markdown(found))
+    keep(found, as_markdown(found), out, "ingest")
 
 
 if __name__ == "__main__":

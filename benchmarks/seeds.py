@@ -7,20 +7,18 @@ shoppers, log and split, and other starting weights. Of grocery-store only the s
 """
 
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 import numpy as np
 from scipy import stats
 
+from benchmarks._results import keep, machine, today
 from guidelens.errors import ConfigError, GuideLensError
 from guidelens.evaluation.report import Report, read_report
 from guidelens.schemas.base import Frozen
@@ -143,17 +141,14 @@ def command(seeds: tuple[int, ...], data: str, path: str | None, jobs: int, out:
     """Run the demo once a seed and write benchmarks/results/seeds-SOURCE.{json,md}."""
     figures, seconds = study(seeds, ("--data", data, *(("--path", path) if path else ())), jobs)
     found = SeedStudy(
-        machine=f"{os.cpu_count()} logical CPUs, {platform.machine()}, Python {platform.python_version()}",
-        date=datetime.now(UTC).date().isoformat(),
+        machine=machine(),
+        date=today(),
         command=f"python -m benchmarks.seeds --seeds {','.join(map(str, seeds))}{f' --data {data} --path DIR' if path else ''} --jobs {jobs}",
         seeds=seeds,
         seconds=seconds,
         figures=figures,
     )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"seeds-{data}.json").write_text(json.dumps(found.model_dump(mode="json"), indent=1) + "\n")
-    (out / f"seeds-{data}.md").write_text(as_markdown(found))
-    print(as_markdown(found))
+    keep(found, as_markdown(found), out, f"seeds-{data}")
 
 
 if __name__ == "__main__":

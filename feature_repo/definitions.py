@@ -3,6 +3,7 @@
 Values and windows by name are those of schemas/packed.py; the packed row holds the same numbers in one value.
 """
 
+import copy
 from datetime import timedelta
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource
@@ -17,7 +18,7 @@ TIMESTAMP = "event_timestamp"
 shopper = Entity(name="shopper", join_keys=["shopper_key"], value_type=ValueType.STRING, description="A shopper, by keyed HMAC of the id")
 product = Entity(name="product", join_keys=["product_id"], value_type=ValueType.STRING, description="A product of the catalogue")
 
-shopper_source = FileSource(name="shopper_rows", path="shopper.parquet", timestamp_field=TIMESTAMP)
+shopper_source = FileSource(name="shopper_rows", path="shopper", timestamp_field=TIMESTAMP)
 product_source = FileSource(name="product_rows", path="product.parquet", timestamp_field=TIMESTAMP)
 
 
@@ -83,3 +84,11 @@ guide_detail_v1 = FeatureService(
 ENTITIES = (shopper, product)
 VIEWS = (shopper_profile, shopper_windows, shopper_recent, shopper_ar, shopper_packed, product_content, product_stock)
 SERVICES = (guide_v1, guide_detail_v1)
+
+
+def views(shopper_ttl: timedelta) -> list[FeatureView]:
+    """All views, those of shoppers with a time to live; 0 for ever. A catalogue row is the newest there is, however old."""
+    found = [copy.copy(view) for view in VIEWS]
+    for view in found:
+        view.ttl = shopper_ttl if view.entities == [shopper.name] else FOREVER
+    return found

@@ -23,6 +23,8 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from feast.saved_dataset import SavedDatasetStorage
 
+from feature_repo.parts import by_month, read_table, replace_table, schema_path, write_parquet
+
 _MICROSECONDS = pl.Datetime("us", "UTC")
 _ROW = "__row"
 _KNOWN = "__known"
@@ -101,7 +103,7 @@ class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]
         def compute() -> pl.DataFrame:
             asked = entities.with_row_index(_ROW).with_columns(_as_utc(entities, timestamp).alias(_KNOWN)).sort(_KNOWN, maintain_order=True)
             for view, features in wanted:
-                asked = _join_as_of(asked, _read(config, view.batch_source), view, features, full_feature_names)
+                asked = _join_as_of(asked, _read(config, view.batch_source, _columns_of(view, features)), view, features, full_feature_names)
             return asked.sort(_ROW).drop(_ROW, _KNOWN)
 
         times = _as_utc(entities, timestamp)
@@ -124,7 +126,7 @@ class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]
         order = [timestamp_field, *([created_timestamp_column] if created_timestamp_column else [])]
 
         def compute() -> pl.DataFrame:
-            rows = _between(_read(config, data_source), timestamp_field, start_date, end_date)
+            rows = _between(_read(config, data_source, [*join_key_columns, *feature_name_columns, *order]), timestamp_field, start_date, end_date)
             newest = rows.sort(order, maintain_order=True).unique(join_key_columns, keep="last", maintain_order=True)
             return newest.select(*join_key_columns, *feature_name_columns, *order)
 
@@ -144,18 +146,23 @@ class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]
         order = [timestamp_field, *([created_timestamp_column] if created_timestamp_column else [])]
 
         def compute() -> pl.DataFrame:
-            return _between(_read(config, data_source), timestamp_field, start_date, end_date).select(*join_key_columns, *feature_name_columns, *order)
+            columns = [*join_key_columns, *feature_name_columns, *order]
+            return _between(_read(config, data_source, columns), timestamp_field, start_date, end_date).select(*columns)
 
         return PolarsRetrievalJob(compute, _root(config), False, [], None)
 
     @staticmethod
     def offline_write_batch(config: RepoConfig, feature_view: FeatureView, table: pa.Table, progress: Callable[[int], Any] | None) -> None:
         path = _path(config, feature_view.batch_source)
-        before = pl.read_parquet(path)
+        before = read_table(path)
         added = pl.DataFrame(pl.from_arrow(table))
         if set(added.columns) != set(before.columns):
             raise ValueError(f"rows for {path.name} must have the columns {before.columns}, got {added.columns}")
-        write_parquet(pl.concat([before, added.select(before.columns).cast(before.schema)]), path)
+        both = pl.concat([before, added.select(before.columns).cast(before.schema)])
+        if path.is_file():
+            write_parquet(both, path)
+        else:
+            replace_table(path, by_month(both))
         if progress:
             progress(table.num_rows)
 
@@ -165,16 +172,8 @@ class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]
             raise FileNotFoundError(f"{data_source.name}: {path} does not exist; run `guidelens materialize`")
 
     def get_table_column_names_and_types_from_data_source(self, config: RepoConfig, data_source: DataSource) -> list[tuple[str, str]]:
-        schema = pq.read_schema(_path(config, data_source))
+        schema = pq.read_schema(schema_path(_path(config, data_source)))
         return list(zip(schema.names, map(str, schema.types), strict=True))
-
-
-def write_parquet(frame: pl.DataFrame, path: Path) -> None:
-    """Replaces the file at once: a reader sees the old rows or the new ones."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".writing-{path.name}")
-    frame.write_parquet(beside, compression="zstd")
-    beside.replace(path)
 
 
 def _root(config: RepoConfig) -> Path:
@@ -187,8 +186,11 @@ def _path(config: RepoConfig, source: DataSource) -> Path:
     return _root(config) / str(source.path)
 
 
-def _read(config: RepoConfig, source: DataSource) -> pl.DataFrame:
-    return pl.read_parquet(_path(config, source)).rename(dict(source.field_mapping), strict=False)
+def _read(config: RepoConfig, source: DataSource, columns: Sequence[str]) -> pl.DataFrame:
+    """The columns asked for, of those the source's field mapping renames by their new name."""
+    stored = {new: old for old, new in dict(source.field_mapping).items()}
+    distinct = dict.fromkeys(columns)
+    return read_table(_path(config, source), [stored.get(name, name) for name in distinct]).rename(dict(source.field_mapping), strict=False)
 
 
 def _as_utc(frame: pl.DataFrame, name: str) -> pl.Series:
@@ -212,6 +214,12 @@ def _between(rows: pl.DataFrame, timestamp: str, start: datetime | None, end: da
 def _features_of(view: FeatureView, feature_refs: Sequence[str]) -> list[str]:
     prefix = f"{view.projection.name_to_use()}:"
     return [ref.removeprefix(prefix) for ref in feature_refs if ref.startswith(prefix)]
+
+
+def _columns_of(view: FeatureView, features: Sequence[str]) -> list[str]:
+    source = view.batch_source
+    created = [source.created_timestamp_column] if source.created_timestamp_column else []
+    return [*(column.name for column in view.entity_columns), source.timestamp_field, *created, *features]
 
 
 def _join_as_of(asked: pl.DataFrame, rows: pl.DataFrame, view: FeatureView, features: list[str], full_names: bool) -> pl.DataFrame:

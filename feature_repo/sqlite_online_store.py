@@ -4,8 +4,8 @@ Feast's own lets the last writer win: a materialization would take back what a s
 """
 
 import sqlite3
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, Literal
 
 from feast.feature_view import FeatureView
@@ -14,6 +14,8 @@ from feast.infra.online_stores.sqlite import SqliteOnlineStore, SqliteOnlineStor
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import RepoConfig
+
+from feature_repo.moments import microseconds
 
 _BUSY_TIMEOUT_MS = 10_000
 
@@ -46,7 +48,7 @@ class NewerWinsSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
         data: list[tuple[EntityKey, dict[str, Value], datetime, datetime | None]],
         progress: Callable[[int], Any] | None,
     ) -> None:
-        name = _table_id(config.project, table, config.registry.enable_online_feature_view_versioning)
+        name = _table(config, table)
         upsert = (
             f'INSERT INTO "{name}" (entity_key, feature_name, value, event_ts, created_ts) VALUES (?, ?, ?, ?, ?) '
             "ON CONFLICT(entity_key, feature_name) DO UPDATE SET value = excluded.value, event_ts = excluded.event_ts, created_ts = excluded.created_ts "
@@ -55,7 +57,7 @@ class NewerWinsSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
         rows = []
         for entity_key, values, timestamp, _ in data:
             key = serialize_entity_key(entity_key, entity_key_serialization_version=config.entity_key_serialization_version)
-            micros = _microseconds(timestamp)
+            micros = microseconds(timestamp)
             rows += [(key, feature, value.SerializeToString(), micros // 1_000_000, micros) for feature, value in values.items()]
         connection = self._get_conn(config)
         with connection:
@@ -63,9 +65,20 @@ class NewerWinsSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
         if progress:
             progress(len(data))
 
+    def forget_entity(self, config: RepoConfig, views: Sequence[FeatureView], key: EntityKey) -> int:
+        """Removes an entity from all views; returns of how many."""
+        name = serialize_entity_key(key, entity_key_serialization_version=config.entity_key_serialization_version)
+        connection, held = self._get_conn(config), 0
+        with connection:
+            for view in views:
+                held += connection.execute(f'DELETE FROM "{_table(config, view)}" WHERE entity_key = ?', (name,)).rowcount > 0
+        return held
 
-def _microseconds(moment: datetime) -> int:
-    """Since 1970; a time without a zone is taken to be UTC."""
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    since = aware - datetime(1970, 1, 1, tzinfo=UTC)
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    def num_entities(self, config: RepoConfig, view: FeatureView) -> int:
+        """Entities that have a row of the view."""
+        (found,) = self._get_conn(config).execute(f'SELECT COUNT(DISTINCT entity_key) FROM "{_table(config, view)}"').fetchone()
+        return int(found)
+
+
+def _table(config: RepoConfig, view: FeatureView) -> str:
+    return str(_table_id(config.project, view, config.registry.enable_online_feature_view_versioning))

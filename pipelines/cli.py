@@ -11,6 +11,7 @@ _VERBS: dict[str, tuple[str, str]] = {
     "demo": ("pipelines.demo", "Run the whole loop, from raw files to served answers, and leave a report."),
     "ingest": ("pipelines.ingest", "Take catalogue, photos, shoppers, reviews and events into the lake."),
     "materialize": ("pipelines.materialize", "Compute point-in-time features and load the online store."),
+    "features": ("pipelines.features", "Show the features' age, drift and origin; check online against offline."),
     "train": ("pipelines.train", "Fit the recognizer and the joint guide model; track the run."),
     "evaluate": ("pipelines.evaluate", "Measure a run or a released recognizer on data it has not seen."),
     "compare": ("pipelines.compare", "Show two runs side by side."),

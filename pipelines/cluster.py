@@ -6,8 +6,9 @@ import secrets
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,6 +30,8 @@ _OWN_MACHINE = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
 }
+_OF_WORKERS = {"POLARS_MAX_THREADS": "1"}
+"""What worker processes inherit and this one does not keep: a task has a core, not the machine."""
 NUM_LOGICAL_CPUS = 4
 _TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
 
@@ -81,16 +84,17 @@ def ray_session() -> Iterator[None]:
     given = os.environ.get(_TOKEN_PATH)
     os.environ[_TOKEN_PATH] = given or str(_new_token(folder))
     try:
-        ray.init(
-            address="local",
-            num_cpus=max(NUM_LOGICAL_CPUS, os.cpu_count() or 1),
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=True,
-            logging_level="WARNING",
-            object_store_memory=1_500_000_000,
-            _temp_dir=str(folder / "ray"),
-        )
+        with _lent(_OF_WORKERS):
+            ray.init(
+                address="local",
+                num_cpus=max(NUM_LOGICAL_CPUS, os.cpu_count() or 1),
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=True,
+                logging_level="WARNING",
+                object_store_memory=1_500_000_000,
+                _temp_dir=str(folder / "ray"),
+            )
         _heed_signals()  # again: Ray's own handler, put there by init, would abort
         yield
     finally:
@@ -102,12 +106,30 @@ def ray_session() -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def _lent(variables: Mapping[str, str]) -> Iterator[None]:
+    """The environment with these variables, where it has none of the name, for processes that are started inside."""
+    lent = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(lent)
+    try:
+        yield
+    finally:
+        for name in lent:
+            del os.environ[name]
+
+
 def _new_token(folder: Path) -> Path:
-    """A token of this session alone, readable by this user alone."""
+    """A file with this process's token, readable by this user alone."""
     token = folder / "token"
     token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32))
+    token.write_text(_own_token())
     return token
+
+
+@cache
+def _own_token() -> str:
+    """One for all sessions of a process: Ray reads it once and keeps it."""
+    return secrets.token_hex(32)
 
 
 def _heed_signals() -> dict[signal.Signals, Any]:

@@ -80,13 +80,14 @@ class _Ingest:
             staged[Kind.PHOTOS] = self._photos(sources, staged.get(Kind.CATALOGUE))
             models = self._models(sources.photos, staged.get(Kind.CATALOGUE))
             staged |= {} if models is None else {Kind.MODELS: models}
-        with staging(self.lake.store) as prefix:
-            events = self._events(sources, from_inbox, prefix) if sources.events or from_inbox else None
-            with _timed("commit"):
-                done = take_in(self.lake, staged, lambda texts: embed_texts(texts, self.config.ingest), self.now, events, pseudonyms=self.pseudonyms)
+        rates = _Rates()
+        with staging(self.lake.store) as prefix, _timed("settle and commit"):
+            events = self._events(sources, from_inbox, prefix, rates) if sources.events or from_inbox else None
+            done = take_in(self.lake, staged, lambda texts: embed_texts(texts, self.config.ingest), self.now, events, pseudonyms=self.pseudonyms)
+            rates.end()
         return self._result(done)
 
-    def _events(self, sources: IngestSources, from_inbox: bool, prefix: str) -> "EventIntake":
+    def _events(self, sources: IngestSources, from_inbox: bool, prefix: str, rates: "_Rates") -> "EventIntake":
         from guidelens.data.event_intake import EventIntake, EventSource
         from guidelens.data.sources import chunks_of, record_files
         from guidelens.data.stages import run_for
@@ -96,7 +97,7 @@ class _Ingest:
         chunks = chunks_of(files, self.config.ingest.event_chunk_bytes, self.home.s3)
         checker = Checker(Kind.EVENTS, self.pseudonyms, self.now, from_inbox, {} if from_inbox else self.config.ingest.rename)
         source = EventSource(chunks, [file.uri for file in files], checker, self.home.s3, prefix)
-        return EventIntake(self.lake, source, self.config.ingest, run_for(files, self.config.ingest), _Rates())
+        return EventIntake(self.lake, source, self.config.ingest, run_for(files, self.config.ingest), rates)
 
     def _records(self, kind: Kind, sources: IngestSources) -> "StagedKind":
         from guidelens.data.intake import StagedKind
@@ -182,13 +183,23 @@ class _Rates:
         self._begun = self._said = time.perf_counter()
 
     def __call__(self, what: str, rows: int) -> None:
-        now = time.perf_counter()
         if what != self._what:
-            self._what, self._rows, self._begun, self._said = what, 0, self._said if self._what else self._begun, now
+            self.end()
+            self._what = what
         self._rows += rows
-        if now - self._said >= _PROGRESS_EVERY_S:
-            progress(f"{what}: {self._rows} rows, {self._rows / (now - self._begun):,.0f} rows/s")
-            self._said = now
+        if time.perf_counter() - self._said >= _PROGRESS_EVERY_S:
+            self._say()
+
+    def end(self) -> None:
+        """The last line of what was being done; what is told next began now."""
+        if self._rows:
+            self._say()
+        self._what, self._rows, self._begun = "", 0, time.perf_counter()
+
+    def _say(self) -> None:
+        self._said = time.perf_counter()
+        took = self._said - self._begun
+        progress(f"{self._what}: {took:.1f} s, {self._rows} rows, {self._rows / max(took, 1e-9):,.0f} rows/s")
 
 
 @contextmanager

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from guidelens.data.description import LakeDescription
 
 
+_SHOWN_VERSIONS = 10
+
+
 class LakeDigest(Frozen):
     """digests: of each table's rows, equal for equal rows however they are stored."""
 
@@ -75,7 +78,7 @@ def report(home: Home, out: Path, lake: str | None = None) -> LakeReport:
     return LakeReport(lake=opened.uri, manifest=manifest.version, report=page.absolute(), numbers=numbers.absolute())
 
 
-def run_digest(home: Home, lake: str | None = None) -> LakeDigest:
+def digest(home: Home, lake: str | None = None) -> LakeDigest:
     """Reads every table whole."""
     from guidelens.data.digest import table_digest
     from guidelens.data.lake import Lake
@@ -87,12 +90,12 @@ def run_digest(home: Home, lake: str | None = None) -> LakeDigest:
     return LakeDigest(
         lake=opened.uri,
         manifest=manifest.version,
-        rows={name: digest.rows for name, digest in found.items()},
-        digests={name: digest.hex for name, digest in found.items()},
+        rows={name: one.rows for name, one in found.items()},
+        digests={name: one.hex for name, one in found.items()},
     )
 
 
-def run_gc(home: Home, lake: str | None, grace_h: float, remove: bool) -> LakeGarbage:
+def gc(home: Home, lake: str | None, grace_h: float, remove: bool) -> LakeGarbage:
     """Lists, and with `remove` deletes, what crashed writers left more than `grace_h` hours ago."""
     from guidelens.data.garbage import collect, orphans
     from guidelens.data.lake import Lake
@@ -121,10 +124,13 @@ _lake_option = click.option("--lake", default=None, metavar="URI", help="The hom
 @home_option
 def describe_command(home: Home, lake: str | None, version: int | None) -> None:
     found = describe(home, lake, version)
-    progress(f"{'table':<12} {'rows':>10} {'files':>6} {'bytes':>12}  days")
+    progress(f"{'table':<12} {'rows':>10} {'files':>6} {'parts':>6} {'bytes':>12}  days")
     for name, table in found.tables.items():
         days = " to ".join(table.dates) if table.dates else ""
-        progress(f"{name:<12} {table.rows:>10} {table.files:>6} {table.size_bytes:>12}  {days}")
+        progress(f"{name:<12} {table.rows:>10} {table.files:>6} {table.partitions:>6} {table.size_bytes:>12}  {days}")
+    for one in found.runs[-_SHOWN_VERSIONS:]:
+        brought = ", ".join(f"{counts['accepted']} of {counts['read']} {kind}" for kind, counts in one.counts.items())
+        progress(f"version {one.version}: {one.rows} rows in {one.files} files" + (f"; took in {brought}" if brought else ""))
     emit(found)
 
 
@@ -137,14 +143,14 @@ def report_command(home: Home, lake: str | None, out: Path) -> None:
 
 
 @command.command("digest", help="One number a table: equal for equal rows, however they are stored.")
-@click.option("--lake", default=None, metavar="URI", help="The home's by default.")
+@_lake_option
 @home_option
-def digest(home: Home, lake: str | None) -> None:
-    emit(run_digest(home, lake))
+def digest_command(home: Home, lake: str | None) -> None:
+    emit(digest(home, lake))
 
 
 @command.command("gc", help="List, or remove, files that crashed writers left.")
-@click.option("--lake", default=None, metavar="URI", help="The home's by default.")
+@_lake_option
 @click.option(
     "--grace-h",
     default=GRACE.total_seconds() / 3600,
@@ -154,8 +160,8 @@ def digest(home: Home, lake: str | None) -> None:
 )
 @click.option("--remove", is_flag=True, help="Remove them; without it they are only counted.")
 @home_option
-def gc(home: Home, lake: str | None, grace_h: float, remove: bool) -> None:
-    emit(run_gc(home, lake, grace_h, remove))
+def gc_command(home: Home, lake: str | None, grace_h: float, remove: bool) -> None:
+    emit(gc(home, lake, grace_h, remove))
 
 
 if __name__ == "__main__":

@@ -1,87 +1,275 @@
-"""`guidelens materialize`: point-in-time features of the lake into Feast's tables and its online store."""
+"""`guidelens materialize`: point-in-time features of the lake into Feast's tables and its online store.
 
+A run remembers what it counted (data/feature_log.py); the next one makes the rows that changed since, out of the event files
+those depend on, and leaves the rest as it is.
+"""
+
+import hashlib
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import click
 import polars as pl
+from pydantic import ValidationError
 
 from guidelens.config import Config, Home
-from guidelens.data.consent import as_consented, consented, consents
+from guidelens.data import feature_log, product_features, shopper_features
+from guidelens.data import sessions as sessions_module
+from guidelens.data import visits as visits_module
+from guidelens.data.consent import as_consented, consents, refused_once
+from guidelens.data.feature_log import NOTHING_KNOWN, EventFiles, FeatureLog, files_needed, known_by, known_now, newest_known, stale_since
 from guidelens.data.lake import Lake, Manifest
 from guidelens.data.product_features import PHOTO_COLUMNS, product_rows
-from guidelens.data.shopper_features import declined, known_ts, shopper_rows
+from guidelens.data.sessions import identity_links, in_sessions, with_owned
+from guidelens.data.shopper_features import Resumed, declined, needed_since, shopper_rows
 from guidelens.data.visits import visits
 from guidelens.errors import InputError, NotFoundError
+from guidelens.features import LOG, Features, MaterializeReport, feature_repo_path
+from guidelens.schemas import packed
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.tables import Table
 from pipelines.entry import config_options, emit, home_option, progress, run_command
 
-if TYPE_CHECKING:
-    from guidelens.features import OnlineReader
-
-_EVENT_COLUMNS = (
-    *("event_id", "event_ts", "created_ts", "shopper_key", "is_anonymous", "session_id", "type", "product_id"),
-    *("browse_ms", "stay_ms", "depth", "view_ms", "outcome", "consent"),
-)
 _MARK = "materialized.json"
+_UNDER_WAY = "materializing.json"
 
 
 class Materialized(Frozen):
-    """materialized.json beside the feature tables: the snapshot they hold."""
+    """materialized.json beside the feature tables: the snapshot they hold.
+
+    whole: all of the snapshot's log is counted, so that a later run may go on from here. made_as: what rows are made of and where
+    they are loaded; rows made otherwise are all made again. catalogue: the files that the product rows are made of.
+    """
 
     lake: str
     manifest: int
     snapshot_sha256: str
+    as_of: datetime
+    whole: bool = False
+    made_as: str = ""
+    catalogue: tuple[str, ...] = ()
+
+
+class ReadCounts(Frozen):
+    """Of the lake's event files: how many were read, with their rows and bytes, and how many there are."""
+
+    files: int
+    rows: int
+    bytes: int
+    of_files: int
+    of_rows: int
+    of_bytes: int
 
 
 class MaterializeResult(Frozen):
-    """rows: by feature view, rows of the offline table. online: by feature view, entities loaded into the online store."""
+    """rows: by feature view, rows of the offline table. online: by feature view, entities loaded into the online store.
+
+    changed_shoppers: whose rows were made again. newest: the time of the newest row; lag_s: how long before the end of this run.
+    """
 
     feature_service: str
+    mode: Literal["full", "incremental", "backfill"]
     rows: dict[str, int]
     online: dict[str, int]
+    changed_shoppers: int
+    read: ReadCounts
     as_of: datetime
+    lag_s: float
     lake: str
     manifest: int
 
 
-def run(home: Home, config: Config, lake: str | None = None, as_of: datetime | None = None, manifest: int | None = None) -> MaterializeResult:
-    """Computes features of everything known by as_of and loads the newest of each shopper and product.
+class Span(NamedTuple):
+    """Rows stamped from `start` on, and before `end` where there is one."""
+
+    start: datetime
+    end: datetime | None
+
+
+class _Inputs(NamedTuple):
+    """A snapshot as features see it: who asked to be forgotten is in none of it, nor is what happened without consent."""
+
+    lake: Lake
+    snapshot: Manifest
+    events: EventFiles
+    shoppers: pl.DataFrame
+    products: pl.DataFrame
+    forgotten: pl.Series
+    before: FeatureLog
+    log: FeatureLog
+
+
+def run(
+    home: Home,
+    config: Config,
+    lake: str | None = None,
+    as_of: datetime | None = None,
+    manifest: int | None = None,
+    *,
+    full: bool = False,
+    backfill: Span | None = None,
+) -> MaterializeResult:
+    """Makes the features of everything known by as_of, and loads the newest of each shopper and product.
 
     Args:
         lake: URI; the home's own by default.
         manifest: version of the lake to read; the newest by default.
         as_of: by default the moment by which all of the lake's log was known, or its catalogue where it has no log.
+        full: makes every row again, also where only some changed.
+        backfill: makes the rows of this time again too, of all shoppers.
 
     Raises:
-        NotFoundError: the lake holds no products.
+        NotFoundError: the lake holds no products; or, for a backfill, nothing was materialized of it before.
     """
-    from guidelens.features import Features
-
     opened = Lake(lake or home.lake_uri, home.s3)
     snapshot = opened.manifest(manifest)
     opened.require(snapshot, Table.PRODUCTS)
-    products = opened.read(Table.PRODUCTS, manifest=snapshot)
-    forgotten = opened.read(Table.TOMBSTONES, ["shopper_key"], manifest=snapshot)["shopper_key"]
-    events, shoppers = _log(opened, snapshot, forgotten)
-    until = as_of or _newest(events, shoppers, products)
-    known_by = until + timedelta(microseconds=1)  # rows are stamped a microsecond after what they count
-    progress(f"materialize: {len(events):,} events and {len(shoppers):,} shoppers known by {until.isoformat()}")
-    events = events.filter(known_ts() <= until)
-    rows = shopper_rows(visits(events), events, shoppers).filter(pl.col("event_timestamp") <= known_by)
-    photos = opened.read(Table.PHOTOS, PHOTO_COLUMNS, manifest=snapshot)
-    progress(f"materialize: {len(rows):,} shopper rows and {len(products):,} products into Feast")
-    mark = home.feast / _MARK
-    mark.unlink(missing_ok=True)
+    held = None if full else _resumable(home, config, opened, snapshot)
+    inputs = _inputs(home, opened, snapshot, held)
+    newest = newest_known(inputs.log, inputs.products)
+    until = as_of or newest
+    held = held if until >= newest else None
+    if backfill is not None and held is None:
+        raise NotFoundError(f"a backfill needs whole feature tables of {opened.uri} in {home.feast}; run `guidelens materialize --full` first")
     features = Features(home, config.features)
-    report = features.materialize(rows, product_rows(products, photos), known_by)
-    _take_offline(features.online(), [*forgotten, *declined(shoppers)])
-    mark.write_text(Materialized(lake=opened.uri, manifest=snapshot.version, snapshot_sha256=snapshot.snapshot_sha256).model_dump_json())
-    progress(f"materialize: {report.online['shopper_packed']:,} shoppers and {report.online['product_content']:,} products are online")
+    if held is None:
+        report, changed = _make_all(home, features, inputs, until)
+    else:
+        report, changed = _make_changed(home, features, inputs, held, backfill)
+    _remember(home, config, inputs, until, whole=until >= newest)
+    mode: Literal["full", "incremental", "backfill"] = "full" if held is None else "incremental" if backfill is None else "backfill"
+    read = _read_counts(inputs.events)
+    progress(f"materialize: {mode}, {changed:,} shoppers changed; read {read.rows:,} of {read.of_rows:,} events; {report.online['shopper_packed']:,} loaded")
+    lag_s = (datetime.now(UTC) - until).total_seconds()
     return MaterializeResult(
-        feature_service=report.feature_service, rows=report.rows, online=report.online, as_of=until, lake=opened.uri, manifest=snapshot.version
+        **report.model_dump(), mode=mode, changed_shoppers=changed, read=read, as_of=until, lag_s=lag_s, lake=opened.uri, manifest=snapshot.version
+    )
+
+
+def _inputs(home: Home, lake: Lake, snapshot: Manifest, held: Materialized | None) -> _Inputs:
+    forgotten = lake.read(Table.TOMBSTONES, ["shopper_key"], manifest=snapshot)["shopper_key"]
+    events = EventFiles(lake, snapshot)
+    shoppers = as_consented(lake.read(Table.SHOPPERS, manifest=snapshot), events.said).filter(~pl.col("shopper_key").is_in(forgotten.implode()))
+    before = feature_log.load(home.feast / LOG) if held else NOTHING_KNOWN
+    log = known_now(before, events, shoppers).without(forgotten)
+    return _Inputs(lake, snapshot, events, shoppers, lake.read(Table.PRODUCTS, manifest=snapshot), forgotten, before, log)
+
+
+def _make_all(home: Home, features: Features, inputs: _Inputs, until: datetime) -> tuple[MaterializeReport, int]:
+    """Every row anew; where this breaks off, the next run starts anew too."""
+    log = known_by(_of_the_kept(inputs, list(inputs.events.files)), until)
+    events = in_sessions(with_owned(log, identity_links(log)))
+    rows_known_by = until + timedelta(microseconds=1)  # rows are stamped a microsecond after what they count
+    progress(f"materialize: {len(log):,} events and {len(inputs.shoppers):,} shoppers known by {until.isoformat()}")
+    rows = shopper_rows(visits(events), events, inputs.shoppers).filter(pl.col("event_timestamp") <= rows_known_by)
+    for name in (_MARK, _UNDER_WAY):
+        (home.feast / name).unlink(missing_ok=True)
+    report = features.materialize(rows, _product_rows(inputs), rows_known_by)
+    _take_offline(features, [*inputs.forgotten, *declined(inputs.shoppers)])
+    return report, rows["shopper_key"].n_unique()
+
+
+def _make_changed(home: Home, features: Features, inputs: _Inputs, held: Materialized, backfill: Span | None) -> tuple[MaterializeReport, int]:
+    """The rows that the snapshot changes, then those to backfill; where this breaks off, the next run does it over."""
+    mark = home.feast / _MARK
+    if mark.exists():
+        mark.replace(home.feast / _UNDER_WAY)  # nobody may train on tables under way
+    since = stale_since(inputs.before, inputs.log)
+    products = None if held.catalogue == _catalogue(inputs.snapshot) else _product_rows(inputs)
+    report = features.update(_changed_rows(features, inputs, since), since, products)
+    if backfill is not None:
+        everybody = pl.concat([inputs.log.sessions["shopper_key"], inputs.log.profiles["shopper_key"]]).drop_nulls().unique().sort()
+        since = pl.DataFrame({"shopper_key": everybody}).with_columns(since=pl.lit(backfill.start, pl.Datetime("us", "UTC")))
+        report = features.update(_changed_rows(features, inputs, since, backfill.end), since, None, backfill.end)
+    _take_offline(features, inputs.forgotten.to_list())
+    return report, len(since)
+
+
+def _changed_rows(features: Features, inputs: _Inputs, since: pl.DataFrame, until: datetime | None = None) -> pl.DataFrame:
+    """The rows of these shoppers (shopper_key, since) from `since` on, and before `until`."""
+    sessions = inputs.log.sessions.drop("digest").join(since.select("shopper_key"), on="shopper_key", how="semi")
+    asked = sessions if until is None else sessions.filter(pl.col("start_ts") < until)
+    keys = files_needed(inputs.log, inputs.events, needed_since(since, asked))
+    if until is not None:
+        keys = [key for key in keys if (inputs.events.files[key].date or "") <= until.strftime("%Y-%m-%d")]
+    events = inputs.log.of_people(_of_the_kept(inputs, keys), since["shopper_key"])
+    resumed = Resumed(since, sessions, features.shopper_rows_before(since))
+    rows = shopper_rows(visits(events), events, inputs.shoppers, resumed)
+    return rows if until is None else rows.filter(pl.col("event_timestamp") < until)
+
+
+def _of_the_kept(inputs: _Inputs, keys: Sequence[str]) -> pl.DataFrame:
+    return inputs.events.read_all(keys).filter(~pl.col("shopper_key").is_in(inputs.forgotten.implode()))
+
+
+def _product_rows(inputs: _Inputs) -> pl.DataFrame:
+    return product_rows(inputs.products, inputs.lake.read(Table.PHOTOS, PHOTO_COLUMNS, manifest=inputs.snapshot))
+
+
+def _catalogue(snapshot: Manifest) -> tuple[str, ...]:
+    return tuple(sorted(file.key for table in (Table.PRODUCTS, Table.PHOTOS) for file in snapshot.of(table)))
+
+
+def _take_offline(features: Features, shopper_keys: Sequence[str]) -> None:
+    """Loading adds and replaces rows only: those of shoppers who declined or asked to be forgotten since the last time must be removed."""
+    online = features.online()
+    for key in shopper_keys:
+        online.forget(key)
+
+
+def _made_as(config: Config, said: pl.DataFrame) -> str:
+    """Changes whenever rows are made by other code, into other views, of events that another refusal takes away, or go elsewhere."""
+    refusing = said.filter(pl.col("shopper_key").is_in(refused_once(said).implode())).sort("shopper_key", "since_ts", "consent")
+    found = hashlib.sha256(f"{pl.__version__} {config.features.model_dump_json()}".encode())
+    makers = [Path(str(module.__file__)) for module in (shopper_features, visits_module, sessions_module, product_features, packed, feature_log)]
+    found.update(refusing.write_csv().encode())
+    for source in (*makers, feature_repo_path() / "definitions.py"):
+        found.update(source.read_bytes())
+    return found.hexdigest()
+
+
+def _resumable(home: Home, config: Config, lake: Lake, snapshot: Manifest) -> Materialized | None:
+    """What a run of before left to go on from; None where all must be made."""
+    held = _mark_at(home.feast / _MARK) or _mark_at(home.feast / _UNDER_WAY)
+    if held is None or not (held.whole and held.made_as == _made_as(config, consents(lake, snapshot)) and held.lake == lake.uri):
+        return None
+    return held if feature_log.exists(home.feast / LOG) else None
+
+
+def _mark_at(path: Path) -> Materialized | None:
+    """None also where another GuideLens wrote it: its tables have another layout."""
+    try:
+        return Materialized.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def _remember(home: Home, config: Config, inputs: _Inputs, until: datetime, whole: bool) -> None:
+    feature_log.save(inputs.log, home.feast / LOG)
+    held = Materialized(
+        lake=inputs.lake.uri,
+        manifest=inputs.snapshot.version,
+        snapshot_sha256=inputs.snapshot.snapshot_sha256,
+        as_of=until,
+        whole=whole,
+        made_as=_made_as(config, inputs.events.said),
+        catalogue=_catalogue(inputs.snapshot),
+    )
+    (home.feast / _MARK).write_text(held.model_dump_json())
+    (home.feast / _UNDER_WAY).unlink(missing_ok=True)
+
+
+def _read_counts(events: EventFiles) -> ReadCounts:
+    read, there = events.were_read, tuple(events.files.values())
+    return ReadCounts(
+        files=len(read),
+        rows=sum(file.rows for file in read),
+        bytes=sum(file.size_bytes for file in read),
+        of_files=len(there),
+        of_rows=sum(file.rows for file in there),
+        of_bytes=sum(file.size_bytes for file in there),
     )
 
 
@@ -91,10 +279,10 @@ def materialized(home: Home) -> Materialized:
     Raises:
         NotFoundError: nothing was materialized, or not to its end.
     """
-    path = home.feast / _MARK
-    if not path.exists():
+    held = _mark_at(home.feast / _MARK)
+    if held is None:
         raise NotFoundError(f"the feature store in {home.feast} holds no features; run `guidelens materialize` first")
-    return Materialized.model_validate_json(path.read_bytes())
+    return held
 
 
 def require_features_of(home: Home, lake: Lake, snapshot: Manifest) -> None:
@@ -112,48 +300,37 @@ def require_features_of(home: Home, lake: Lake, snapshot: Manifest) -> None:
         )
 
 
-def _take_offline(online: "OnlineReader", shopper_keys: Sequence[str]) -> None:
-    """Loading adds and replaces rows only: those of shoppers who declined or asked to be forgotten since the last time must be removed."""
-    for key in shopper_keys:
-        online.forget(key)
-
-
-def _log(lake: Lake, manifest: Manifest, forgotten: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Events and shoppers, without those who asked to be forgotten, and without what happened while a shopper did not consent."""
-    kept = ~pl.col("shopper_key").is_in(forgotten.implode())
-    said = consents(lake, manifest)
-    events = lake.read(Table.EVENTS, _EVENT_COLUMNS, manifest=manifest).filter(kept & pl.col("consent").fill_null(True))
-    return consented(events, said), as_consented(lake.read(Table.SHOPPERS, manifest=manifest).filter(kept), said)
-
-
-def _newest(events: pl.DataFrame, shoppers: pl.DataFrame, products: pl.DataFrame) -> datetime:
-    """When the last of the log was known; of the catalogue where there is no log."""
-    of_log = pl.concat([events.select(t=known_ts()), shoppers.select(t="created_ts")])["t"].max()
-    found = of_log if of_log is not None else products["known_ts"].max()
-    assert isinstance(found, datetime)
-    return found
-
-
-def _parsed_time(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
+def parsed_time(_context: click.Context, option: click.Parameter, value: str | None) -> datetime | None:
     if value is None:
         return None
+    name = f"--{(option.name or '').replace('_', '-')}"
     try:
         found = datetime.fromisoformat(value)
     except ValueError as error:
-        raise InputError(f"--as-of must be a time such as 2026-03-01T00:00:00Z, got {value!r}") from error
+        raise InputError(f"{name} must be a time such as 2026-03-01T00:00:00Z, got {value!r}") from error
     if found.tzinfo is None:
-        raise InputError(f"--as-of must carry a zone, got {value!r}; append Z for UTC")
-    return found
+        raise InputError(f"{name} must carry a zone, got {value!r}; append Z for UTC")
+    return found.astimezone(UTC)
 
 
 @click.command("materialize")
 @click.option("--lake", default=None, help="URI of the lake.  [default: the home's]")
-@click.option("--as-of", default=None, metavar="TIME", callback=_parsed_time, help="RFC 3339; count what was known by then.  [default: all]")
+@click.option("--as-of", default=None, metavar="TIME", callback=parsed_time, help="RFC 3339; count what was known by then.  [default: all]")
+@click.option("--full", is_flag=True, help="Make every row again, not only those that changed.")
+@click.option("--backfill-from", default=None, metavar="TIME", callback=parsed_time, help="Make the rows stamped from then on again, of all shoppers.")
+@click.option("--backfill-to", default=None, metavar="TIME", callback=parsed_time, help="End of the backfill.  [default: the newest row]")
 @home_option
 @config_options
-def command(home: Home, config: Config, lake: str | None, as_of: datetime | None) -> None:
+def command(
+    home: Home, config: Config, lake: str | None, as_of: datetime | None, full: bool, backfill_from: datetime | None, backfill_to: datetime | None
+) -> None:
     """Compute point-in-time features and load the online store."""
-    emit(run(home, config, lake, as_of))
+    if backfill_from is None and backfill_to is not None:
+        raise InputError(f"--backfill-to {backfill_to.isoformat()} must come with --backfill-from")
+    if backfill_from is not None and (full or as_of is not None):
+        raise InputError("--backfill-from must come without --full and --as-of; a full run makes all rows")
+    span = None if backfill_from is None else Span(backfill_from, backfill_to)
+    emit(run(home, config, lake, as_of, full=full, backfill=span))
 
 
 if __name__ == "__main__":

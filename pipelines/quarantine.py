@@ -151,7 +151,7 @@ def _taken_in(
     from guidelens.data.replay import LABEL
     from guidelens.data.stages import embed_texts, quiet
 
-    staged = {kind: StagedKind(found.rows, [LABEL]) for kind, found in good.items() if kind is not Kind.EVENTS and found.ids}
+    staged: dict[Kind, StagedKind] = {kind: StagedKind(found.rows, [LABEL]) for kind, found in good.items() if kind is not Kind.EVENTS and found.ids}
     released = frozenset(record for found in good.values() for record in found.ids)
     with ray_session(), _events(lake, home, config, good, checkers) as events:
         quiet()

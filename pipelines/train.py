@@ -8,9 +8,11 @@ import click
 from guidelens.config import FEATURE_SERVICE, Config, Home
 from guidelens.data.lake import Lake, Manifest
 from guidelens.errors import InputError, NotFoundError
+from guidelens.evaluation import feature_snapshot
 from guidelens.registry import Registry, flatten_params
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.tables import Table
+from pipelines import features
 from pipelines.cluster import ray_session
 from pipelines.entry import config_options, emit, home_option, progress, run_command
 from pipelines.fit_parts import EXAMPLES, TRAINED, FitDone, FitParts, Parts
@@ -114,6 +116,8 @@ def _fit(home: Home, config: Config, lake: Lake, version: int, registry: Registr
         for step, metrics in done.by_epoch:
             registry.log_metrics(run_id, metrics, step=step)
         registry.log_folder(run_id, fit_dir, FIT)
+        feature_snapshot.save(features.snapshot(home, config), work / features.SNAPSHOT)
+        registry.log_folder(run_id, work / features.SNAPSHOT, features.SNAPSHOT)
         registry.finish(run_id)
     except BaseException:
         registry.finish(run_id, "FAILED")

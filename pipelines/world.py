@@ -43,7 +43,7 @@ def command() -> None:
 @command.command("generate", help="Draw a shop. The same seed gives the same bytes with any number of workers; memory does not grow with the events.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write to; its events and truth are replaced.")
 @click.option("--shoppers", type=click.IntRange(min=20), default=_DEFAULT.num_shoppers, show_default=True)
-@click.option("--sessions", type=click.IntRange(min=100), default=_DEFAULT.num_sessions, show_default=True, help="A session is about 18 events.")
+@click.option("--sessions", type=click.IntRange(min=100), default=_DEFAULT.num_sessions, show_default=True, help="A session is about 17 events.")
 @click.option("--products", type=click.IntRange(min=12), default=_DEFAULT.num_products, show_default=True)
 @click.option("--days", type=click.IntRange(min=7), default=_DEFAULT.num_days, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)

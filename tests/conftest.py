@@ -1,6 +1,10 @@
 """What tests of several rooms share: one local Ray for the whole session, a home of one's own, the real data sets."""
 
 import os
+import shutil
+import socket
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,3 +50,27 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data sets at {folder}; set GUIDELENS_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def redis_address() -> Iterator[str]:
+    """HOST:PORT of a Redis server of the tests' own, on loopback; tests share it, so each names its own entities."""
+    binary = shutil.which("redis-server")
+    if binary is None:
+        pytest.skip("no redis-server; apt-get install redis-server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(10)

@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 
 from guidelens.config import IngestConfig, S3Options
+from guidelens.data.event_ids import IdReader
 from guidelens.data.event_intake import EventIntake, EventSource, Run
 from guidelens.data.intake import Intake, StagedKind, take_in
 from guidelens.data.lake import Lake
@@ -79,6 +80,7 @@ def ingest(
     run: Run = in_driver,
     s3: S3Options | None = None,
     from_inbox: bool = False,
+    reader: IdReader | None = None,
     pseudonyms: Pseudonymizer = PSEUDONYMS,
     shoppers: str | None = None,
 ) -> Intake:
@@ -90,15 +92,14 @@ def ingest(
     staged = {} if shoppers is None else {Kind.SHOPPERS: shopper_records(shoppers, pseudonyms)}
     with staging(lake.store) as prefix:
         source = EventSource(chunks_of(files, config.event_chunk_bytes, options), [file.uri for file in files], checker, options, prefix)
-        return take_in(lake, staged, constant_texts, NOW, EventIntake(lake, source, config, run), pseudonyms=pseudonyms)
+        return take_in(lake, staged, constant_texts, NOW, EventIntake(lake, source, config, run, reader=reader), pseudonyms=pseudonyms)
 
 
 def shopper_records(path: str, pseudonyms: Pseudonymizer = PSEUDONYMS, now: datetime = NOW) -> StagedKind:
     """The records of a shoppers file, checked."""
     (file,) = record_files(Kind.SHOPPERS, (path,), S3Options())
-    tables = [
-        table for chunk in chunks_of([file], 1 << 20, S3Options()) for table in checked_tables(chunk, Checker(Kind.SHOPPERS, pseudonyms, now), S3Options())
-    ]
+    checker = Checker(Kind.SHOPPERS, pseudonyms, now)
+    tables = [table for chunk in chunks_of([file], 1 << 20, S3Options()) for table in checked_tables(chunk, checker, S3Options())]
     frame = pl.from_arrow(pa.concat_tables(tables))
     assert isinstance(frame, pl.DataFrame)
     return StagedKind(frame, [path])

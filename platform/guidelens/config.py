@@ -116,8 +116,11 @@ class IngestConfig(Frozen):
 
 
 class FeatureConfig(Frozen):
+    """redis_connection: HOST:PORT. shopper_ttl_days: how old a shopper's row may be and still be used, in training and online; 0 for ever."""
+
     online_store: Literal["sqlite", "redis"] = "sqlite"
     redis_connection: str | None = None
+    shopper_ttl_days: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
     @model_validator(mode="after")
     def _redis_needs_an_address(self) -> Self:

@@ -9,8 +9,8 @@ import io
 import string
 import threading
 import warnings
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ import polars as pl
 import yaml
 
 from guidelens.config import FEATURE_SERVICE, FeatureConfig, Home
+from guidelens.data import feature_log
 from guidelens.data.pseudonyms import PseudonymousEvent
 from guidelens.data.shopper_features import ALWAYS
 from guidelens.data.shopper_updates import advanced
@@ -26,13 +27,16 @@ from guidelens.errors import FeatureStoreError, NotFoundError
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.packed import PACKED_DTYPE
 
-SHOPPER_TABLE = "shopper.parquet"
+SHOPPER_TABLE = "shopper"
+LOG = "log"
+"""Folder beside the tables: what the last materialization counted (data/feature_log.py)."""
 PRODUCT_TABLE = "product.parquet"
 ENTITY_COLUMNS = ("shopper_key", "event_timestamp")
 
 _PACKED_VIEW = "shopper_packed"
 _STOCK_VIEW = "product_stock"
 _CONTENT_VIEW = "product_content"
+_WRITTEN_AT_ONCE = 5_000
 
 
 class MaterializeReport(Frozen):
@@ -41,6 +45,17 @@ class MaterializeReport(Frozen):
     feature_service: str
     rows: dict[str, int]
     online: dict[str, int]
+
+
+class ViewStatus(Frozen):
+    """Of one feature view. newest: the time of its newest row; age_s: how long ago that was. ttl_s: None where rows never go stale."""
+
+    entity: str
+    rows: int
+    newest: datetime | None
+    age_s: float | None
+    ttl_s: float | None
+    online_entities: int
 
 
 class StockAndPrice(NamedTuple):
@@ -78,31 +93,127 @@ class Features:
 
         self.home.feast.mkdir(parents=True, exist_ok=True)
         with _quiet():
-            store.apply([*definitions.ENTITIES, *definitions.VIEWS, *definitions.SERVICES])
+            store.apply([*definitions.ENTITIES, *definitions.views(timedelta(days=self.config.shopper_ttl_days)), *definitions.SERVICES])
 
     def materialize(self, shopper_rows: pl.DataFrame, product_rows: pl.DataFrame, as_of: datetime) -> MaterializeReport:
         """Replaces the feature tables and loads the newest row of each entity up to as_of into the online store.
 
-        The catalogue is a snapshot: its newest rows are loaded whenever they became known. What the online store holds that
-        is newer than a row to be loaded stays.
+        The catalogue is a snapshot: its newest rows are loaded whenever they became known. What was pushed online later than a row
+        to be loaded stays; what came out of the tables before, and is newer than what they hold now, goes.
         """
         store = self._store()
-        from feature_repo.polars_offline_store import write_parquet
+        from feature_repo.parts import by_month, is_table, replace_table, write_parquet
 
-        write_parquet(shopper_rows, self.offline / SHOPPER_TABLE)
+        before = self.shopper_table(ENTITY_COLUMNS) if is_table(self.offline / SHOPPER_TABLE) else None
+        replace_table(self.offline / SHOPPER_TABLE, by_month(shopper_rows))
         write_parquet(product_rows, self.offline / PRODUCT_TABLE)
         self.apply()
-        tables = {"shopper": shopper_rows, "product": product_rows}
-        newest_product = product_rows["event_timestamp"].max()
-        ends = {"shopper": as_of, "product": newest_product if isinstance(newest_product, datetime) else as_of}
-        rows, online = {}, {}
-        for view in sorted(store.list_feature_views(), key=lambda view: str(view.name)):
-            table, end = tables[view.entities[0]], ends[view.entities[0]]
+        if before is not None:
+            self._retire(_newest_of_each(before), _newest_of_each(shopper_rows))
+        for view in store.list_feature_views():
+            end = as_of if view.entities == ["shopper"] else _newest(product_rows) or as_of
             with _quiet():
                 store.materialize(ALWAYS, end, feature_views=[view.name])
-            rows[view.name] = len(table)
-            online[view.name] = table.filter(pl.col("event_timestamp") <= end)[view.join_keys[0]].n_unique() if len(table) else 0
-        return MaterializeReport(feature_service=FEATURE_SERVICE, rows=rows, online=online)
+        loaded = shopper_rows.filter(pl.col("event_timestamp") <= as_of)["shopper_key"].n_unique()
+        return self._report({"shopper": loaded, "product": product_rows["product_id"].n_unique()})
+
+    def update(self, shopper_rows: pl.DataFrame, since: pl.DataFrame, product_rows: pl.DataFrame | None, until: datetime | None = None) -> MaterializeReport:
+        """Replaces the rows of some shoppers from a moment on, in the tables and online; the rest stays as it is.
+
+        Args:
+            shopper_rows: the rows as they are now; of shoppers in `since`, and none stamped before it.
+            since: shopper_key, since: rows stamped from then on go away. A shopper left without rows goes offline.
+            product_rows: the whole catalogue; None where it did not change.
+            until: rows stamped from then on stay.
+        """
+        from feature_repo.parts import replace_parts, write_parquet
+        from feature_repo.shopper_table import replaced
+
+        months, gone = replaced(self.offline / SHOPPER_TABLE, shopper_rows, since, until)
+        replace_parts(self.offline / SHOPPER_TABLE, months)
+        self._load_shoppers(since["shopper_key"], gone)
+        if product_rows is not None:
+            write_parquet(product_rows, self.offline / PRODUCT_TABLE)
+            with _quiet():
+                self._store().materialize(ALWAYS, _newest(product_rows) or ALWAYS, feature_views=[_CONTENT_VIEW, _STOCK_VIEW])
+        return self._report({"shopper": len(since), "product": 0 if product_rows is None else len(product_rows)})
+
+    def _load_shoppers(self, shopper_keys: pl.Series, gone: pl.DataFrame) -> None:
+        """Loads the newest row of each of these shoppers. `gone`: shopper_key, event_timestamp of the newest row that went away."""
+        from feature_repo.shopper_table import moments
+
+        newest = self.shopper_rows_before(moments(shopper_keys, None))
+        self._retire(gone, newest)
+        self.online().load_shoppers(newest)
+
+    def _retire(self, gone: pl.DataFrame, newest: pl.DataFrame) -> None:
+        """Takes offline whose newest row went away with none as new left: what is online counts what the lake no longer holds.
+
+        A row that is older would not overwrite it.
+        """
+        left = gone.join(newest.select("shopper_key", left="event_timestamp"), on="shopper_key", how="left")
+        online = self.online()
+        for key in left.filter(pl.col("left").is_null() | (pl.col("left") < pl.col("event_timestamp")))["shopper_key"]:
+            online.forget(key)
+
+    def _report(self, online: Mapping[str, int]) -> MaterializeReport:
+        from feature_repo.parts import num_rows
+
+        held = {"shopper": num_rows(self.offline / SHOPPER_TABLE), "product": pl.scan_parquet(self.offline / PRODUCT_TABLE).select(pl.len()).collect().item()}
+        entities = {view.name: view.entities[0] for view in sorted(self._store().list_feature_views(), key=lambda view: str(view.name))}
+        return MaterializeReport(
+            feature_service=FEATURE_SERVICE,
+            rows={name: held[entity] for name, entity in entities.items()},
+            online={name: online[entity] for name, entity in entities.items()},
+        )
+
+    def status(self, now: datetime) -> dict[str, ViewStatus]:
+        """Rows, age and online entities of each feature view.
+
+        Raises:
+            NotFoundError: nothing was materialized in this home yet.
+        """
+        self._require_tables()
+        store = self._store()
+        from feature_repo.parts import read_table
+
+        stamps = {name: read_table(self.offline / table, ["event_timestamp"]) for name, table in (("shopper", SHOPPER_TABLE), ("product", PRODUCT_TABLE))}
+        online = store._get_provider().online_store
+        found = {}
+        for view in sorted(store.list_feature_views(), key=lambda view: str(view.name)):
+            rows = stamps[view.entities[0]]
+            newest = _newest(rows)
+            found[view.name] = ViewStatus(
+                entity=view.entities[0],
+                rows=len(rows),
+                newest=newest,
+                age_s=None if newest is None else (now - newest).total_seconds(),
+                ttl_s=view.ttl.total_seconds() if view.ttl else None,
+                online_entities=online.num_entities(store.config, view),
+            )
+        return found
+
+    def shopper_rows_before(self, since: pl.DataFrame) -> pl.DataFrame:
+        """Of each shopper (shopper_key, since) the newest row of the table stamped before `since` (null: the newest of all).
+
+        Raises:
+            NotFoundError: nothing was materialized in this home yet.
+        """
+        self._require_tables()
+        from feature_repo.shopper_table import newest_before
+
+        return newest_before(self.offline / SHOPPER_TABLE, since)
+
+    def shopper_table(self, columns: Sequence[str]) -> pl.DataFrame:
+        """All shopper rows, with the columns asked for.
+
+        Raises:
+            NotFoundError: nothing was materialized in this home yet.
+        """
+        self._require_tables()
+        from feature_repo.parts import read_table
+
+        return read_table(self.offline / SHOPPER_TABLE, columns)
 
     def shopper_frame(self, entities: pl.DataFrame) -> pl.DataFrame:
         """The shopper features of service guide_v1 as known at each row's time.
@@ -163,29 +274,32 @@ class Features:
 
     def forget(self, *shopper_keys: str) -> int:
         """Removes shoppers from the feature tables and the online store; returns the rows removed, by table and view."""
-        path = self.offline / SHOPPER_TABLE
-        if not path.exists():
+        from feature_repo.parts import is_table, num_rows, replace_parts
+        from feature_repo.shopper_table import moments, replaced
+
+        folder = self.offline / SHOPPER_TABLE
+        if not is_table(folder):
             return 0
-        online = self.online()
+        online, before = self.online(), num_rows(folder)
         removed = sum(online.forget(key) for key in shopper_keys)
         online.compact()
-        from feature_repo.polars_offline_store import write_parquet
-
-        rows = pl.read_parquet(path)
-        kept = rows.filter(~pl.col("shopper_key").is_in(shopper_keys))
-        if len(kept) < len(rows):
-            write_parquet(kept, path)
-        return len(rows) - len(kept) + removed
+        months, _ = replaced(folder, pl.DataFrame(), moments(pl.Series(shopper_keys, dtype=pl.String), None))
+        replace_parts(folder, months)
+        feature_log.forget(self.home.feast / LOG, *shopper_keys)
+        return before - num_rows(folder) + removed
 
     def forget_everybody(self) -> int:
-        """Removes all shoppers: their rows are under names that mean nothing any more."""
-        path = self.offline / SHOPPER_TABLE
-        return self.forget(*pl.read_parquet(path, columns=["shopper_key"])["shopper_key"].unique()) if path.exists() else 0
+        """Removes all shoppers: their rows are under names that mean nothing any more. Returns the rows removed, by table and view."""
+        from feature_repo.parts import is_table, read_table
+
+        folder = self.offline / SHOPPER_TABLE
+        return self.forget(*read_table(folder, ["shopper_key"])["shopper_key"].unique()) if is_table(folder) else 0
 
     def _require_tables(self) -> None:
-        for name in (SHOPPER_TABLE, PRODUCT_TABLE):
-            if not (self.offline / name).exists():
-                raise NotFoundError(f"the feature store in {self.home.feast} has no {name}; run `guidelens materialize` first")
+        from feature_repo.parts import is_table
+
+        if not is_table(self.offline / SHOPPER_TABLE) or not (self.offline / PRODUCT_TABLE).exists():
+            raise NotFoundError(f"the feature store in {self.home.feast} has no feature tables of this version; run `guidelens materialize` first")
 
     def _store(self) -> Any:
         with self._opening:
@@ -194,25 +308,38 @@ class Features:
             return self._opened
 
 
+def _newest_of_each(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.group_by("shopper_key").agg(pl.col("event_timestamp").max())
+
+
+def _newest(rows: pl.DataFrame) -> datetime | None:
+    found = rows["event_timestamp"].max()
+    return found if isinstance(found, datetime) else None
+
+
 class OnlineReader:
     """Reads and pushes single rows, through Feast's online store without its per-call overhead. Thread-safe.
 
     Each call takes one read or write of the store: 0.3-3 ms, so call it from a thread where nothing may block.
     """
 
-    def __init__(self, store: Any) -> None:
+    def __init__(self, store: Any, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._store = store
         self._online = store._get_provider().online_store
         self._views = {view.name: view for view in store.list_feature_views()}
         self._lock = threading.Lock()
+        self._now = now
 
     def shopper(self, shopper_key: str) -> bytes | None:
-        """The shopper's packed row (schemas/packed.py), None where the store has none."""
+        """The shopper's packed row (schemas/packed.py), None where the store has none that is younger than the view's ttl."""
+        view = self._views[_PACKED_VIEW]
+        key = _entity_key("shopper_key", shopper_key)
         with self._lock:
-            ((_, values),) = self._online.online_read(self._store.config, self._views[_PACKED_VIEW], [_entity_key("shopper_key", shopper_key)], ["packed"])
+            ((_, values),) = self._online.online_read(self._store.config, view, [key], ["packed"])
         if values is None or not values["packed"].HasField("bytes_val"):
             return None
-        return bytes(values["packed"].bytes_val)
+        packed = bytes(values["packed"].bytes_val)
+        return packed if not view.ttl or self._now() <= _as_of(packed) + view.ttl else None
 
     def stock_and_price(self, product_ids: Sequence[str]) -> dict[str, StockAndPrice]:
         """Stock and price by product, in one multi-get; products of which the store knows neither are left out."""
@@ -235,10 +362,27 @@ class OnlineReader:
         """Writes a packed row, stamped with the as_of inside it; a row newer than that stays."""
         from feast.protos.feast.types.Value_pb2 import Value
 
-        as_of_us = int(np.frombuffer(packed, dtype=PACKED_DTYPE)[0]["as_of_us"])
-        row = (_entity_key("shopper_key", shopper_key), {"packed": Value(bytes_val=packed)}, ALWAYS + timedelta(microseconds=as_of_us), None)
+        row = (_entity_key("shopper_key", shopper_key), {"packed": Value(bytes_val=packed)}, _as_of(packed), None)
         with self._lock:
             self._online.online_write_batch(self._store.config, self._views[_PACKED_VIEW], [row], None)
+
+    def load_shoppers(self, rows: pl.DataFrame) -> None:
+        """Writes rows of the shopper table into all shopper views, as a materialization does; rows newer than these stay."""
+        from feast.utils import _convert_arrow_to_proto
+
+        if rows.is_empty():
+            return
+        for view in self._shopper_views():
+            keys = {column.name: column.dtype.to_value_type() for column in view.entity_columns}
+            wanted = rows.select(*keys, "event_timestamp", *(feature.name for feature in view.features))
+            for batch in wanted.iter_slices(_WRITTEN_AT_ONCE):
+                one_chunk = batch.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())  # of several, Feast converts the first and drops the rest
+                data = _convert_arrow_to_proto(one_chunk, view, keys)
+                with self._lock:
+                    self._online.online_write_batch(self._store.config, view, data, None)
+
+    def _shopper_views(self) -> list[Any]:
+        return [view for view in self._views.values() if view.entities == ["shopper"]]
 
     def observe(self, events: Sequence[PseudonymousEvent]) -> None:
         """Counts new events into their shoppers' rows (data/shopper_updates.py), a shopper that has none gets one.
@@ -252,14 +396,9 @@ class OnlineReader:
 
     def forget(self, shopper_key: str) -> int:
         """Removes the shopper's rows of all views; returns how many there were."""
-        from feast.infra.online_stores.redis import RedisOnlineStore
-
-        key = _entity_key("shopper_key", shopper_key)
-        views = [view for view in self._views.values() if view.entities == ["shopper"]]
         with self._lock:
-            if isinstance(self._online, RedisOnlineStore):
-                return _forget_in_redis(self._online, self._store.config, key, views)
-            return _forget_in_sqlite(self._online, self._store.config, key, views)
+            held: int = self._online.forget_entity(self._store.config, self._shopper_views(), _entity_key("shopper_key", shopper_key))
+        return held
 
     def compact(self) -> None:
         """Leaves nothing of removed rows in the store's files: sqlite keeps the bytes of freed pages."""
@@ -268,6 +407,10 @@ class OnlineReader:
         if isinstance(self._online, SqliteOnlineStore):
             with self._lock:
                 self._online._get_conn(self._store.config).execute("VACUUM")
+
+
+def _as_of(packed: bytes) -> datetime:
+    return ALWAYS + timedelta(microseconds=int(np.frombuffer(packed, dtype=PACKED_DTYPE)[0]["as_of_us"]))
 
 
 def _any_value(values: Any) -> bool:
@@ -282,28 +425,6 @@ def _entity_key(join_key: str, value: str) -> Any:
     return EntityKey(join_keys=[join_key], entity_values=[Value(string_val=value)])
 
 
-def _forget_in_redis(online: Any, config: Any, key: Any, views: Sequence[Any]) -> int:
-    """Redis keeps all views of an entity under one key."""
-    from feast.infra.online_stores.helpers import _redis_key
-
-    name = _redis_key(config.project, key, config.entity_key_serialization_version)
-    client = online._get_client(config.online_store)
-    held = sum(bool(client.hexists(name, f"_ts:{view.name}")) for view in views)
-    client.delete(name)
-    return held
-
-
-def _forget_in_sqlite(online: Any, config: Any, key: Any, views: Sequence[Any]) -> int:
-    from feast.infra.key_encoding_utils import serialize_entity_key
-
-    name = serialize_entity_key(key, config.entity_key_serialization_version)
-    connection, held = online._get_conn(config), 0
-    with connection:
-        for view in views:
-            held += connection.execute(f'DELETE FROM "{config.project}_{view.name}" WHERE entity_key = ?', (name,)).rowcount > 0
-    return held
-
-
 def _open_store(home: Home, config: FeatureConfig) -> Any:
     """A FeatureStore of feature_repo/feature_store.yaml with `${GUIDELENS_HOME}` set to the home given."""
     feast = _import_feast()
@@ -311,7 +432,7 @@ def _open_store(home: Home, config: FeatureConfig) -> Any:
     text = string.Template((repo / "feature_store.yaml").read_text()).substitute(GUIDELENS_HOME=home.root)
     settings = yaml.safe_load(text)
     if config.online_store == "redis":
-        settings["online_store"] = {"type": "redis", "connection_string": config.redis_connection}
+        settings["online_store"] = {"type": "feature_repo.redis_online_store.NewerWinsRedisOnlineStore", "connection_string": config.redis_connection}
     return feast.FeatureStore(config=feast.RepoConfig(**settings, repo_path=repo))
 
 

@@ -166,7 +166,7 @@ class LocalStore:
 
     def _files(self, prefix: str) -> Iterator[Path]:
         base = self.root / prefix if prefix.endswith("/") or not prefix else (self.root / prefix).parent
-        return (path for path in base.rglob("*") if path.is_file())
+        return (Path(folder) / name for folder, _, names in os.walk(base) for name in names)  # folders that vanish meanwhile are passed over
 
     def exists(self, key: str) -> bool:
         return (self.root / key).is_file()

@@ -1,14 +1,10 @@
 """Features through the real Feast: own offline store, sqlite, and redis where a redis-server is installed."""
 
 import random
-import shutil
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -22,35 +18,12 @@ from guidelens.data.pseudonyms import PseudonymousEvent
 from guidelens.data.shopper_features import shopper_rows
 from guidelens.data.visits import visits
 from guidelens.errors import NotFoundError
-from guidelens.features import ENTITY_COLUMNS, Features, StockAndPrice, feature_repo_path
+from guidelens.features import ENTITY_COLUMNS, Features, OnlineReader, StockAndPrice, feature_repo_path
 from guidelens.schemas.packed import PACKED_DTYPE, decode
 from guidelens.schemas.tables import IMAGE_DIM, TEXT_DIM, Table
 
 NUM_SHOPPERS, NUM_PRODUCTS = 12, 5
 LATER = at(10**7)
-
-
-@pytest.fixture(scope="module")
-def redis_address() -> Iterator[str]:
-    binary = shutil.which("redis-server")
-    if binary is None:
-        pytest.skip("no redis-server; apt-get install redis-server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(10)
 
 
 def a_log(seed: int = 0) -> pl.DataFrame:
@@ -225,6 +198,59 @@ def test_forget_removes_a_shopper_everywhere(filled: Features) -> None:
     assert filled.online().shopper("gone") is None
     assert filled.shopper_frame(entity)["packed"].is_null().to_list() == [True, False]
     assert filled.forget("gone") == 0
+
+
+def test_of_many_writers_at_once_the_newest_value_stays(filled: Features) -> None:
+    order = list(range(1, 400))
+    random.Random(3).shuffle(order)
+    readers = [Features(filled.home, filled.config).online() for _ in range(4)]
+
+    def push(k: int) -> None:
+        readers[k % 4].push_shopper("contended", packed_at(order[k]))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(push, range(len(order))))
+    assert filled.online().shopper("contended") == packed_at(max(order))
+    assert filled.online().forget("contended") == 1
+
+
+def test_status_tells_rows_age_and_what_is_online(filled: Features) -> None:
+    rows = rows_of(a_log())
+    newest = rows["event_timestamp"].max()
+    found = filled.status(newest + timedelta(hours=2))
+    assert set(found) == {view.name for view in filled._store().list_feature_views()}
+    assert (found["shopper_windows"].rows, found["shopper_windows"].newest, found["shopper_windows"].age_s) == (len(rows), newest, 7200.0)
+    assert found["shopper_windows"].online_entities == rows["shopper_key"].n_unique()
+    assert (found["product_stock"].rows, found["product_stock"].online_entities, found["product_stock"].ttl_s) == (NUM_PRODUCTS, NUM_PRODUCTS, None)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+def test_a_row_older_than_the_ttl_is_neither_trained_on_nor_served(kind: str, home: Home, request: pytest.FixtureRequest) -> None:
+    """Boundaries are the same: a row of exactly the ttl's age still counts."""
+    day = timedelta(days=1)
+    now = datetime.now(UTC)
+    address = f"{request.getfixturevalue('redis_address')},db=1" if kind == "redis" else None
+    features = Features(home, FeatureConfig(online_store=kind, redis_connection=address, shopper_ttl_days=1.0))
+    stamps = {"fresh": now - timedelta(hours=1), "stale": now - timedelta(hours=25)}
+    log = frame([event(0, "click", f"of {key}", key, product_id="p1", event_ts=stamp, created_ts=stamp) for key, stamp in stamps.items()])
+    rows = shopper_rows(visits(log), log, frame([], Table.SHOPPERS))
+    features.materialize(rows, product_rows(some_products(), some_photos()), now)
+    known_from = dict(rows.select("shopper_key", "event_timestamp").iter_rows())
+
+    def offline(key: str, at: datetime) -> bytes | None:
+        return features.shopper_frame(pl.DataFrame({"shopper_key": [key]}).with_columns(event_timestamp=pl.lit(at)))["packed"][0]
+
+    assert (offline("fresh", now) is None, offline("stale", now) is None) == (False, True)
+    online = features.online()
+    assert (online.shopper("fresh") is None, online.shopper("stale") is None) == (False, True)
+    for late, gone in ((timedelta(0), False), (timedelta(microseconds=1), True)):
+        moment = known_from["fresh"] + day + late
+        assert (OnlineReader(features._store(), lambda m=moment: m).shopper("fresh") is None, offline("fresh", moment) is None) == (gone, gone)
+    assert online.stock_and_price(["p3"])["p3"].stock == 3, "the catalogue does not go stale"
+    if kind == "redis":
+        assert features.status(now)["shopper_packed"].online_entities == 1, "Redis has let the stale shopper go"
+    online.push_shopper("fresh", packed_at(int((now - day / 2).timestamp() * 1e6)))
+    assert online.shopper("fresh") is not None
 
 
 def test_threads_read_and_write_at_once(filled: Features) -> None:

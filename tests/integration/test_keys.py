@@ -86,4 +86,8 @@ def test_after_a_rotation_a_forget_leaves_only_the_tombstone(stocked: Home) -> N
     assert {place: number for place, number in removed.removed.items() if number} == {"events": 3, "quarantine": 2, "inbox": 1, "features": 6}
     (tombstones,) = Lake(stocked.lake_uri).manifest().of(Table.TOMBSTONES)
     assert set(found_in(stocked.root, needles)) == {f"lake/{tombstones.key}"}
-    assert set(Lake(stocked.lake_uri).read(Table.TOMBSTONES)["shopper_key"]) == {pseudonyms.key("shopper-one"), pseudonyms.key("shopper-one", anonymous=True), devices[-1]}
+    assert set(Lake(stocked.lake_uri).read(Table.TOMBSTONES)["shopper_key"]) == {
+        pseudonyms.key("shopper-one"),
+        pseudonyms.key("shopper-one", anonymous=True),
+        devices[-1],
+    }

@@ -5,11 +5,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 from event_frames import at, event, frame
 
+from feature_repo.parts import read_table
 from guidelens.config import FeatureConfig, Home
 from guidelens.data.lake import Lake
 from guidelens.errors import NotFoundError
@@ -19,6 +19,7 @@ from guidelens.schemas.packed import decode
 from guidelens.schemas.tables import TEXT_DIM, Table
 from pipelines import materialize
 
+HOUR_S = 3600
 PRODUCTS = [{"product_id": f"p{k}", "title": "t", "category": "c", "text_embedding": [0.1] * TEXT_DIM, "known_ts": at(10**8)} for k in range(3)]
 
 
@@ -52,10 +53,10 @@ def test_the_last_session_of_the_log_is_online(home: Home) -> None:
 
 
 def test_as_of_counts_only_what_was_known_by_then(home: Home) -> None:
-    log = [event(0, "click", "s1", "a", product_id="p1"), event(5, "click", "s2", "a", product_id="p2", created_ts=at(100))]
-    log += [event(90, "click", "s3", "a", product_id="p1")]
-    fill(home, products=PRODUCTS, events=log, shoppers=[{"shopper_key": "late", "created_ts": at(95)}])
-    assert verb(home, "--as-of", at(90).isoformat()).exit_code == 0
+    log = [event(0, "click", "s1", "a", product_id="p1"), event(5 * HOUR_S, "click", "s2", "a", product_id="p2", created_ts=at(100 * HOUR_S))]
+    log += [event(90 * HOUR_S, "click", "s3", "a", product_id="p1")]
+    fill(home, products=PRODUCTS, events=log, shoppers=[{"shopper_key": "late", "created_ts": at(95 * HOUR_S)}])
+    assert verb(home, "--as-of", at(90 * HOUR_S).isoformat()).exit_code == 0
     rows, known = decode([Features(home, FeatureConfig()).online().shopper(key) for key in ("a", "late")])
     assert rows["num_recent"].tolist() == [2, 0] and known.tolist() == [True, False]
 
@@ -92,8 +93,8 @@ def test_twice_gives_the_same_tables(home: Home) -> None:
     fill(home, products=PRODUCTS, events=[event(k, "click", f"s{k % 7}", "ab"[k % 2], product_id="p1") for k in range(30)])
     tables = []
     for _ in range(2):
-        materialize.run(home, tiny())
-        tables.append([pl.read_parquet(home.feast / "offline" / name) for name in ("shopper.parquet", "product.parquet")])
+        materialize.run(home, tiny(), full=True)
+        tables.append([read_table(home.feast / "offline" / name) for name in ("shopper", "product.parquet")])
     assert all(first.equals(second) for first, second in zip(*tables, strict=True))
 
 
@@ -122,4 +123,4 @@ def test_an_empty_lake_names_the_remedy(home: Home) -> None:
 def test_rows_are_stamped_a_microsecond_after_what_they_count(home: Home) -> None:
     fill(home, products=PRODUCTS, events=[event(7, "click", "s1", "a", product_id="p1")])
     materialize.run(home, tiny())
-    assert pl.read_parquet(home.feast / "offline" / "shopper.parquet")["event_timestamp"].to_list() == [at(7) + timedelta(microseconds=1)]
+    assert read_table(home.feast / "offline" / "shopper")["event_timestamp"].to_list() == [at(7) + timedelta(microseconds=1)]

@@ -66,6 +66,7 @@ def test_every_number_is_the_hand_count(home: Home) -> None:
     assert (data.shoppers.declined, data.shoppers.filled["region"]) == (1, 0.5)
     assert [(group.rule, group.records) for group in data.refused] == [("type.enum", 2)]
     assert data.runs[-1].counts["events"]["quarantined"] == 2
+    assert (data.runs[-1].files, data.runs[-1].rows, data.tables["events"].partitions) == (6, 14, 2)
 
 
 def test_the_page_shows_the_plots_and_escapes_what_records_said(home: Home) -> None:

@@ -38,7 +38,7 @@ EVENTS: list[dict[str, Any]] = [
     CLICK,
     {**CLICK, "type": "impression", "request_id": "q", "position": 3, "propensity": 0.0058506, "browse_ms": 1249.0, "release": "7"},
     {**CLICK, "type": "search", "query": "红色的 chair 😀", "frame_id": "frames/a.jpg", "created_ts": "2026-01-01T00:00:01Z", "channel": "mini_program"},
-    {**CLICK, "type": "ar_gesture", "gesture": "walk_around", "device": "ar+front"},
+    {**CLICK, "type": "ar_gesture", "gesture": "walk_around", "device": "ar+front", "anonymous_id": "cookie-7"},
     {**CLICK, "type": "guide_step", "step": "show_3d", "step_index": 0, "step_propensity": 1},
     {**CLICK, "type": "purchase", "value_minor": 129900, "shopper_id": None, "anonymous_id": "cookie-7"},
     {**CLICK, "type": "view", "stay_ms": 12.5, "depth": 4, "rating": 4.5, "note": "of another team", "context": {"ip": "10.0.0.1", "tags": ["a", 1]}},
@@ -94,7 +94,7 @@ def test_plain_events_of_every_kind_need_no_model(tmp_path: Path) -> None:
 )
 def test_events_as_any_writer_spells_them_need_no_model(tmp_path: Path, written: Callable[[dict[str, Any]], str]) -> None:
     file = jsonl(tmp_path / "e.jsonl", *(written(event).encode() for event in EVENTS))
-    rows = judged_alike(file)
+    judged_alike(file)
     assert num_certain(file.read_bytes()) == len(EVENTS)
 
 
@@ -310,7 +310,7 @@ _values = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | 
 @settings(max_examples=50)
 def test_any_values_are_judged_alike(tmp_path_factory: pytest.TempPathFactory, changes: list[dict[str, Any]], ascii_only: bool) -> None:
     lines = [json.dumps(rng_event | change, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass") for change in changes for rng_event in (CLICK, EVENTS[1])]
-    rows = judged_alike(jsonl(tmp_path_factory.mktemp("any") / "e.jsonl", *lines))
+    judged_alike(jsonl(tmp_path_factory.mktemp("any") / "e.jsonl", *lines))
 
 
 # Rows of Parquet and CSV.
@@ -409,7 +409,7 @@ def test_naive_times_are_refused_with_a_reason(tmp_path: Path) -> None:
 
 
 def test_two_columns_of_one_name_are_refused_and_lose_nothing(tmp_path: Path) -> None:
-    table = pa.table(list(typed_events().values()) + [pa.array(["a"] * 6)], names=[*typed_events(), "event_id"])
+    table = pa.table([*typed_events().values(), pa.array(["a"] * 6)], names=[*typed_events(), "event_id"])
     pq.write_table(table, tmp_path / "e.parquet")
     rows = judged_alike(tmp_path / "e.parquet")
     assert [row["rule"] for row in rows] == ["parquet.columns"] * 6

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,32 @@ def test_who_loses_the_race_takes_in_only_what_the_winner_did_not(tmp_path: Path
     assert ids_in(Lake(uri)) == sorted([*theirs, *expected])
 
 
+def test_ingests_side_by_side_take_each_event_in_once(tmp_path: Path) -> None:
+    uri = str(tmp_path / "lake")
+    paths = [write_log(tmp_path / f"{seed}.jsonl", troubled(random.Random(seed), 60, 60)) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda path: ingest(Lake(uri), [path]), paths))
+    expected, _ = outcome(paths)
+    assert ids_in(Lake(uri)) == sorted(expected)
+    assert sum(total(one).accepted for one in done) == len(expected)
+    assert Lake(uri).manifest().version == 4
+
+
+def test_an_ingest_whose_staging_was_removed_stages_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake, real = Lake(str(tmp_path / "lake")), event_intake.EventIntake.settle
+    path = write_log(tmp_path / "a.jsonl", [click("a"), click("b")])
+    removed: list[bool] = []
+
+    def settle(self: Any, base: Any) -> Any:
+        if not removed:
+            removed.append(True)
+            staging.remove_parts(lake.store)
+        return real(self, base)
+
+    monkeypatch.setattr(event_intake.EventIntake, "settle", settle)
+    assert total(ingest(lake, [path])).accepted == 2
+
+
 def test_a_shopper_forgotten_while_an_ingest_runs_is_not_taken_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri, keys = str(tmp_path / "lake"), frozenset({PSEUDONYMS.key("s-gone")})
     path = write_log(tmp_path / "a.jsonl", [click("a", shopper="s-gone"), click("b"), click("a", 1)])
@@ -169,6 +196,19 @@ def test_many_small_ingests_keep_few_id_files(tmp_path: Path) -> None:
         ingest(lake, [write_log(tmp_path / "a.jsonl", [click(f"{number}-{k}") for k in range(3)])])
     assert len(lake.manifest().ids_of(Table.EVENTS)) < 10
     assert total(ingest(lake, [write_log(tmp_path / "a.jsonl", [click(f"{number}-0") for number in range(20)])])).accepted == 0
+
+
+def test_a_process_that_lasts_reads_each_live_id_file_once_and_lets_go_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake, read = Lake(str(tmp_path / "lake")), []
+    reader = event_ids.IdReader(lake.store, keeps=True)
+    real = event_ids.IdReader._range
+    monkeypatch.setattr(event_ids.IdReader, "_range", lambda self, file, *ends: (read.append(file.key) if self is reader else None, real(self, file, *ends))[1])
+    for number in range(12):
+        log = [click(f"{number}-{k}") for k in range(3)] + [click("always")]
+        done = total(ingest(lake, [write_log(tmp_path / "a.jsonl", log)], reader=reader))
+        assert done == FileCounts(read=4, accepted=3 + (number == 0), duplicate=int(number > 0))
+    assert read and len(read) == len(set(read))
+    assert set(reader._kept or ()) <= set(read) and len(reader._kept or ()) < 10
 
 
 def test_a_dead_runs_staging_is_removed_and_a_running_ones_is_not(tmp_path: Path) -> None:

@@ -52,6 +52,16 @@ def test_live_and_older_versions_lose_the_shopper_and_keep_the_others(lake: Lake
     assert keys_on_disk(lake) == {"stays"}
 
 
+def test_the_shoppers_device_is_taken_from_the_events_of_others(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "other"))
+    lake.commit(
+        lake.manifest(), lake.write(Table.EVENTS, rows(Table.EVENTS, event("a", "stays") | {"anonymous_key": next(iter(GONE))}, event("b", "stays"))), {}
+    )
+    assert forget_in_lake(lake, "raw", GONE, NOW)[Table.EVENTS] == 1
+    assert lake.read(Table.EVENTS).sort("event_id").select("event_id", "anonymous_key").rows() == [("a", None), ("b", None)]
+    assert all(next(iter(GONE)).encode() not in lake.store.read_bytes(key) for key in lake.store.keys("events/"))
+
+
 def test_texts_that_only_the_shopper_searched_for_are_removed_from_every_version(lake: Lake) -> None:
     asked = [event("g", *GONE) | {"query": "my own words"}, event("h", *GONE) | {"query": "red shoes"}, event("i", "stays") | {"query": "red shoes"}]
     base = lake.manifest()
@@ -72,9 +82,9 @@ def test_a_tombstone_is_written_once(lake: Lake) -> None:
     assert forgotten_keys(lake, lake.manifest()) == GONE
 
 
-def test_files_that_an_overtaken_ingest_left_are_deleted_if_they_hold_the_shopper(lake: Lake, tmp_path: Path) -> None:
+def test_files_that_an_overtaken_ingest_left_are_deleted_if_they_hold_the_shopper(lake: Lake) -> None:
     (left,) = lake.write(Table.EVENTS, rows(Table.EVENTS, event("c", "left by a dead run")))
-    os.utime(tmp_path / left.key, (0, 0))  # clocks of files tick in milliseconds
+    os.utime(Path(lake.uri) / left.key, (0, NOW.timestamp()))
     with staging(lake.store):
         lake.write(Table.EVENTS, rows(Table.EVENTS, event("d", *GONE)))
         lake.write(Table.EVENTS, rows(Table.EVENTS, event("e", "being written")))

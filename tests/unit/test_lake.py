@@ -1,5 +1,6 @@
 """The lake's commits: data first, manifest last, one winner."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -7,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from guidelens.data.lake import Lake, Manifest
-from guidelens.errors import AlreadyExistsError, CommitConflictError, ContractError, NotFoundError
+from guidelens.errors import AlreadyExistsError, CommitConflictError, ContractError, NotFoundError, StorageError
 from guidelens.schemas.tables import SCHEMAS, TEXT_DIM, Table
 from guidelens.storage import LocalStore
 
@@ -65,6 +66,15 @@ def test_an_older_version_stays_readable(tmp_path: Path) -> None:
 def test_other_columns_than_the_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="event_id"):
         Lake(str(tmp_path)).write(Table.EVENTS, pa.table({"id": ["a"]}))
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:40] + bytes([data[40] ^ 1]) + data[41:]], ids=["cut short", "one bit"])
+def test_a_damaged_data_file_is_an_error_not_other_rows(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    lake = Lake(str(tmp_path))
+    (file,) = lake.write(Table.EVENTS, events(*((f"event {number}", number) for number in range(50))))
+    (tmp_path / file.key).write_bytes(damage((tmp_path / file.key).read_bytes()))
+    with pytest.raises(StorageError, match="backup"):
+        lake.read_file(file)
 
 
 def test_a_local_exclusive_write_has_one_winner(tmp_path: Path) -> None:

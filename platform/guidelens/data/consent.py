@@ -62,6 +62,11 @@ def as_consented(shoppers: pl.DataFrame, said: pl.DataFrame) -> pl.DataFrame:
     return shoppers.join(newest, on="shopper_key", how="left", maintain_order="left").with_columns(consent=pl.coalesce("stands", "consent")).drop("stands")
 
 
+def refused_once(said: pl.DataFrame) -> pl.Series:
+    """The shopper_key of those who ever refused."""
+    return said.filter(~pl.col("consent"))["shopper_key"].unique()
+
+
 def _newest(said: pl.DataFrame) -> pl.DataFrame:
     """shopper_key and consent as said last; of a yes and a no at one time, the no."""
     ordered = said.sort("since_ts", pl.col("consent").not_())

@@ -26,18 +26,21 @@ _SHOPPER_FIELDS = ("age_band", "gender", "region", "height_cm", "body", "skin_to
 
 
 class TableDescription(Frozen):
-    """dates: first and last day of a table partitioned by date."""
+    """partitions: days of a table partitioned by date, and dates, the first and last of them; 1 and None of any other."""
 
     rows: int
     files: int
+    partitions: int
     size_bytes: int
     dates: tuple[str, str] | None = None
 
 
 class Run(Frozen):
-    """One version of the lake: counts by kind of the ingest that made it; none where something else did (a forget, a clean-up)."""
+    """One version of the lake: what it holds, and counts by kind of the ingest that made it; none where something else did (a forget, a clean-up)."""
 
     version: int
+    files: int
+    rows: int
     counts: dict[str, dict[str, int]]
 
 
@@ -95,16 +98,18 @@ class Refused(Frozen):
 
 
 class LakeDescription(Frozen):
+    """runs: the versions up to this one, oldest first."""
+
     lake: str
     manifest: int
     snapshot_sha256: str
     tables: dict[str, TableDescription]
+    runs: tuple[Run, ...]
 
 
 class DataDescription(LakeDescription):
     """The whole of a lake's data; a part is None where the lake has no such rows."""
 
-    runs: tuple[Run, ...]
     events: EventsDescription | None
     catalogue: CatalogueDescription | None
     shoppers: ShoppersDescription | None
@@ -112,16 +117,21 @@ class DataDescription(LakeDescription):
 
 
 def describe_tables(lake: Lake, manifest: Manifest) -> LakeDescription:
-    """Rows, files, bytes and days of each table that has rows; from the manifest alone."""
+    """Rows, files, bytes and days of each table that has rows, and the versions before; from manifests alone."""
     tables = {}
     for table in Table:
         files = manifest.of(table)
         dates = sorted(file.date for file in files if file.date is not None)
         if files:
             tables[str(table)] = TableDescription(
-                rows=manifest.rows(table), files=len(files), size_bytes=sum(file.size_bytes for file in files), dates=(dates[0], dates[-1]) if dates else None
+                rows=manifest.rows(table),
+                files=len(files),
+                partitions=len(set(dates)) or 1,
+                size_bytes=sum(file.size_bytes for file in files),
+                dates=(dates[0], dates[-1]) if dates else None,
             )
-    return LakeDescription(lake=lake.uri, manifest=manifest.version, snapshot_sha256=manifest.snapshot_sha256, tables=tables)
+    runs = tuple(_runs(lake, manifest))
+    return LakeDescription(lake=lake.uri, manifest=manifest.version, snapshot_sha256=manifest.snapshot_sha256, tables=tables, runs=runs)
 
 
 def describe_data(lake: Lake, manifest: Manifest) -> DataDescription:
@@ -129,7 +139,6 @@ def describe_data(lake: Lake, manifest: Manifest) -> DataDescription:
     products = lake.read(Table.PRODUCTS, ["product_id", "category", *_PRODUCT_FIELDS], manifest=manifest)
     return DataDescription(
         **describe_tables(lake, manifest).model_dump(),
-        runs=tuple(_runs(lake, manifest)),
         events=_Events(set(products["product_id"])).of(lake, manifest) if manifest.rows(Table.EVENTS) else None,
         catalogue=_catalogue(lake, manifest, products) if len(products) else None,
         shoppers=_shoppers(lake, manifest) if manifest.rows(Table.SHOPPERS) else None,
@@ -141,7 +150,7 @@ def _runs(lake: Lake, newest: Manifest) -> Iterator[Run]:
     for manifest in lake.manifests():
         if manifest.version <= newest.version:
             counts = {kind: found["total"] for kind, found in manifest.report.items() if isinstance(found, dict) and "total" in found}
-            yield Run(version=manifest.version, counts=counts)
+            yield Run(version=manifest.version, files=len(manifest.files), rows=sum(file.rows for file in manifest.files), counts=counts)
 
 
 class _Events:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -28,10 +29,17 @@ class EventColumns:
 
     def __init__(self, now: datetime, from_inbox: bool, renamed: Mapping[str, str]) -> None:
         self._contract = event_contract(from_inbox)
+        self._now, self._from_inbox = now, from_inbox
         self._renamed = renamed
         self._lines = PlainLineReader(self._contract, renamed, MAX_RECORD_BYTES)
-        self._may_break = doubts(self._contract, now, from_inbox)
-        self._may_break_plain = doubts(self._contract, now, from_inbox, sure_patterns={NO_CONTROL_CHARACTERS})
+
+    @cached_property
+    def _may_break(self) -> pl.Expr:
+        return doubts(self._contract, self._now, self._from_inbox)
+
+    @cached_property
+    def _may_break_plain(self) -> pl.Expr:
+        return doubts(self._contract, self._now, self._from_inbox, sure_patterns={NO_CONTROL_CHARACTERS})
 
     def sort(self, block: Block) -> Sorted:
         if isinstance(block, Lines):
@@ -76,15 +84,19 @@ KEYED_COLUMNS = ("shopper_key", "key_id", "is_anonymous", "anonymous_key")
 
 
 def keyed(events: pl.DataFrame, pseudonyms: Pseudonymizer) -> pl.DataFrame:
-    """Events with KEYED_COLUMNS in place of their ids. Each id is keyed once. One with `consent` false keeps no link (`without_links`)."""
+    """Events with KEYED_COLUMNS in place of their shopper's ids. Each id is keyed once. One with `consent` false keeps no link (`without_links`)."""
     refused = ~events["consent"].fill_null(True)
     if refused.any():
         events = pl.concat([events.filter(~refused), _without_links(events.filter(refused), pseudonyms)]).sort("offset", maintain_order=True)
-    shoppers, devices = events["shopper_id"], events["anonymous_id"]
-    keys = _keys(shoppers, {name: pseudonyms.key(name) for name in shoppers.drop_nulls().unique()})
-    device_keys = _keys(devices, {name: pseudonyms.key(name, anonymous=True) for name in devices.drop_nulls().unique()})
-    made = {"shopper_key": keys.fill_null(device_keys), "is_anonymous": shoppers.is_null(), "key_id": pl.lit(pseudonyms.key_id, pl.String)}
-    return events.with_columns(**made, anonymous_key=device_keys.set(shoppers.is_null(), None)).drop("shopper_id", "anonymous_id")
+    anonymous = events["shopper_id"].is_null()
+    keys = _keys(events["shopper_id"], {name: pseudonyms.key(name) for name in events["shopper_id"].drop_nulls().unique()})
+    strangers = _keys(events["anonymous_id"], {name: pseudonyms.key(name, anonymous=True) for name in events["anonymous_id"].drop_nulls().unique()})
+    return events.with_columns(
+        shopper_key=keys.fill_null(strangers) if anonymous.any() else keys,
+        anonymous_key=pl.select(pl.when(~anonymous).then(strangers)).to_series(),
+        is_anonymous=anonymous,
+        key_id=pl.lit(pseudonyms.key_id, pl.String),
+    ).drop("shopper_id", "anonymous_id")
 
 
 def carried(events: pl.DataFrame, pseudonyms: Pseudonymizer) -> pl.DataFrame:

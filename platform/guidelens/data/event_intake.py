@@ -63,7 +63,10 @@ def _silent(_what: str, _rows: int) -> None:
 
 
 class EventIntake:
-    """Takes one source's events in: `stage` once, `settle` on each manifest that may be committed on."""
+    """Takes one source's events in: `stage` once, `settle` on each manifest that may be committed on.
+
+    `reader` lets a process that ingests again and again keep the id files in memory; only where `run` runs tasks in that process.
+    """
 
     def __init__(self, lake: Lake, source: EventSource, config: IngestConfig, run: Run, note: Note = _silent, reader: IdReader | None = None) -> None:
         self._lake, self._source, self._config, self._run, self._note = lake, source, config, run, note
@@ -71,6 +74,7 @@ class EventIntake:
         self._parts: list[PartIndex] = []
         self._staged_without: frozenset[str] | None = None
         self._staged_from: date | None = None
+        self._restaged = False
 
     def stage(self, forgotten: frozenset[str], events_from: date | None = None) -> None:
         """Checks and stages all chunks, unless they are staged and nobody was forgotten and nothing expired since."""
@@ -85,6 +89,11 @@ class EventIntake:
         self._staged_without, self._staged_from = forgotten, events_from
         reach("staging.done")
 
+    def restage(self) -> bool:
+        """Makes the next `stage` begin anew, because forgetting a shopper removed what was staged; false where that was tried before."""
+        first, self._restaged, self._staged_without = not self._restaged, True, None
+        return first
+
     def settle(self, base: Manifest) -> EventChange:
         """Writes what is new on top of `base`.
 
@@ -92,6 +101,8 @@ class EventIntake:
             NotFoundError: the staging was removed.
         """
         ids = {table: live_ids(self._lake, base, table) for table in _JUDGED}
+        if self._reader is not None:
+            self._reader.keep_only(file for files in ids.values() for file in files)
         dropped = {table: [Bits(part.ids_of(table)[0]) for part in self._parts] for table in _JUDGED}
         for judged in self._results(Judge(self._lake, self._reader).judge, self._judgements(ids)):
             for part, rows in judged.seen:

@@ -6,7 +6,7 @@ is run twice writes the same bytes to the same places. Knows nothing of Ray or o
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from datetime import date, timedelta
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
@@ -191,24 +191,22 @@ class Writer(NamedTuple):
         """Final files, each sorted by (event_ts, created_ts, event_id)."""
         schema = SCHEMAS[Table.EVENTS]
         read = pa.concat_tables([schema.empty_table(), *side_by_side(lambda where: self._kept(where, asked), asked.slices)])
-        frame = pl.from_arrow(read)
-        assert isinstance(frame, pl.DataFrame)
+        rows = read.combine_chunks()
         del read
-        rows = frame.sort("event_ts", "created_ts", "event_id")
-        del frame
-        times = rows["event_ts"].to_physical().to_numpy()
+        rows = rows.take(pc.sort_indices(rows, [(name, "ascending") for name in ("event_ts", "created_ts", "event_id")]))
+        times = pc.cast(rows["event_ts"], pa.int64()).to_numpy()
         days, piece = times // DAY_US, np.searchsorted(np.array(asked.cuts_us, np.int64), times, side="right")
-        edges = [0, *(np.flatnonzero((days[1:] != days[:-1]) | (piece[1:] != piece[:-1])) + 1).tolist(), rows.height]
-        files = []
+        edges = [0, *(np.flatnonzero((days[1:] != days[:-1]) | (piece[1:] != piece[:-1])) + 1).tolist(), rows.num_rows]
+        files, epoch = [], date(1970, 1, 1)
         for start, stop in pairwise(edges):
             if start < stop:
-                part = rows.slice(start, stop - start)
+                day = (epoch + timedelta(int(days[start]))).isoformat()
                 reach("data.before_file")
-                files.append(self.lake.write_file(Table.EVENTS, part.to_arrow().cast(schema), part["event_ts"][0].date().isoformat()))
+                files.append(self.lake.write_file(Table.EVENTS, rows.slice(start, stop - start), day))
                 reach("data.after_file")
-        texts = rows.select("query").filter(pl.col("query").str.strip_chars() != "").unique().sort("query")["query"].to_list()
-        products = rows.select("product_id").drop_nulls().group_by("product_id").len()
-        return Written(files, texts, rows.height, dict(products.iter_rows()))
+        texts = sorted(text for text in pc.unique(rows["query"]).to_pylist() if text and text.strip())
+        products = rows["product_id"].drop_null().value_counts().to_pylist()
+        return Written(files, texts, rows.num_rows, {one["values"]: one["counts"] for one in products})
 
     def _kept(self, where: SegmentSlice, asked: Stretch) -> pa.Table:
         read = read_segments(self.lake.store, where.key, where.positions)

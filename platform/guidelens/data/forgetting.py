@@ -71,10 +71,10 @@ def sweep(lake: Lake, keys: frozenset[str]) -> None:
     Safe beside running ingests once the tombstone is committed: whoever prepared such a file must redo it without the shopper.
     """
     named = {file.key for manifest in lake.manifests() for file in manifest.files}
-    is_gone = pl.col("shopper_key").is_in(sorted(keys))
     for table in _PERSONAL:
         for key in lake.store.keys(f"{table}/"):
-            if key not in named and lake.read_key(table, key).select(is_gone.any()).item():
+            rows = pl.DataFrame() if key in named else lake.read_key(table, key)
+            if any(rows[name].is_in(sorted(keys)).any() for name in ("shopper_key", "anonymous_key") if name in rows.columns):
                 lake.store.delete(key)
 
 
@@ -113,14 +113,21 @@ def _without_events(lake: Lake, file: DataFile, person: Person, is_theirs: pl.Ex
     sessions = pl.DataFrame(sorted(person.sessions), schema={"shopper_key": pl.String, "session_id": pl.String}, orient="row")
 
     def change(rows: pl.DataFrame) -> pl.DataFrame:
+        rows = _with_devices_column(rows)
         kept = rows.filter(~is_theirs).join(sessions, on=["shopper_key", "session_id"], how="anti", maintain_order="left")
         return kept.with_columns(anonymous_key=pl.when(~names_device).then("anonymous_key"))
 
     def affected(rows: pl.DataFrame) -> int:
+        rows = _with_devices_column(rows)
         of_sessions = rows.filter(~is_theirs & ~names_device).join(sessions, on=["shopper_key", "session_id"], how="semi")
         return rows.filter(is_theirs | names_device).height + of_sessions.height
 
     return rewrite(lake, [file], change, affected)
+
+
+def _with_devices_column(rows: pl.DataFrame) -> pl.DataFrame:
+    """A file of an older schema lacks the column."""
+    return rows if "anonymous_key" in rows.columns else rows.with_columns(anonymous_key=pl.lit(None, pl.String))
 
 
 def _mentions(person: Person) -> re.Pattern[bytes]:

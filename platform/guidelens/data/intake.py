@@ -103,9 +103,8 @@ def take_in(
             report = {str(kind): found.model_dump() for kind, found in change.reports.items()}
             return Intake(lake.commit(base, change.files(), report, change.live_ids(), key_id=pseudonyms.key_id), change.reports)
         except NotFoundError:
-            if lake.manifest().version == base.version:
+            if events is None or not events.restage():
                 raise
-            continue  # a shopper was forgotten meanwhile, and with them the staging and what was swept
         except CommitConflictError:
             time.sleep(random.uniform(0, 0.1 * 2 ** min(attempt, 5)))
     raise CommitConflictError(f"lake {lake.uri}: other writers committed first {_MAX_COMMITS} times; run the ingest again")

@@ -114,12 +114,12 @@ class PlainLineReader:
         if _num_keys(text) != sum(frame.height - frame[name].null_count() for name in self._fields):
             given = frame.select(pl.sum_horizontal(pl.col(name).is_not_null() for name in self._fields)).to_series()
             sure = (lines.str.count_matches('":', literal=True) == given) | self._once_among_others(lines)
-        for given, name in self._fields.items():
-            if given != name:
-                sure = sure & ~(frame[given].is_not_null() & frame[name].is_not_null())
+        for called, name in self._fields.items():
+            if called != name:
+                sure = sure & ~(frame[called].is_not_null() & frame[name].is_not_null())
             if self._rules[name].kind == "moment":
-                times = moments_of(frame[given])
-                sure = sure & (times.is_not_null() | frame[given].is_null())
+                times = moments_of(frame[called])
+                sure = sure & (times.is_not_null() | frame[called].is_null())
                 frame = frame.with_columns(times)
         return self._named(frame), sure
 

@@ -24,6 +24,7 @@ from guidelens.schemas.tables import LAKE_SCHEMA_VERSION, PARTITIONED_BY_DATE, S
 from guidelens.storage import open_store
 
 _MANIFESTS = "_manifests/"
+_UNIQUE = frozenset({"event_id", "record_sha256", "row_sha256", "sha256"})
 LiveFile = TypeVar("LiveFile", "DataFile", "IdFile")
 
 
@@ -150,7 +151,7 @@ class Lake:
         return _frame(self.read_arrow(file))
 
     def read_arrow(self, file: DataFile, columns: Sequence[str] | None = None) -> pa.Table:
-        """One data file, or of its columns those asked for, in the table's types.
+        """One data file, or of its columns those asked for, in the table's types; null where a file of an older schema lacks them.
 
         Raises:
             StorageError: the file is not as it was written (its size and the checksum of each page read are compared).
@@ -164,10 +165,12 @@ class Lake:
     def _parsed(self, table: Table, key: str, data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
         wanted = SCHEMAS[table].names if columns is None else list(columns)
         try:
-            rows = pq.read_table(pa.BufferReader(data), columns=wanted, page_checksum_verification=True)
+            rows = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(columns=wanted)
         except (OSError, pa.ArrowInvalid) as error:
             raise StorageError(f"lake {self.uri}: {key} is damaged ({error}); restore it from a backup") from error
-        return rows.cast(pa.schema([SCHEMAS[table].field(name) for name in rows.column_names]))
+        fields = [SCHEMAS[table].field(name) for name in wanted]
+        columns_or_nulls = [rows[one.name].cast(one.type) if one.name in rows.column_names else pa.nulls(rows.num_rows, one.type) for one in fields]
+        return pa.table(columns_or_nulls, schema=pa.schema(fields))
 
     def write(self, table: Table, rows: pa.Table) -> list[DataFile]:
         """Writes rows as data files (one a date where the table is partitioned); live only once committed.
@@ -194,7 +197,7 @@ class Lake:
         rows = rows.replace_schema_metadata({"guidelens.schema_version": str(LAKE_SCHEMA_VERSION)})
         sink = io.BytesIO()
         # Without Arrow's own schema embeddings are plain lists: Arrow cannot read its fixed-size lists back where one is null.
-        pq.write_table(rows, sink, compression="zstd", store_schema=False, write_page_checksum=True)
+        pq.write_table(rows, sink, compression="zstd", use_dictionary=_repeating(rows.schema), store_schema=False, write_page_checksum=True)
         data = sink.getvalue()
         sha256 = hashlib.sha256(data).hexdigest()
         folder = f"{table}/date={day}" if day else str(table)
@@ -254,6 +257,12 @@ def _frame(rows: pa.Table) -> pl.DataFrame:
     frame = pl.from_arrow(rows)
     assert isinstance(frame, pl.DataFrame)
     return frame
+
+
+def _repeating(schema: pa.Schema) -> list[str]:
+    """Columns whose values come again and again, which a dictionary makes small; of the others it is made for nothing."""
+    repeats = (pa.types.is_string, pa.types.is_integer, pa.types.is_boolean)
+    return [field.name for field in schema if field.name not in _UNIQUE and any(of_kind(field.type) for of_kind in repeats)]
 
 
 def _manifest_key(version: int) -> str:

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator
 from datetime import date, datetime
 from typing import Any, NamedTuple
@@ -22,9 +23,11 @@ from guidelens.storage import arrow_filesystem
 MAX_RECORD_BYTES = 1024 * 1024
 KEPT_RAW_BYTES = 64 * 1024
 """How much of a record above MAX_RECORD_BYTES quarantine keeps."""
-_BLOCK_BYTES = 4 * 1024 * 1024
+_BLOCK_BYTES = 8 * 1024 * 1024
 _BATCH_ROWS = 20_000
 _UNREADABLE = (ValueError, OverflowError, LookupError, pa.ArrowException)
+_NO_UTF8 = re.compile("[\udc80-\udcff]")
+"""Bytes that are no UTF-8, as `surrogateescape` reads them."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -242,7 +245,7 @@ def _csv_row(number: int, header: list[str], cells: list[str], text: str) -> Raw
         problem = Problem("csv.columns", f"columns must have different names, got {header}"[:300])
     elif len(cells) != len(header):
         problem = Problem("csv.columns", f"a row must have the header's {len(header)} cells, got {len(cells)}")
-    elif any("\udc80" <= character <= "\udcff" for character in text):
+    elif not text.isascii() and _NO_UTF8.search(text):
         problem = Problem("csv.encoding", "a row must be UTF-8, got other bytes; export it as UTF-8")
     return RawRecord(number, raw, named, problem)
 

@@ -86,6 +86,7 @@ def refuse_forgotten(staged: pl.DataFrame, forgotten: frozenset[str]) -> pl.Data
     """Staged records, those of forgotten shoppers refused and emptied."""
     if not forgotten or "shopper_key" not in staged.columns:
         return staged
+    staged = without_device(staged, forgotten)
     is_forgotten = pl.col("shopper_key").is_in(list(forgotten)).fill_null(False)
     return _refused_unkept(staged, is_forgotten, FORGOTTEN_RULE, _FORGOTTEN)
 
@@ -109,6 +110,13 @@ def _refused_unkept(staged: pl.DataFrame, which: pl.Expr, rule: str, message: st
         )
         .drop("is_refused")
     )
+
+
+def without_device(rows: pl.DataFrame, forgotten: frozenset[str]) -> pl.DataFrame:
+    """Rows that name a forgotten person's device beside another shopper, without the device."""
+    if "anonymous_key" not in rows.columns:
+        return rows
+    return rows.with_columns(anonymous_key=pl.when(~pl.col("anonymous_key").is_in(sorted(forgotten))).then(pl.col("anonymous_key")))
 
 
 def _settled(judged: pl.DataFrame, order: list[str]) -> Settled:

@@ -7,6 +7,7 @@ Knows nothing of Feast or of who reads the rows.
 """
 
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -40,7 +41,30 @@ _SUMMED = (*WINDOW_COUNTS, *AR_COUNTS)
 _KEY = ["shopper_key", "event_timestamp"]
 
 
-def shopper_rows(visits: pl.DataFrame, events: pl.DataFrame, shoppers: pl.DataFrame) -> pl.DataFrame:
+class Resumed(NamedTuple):
+    """What stands for the part of a log that is not read again, so that only the rows from a moment on are made.
+
+    since: shopper_key, since; rows stamped before are not made. Shoppers it does not name get no row.
+    sessions: all sessions (`sessions_of`) of these shoppers, in the log as it is now.
+    recent: shopper_key and the recent_* lists of each shopper's newest row before `since`, where it has one.
+    """
+
+    since: pl.DataFrame
+    sessions: pl.DataFrame
+    recent: pl.DataFrame
+
+
+def needed_since(since: pl.DataFrame, sessions: pl.DataFrame) -> pl.DataFrame:
+    """shopper_key, needed_ts: the rows from `since` on (shopper_key, since) depend on no event that happened before needed_ts.
+
+    The longest window reaches back from the first row; the visits of a session that is over after it need the whole session.
+    """
+    open_then = sessions.join(since, on="shopper_key").filter(pl.col("known_from") >= pl.col("since")).group_by("shopper_key").agg(pl.col("start_ts").min())
+    reach = pl.col("since") - pl.duration(hours=max(*WINDOWS_H, *AR_WINDOWS_H))
+    return since.join(open_then, on="shopper_key", how="left").select("shopper_key", pl.min_horizontal(reach, "start_ts").alias("needed_ts"))
+
+
+def shopper_rows(visits: pl.DataFrame, events: pl.DataFrame, shoppers: pl.DataFrame, resumed: Resumed | None = None) -> pl.DataFrame:
     """One row a shopper and moment from which more is known: at `created_ts` (the profile alone) and after each session.
 
     Shoppers who declined (`consent` is False) get no row. Linear in events, but for sessions that overlap others of their
@@ -50,6 +74,8 @@ def shopper_rows(visits: pl.DataFrame, events: pl.DataFrame, shoppers: pl.DataFr
         visits: `data.visits.visits(events)`.
         events: the lake's events; rows not to be known yet must be left out.
         shoppers: the lake's shoppers.
+        resumed: makes the newer rows only, the same to the bit; then `events` (and their visits) may lack what happened
+            before `needed_since`.
 
     Returns:
         shopper_key, event_timestamp (UTC microseconds; the row is known from it on), the profile's fields and values, the
@@ -59,8 +85,11 @@ def shopper_rows(visits: pl.DataFrame, events: pl.DataFrame, shoppers: pl.DataFr
     refusing = declined(shoppers).implode()
     events = of_the_session(events).filter(~pl.col("shopper_key").is_in(refusing))
     shoppers = shoppers.filter(~pl.col("shopper_key").is_in(refusing))
-    sessions = _sessions(events)
-    rows = _moments(sessions, shoppers)
+    if resumed is not None:
+        known = pl.col("shopper_key").is_in(resumed.since["shopper_key"].implode())
+        events, shoppers = events.filter(known), shoppers.filter(known)
+    sessions = _numbered(sessions_of(events) if resumed is None else resumed.sessions.filter(~pl.col("shopper_key").is_in(refusing)))
+    rows = _moments(sessions, shoppers, resumed)
     sums = _window_sums(rows, events, sessions)
     packed = np.zeros(len(rows), dtype=PACKED_DTYPE)
     packed["version"] = PACKED_SCHEMA_VERSION
@@ -69,7 +98,7 @@ def shopper_rows(visits: pl.DataFrame, events: pl.DataFrame, shoppers: pl.DataFr
     packed["ar"] = sums.select(AR_FEATURES).to_numpy()
     profiles = _profiles(rows, shoppers)
     _pack_profiles(packed, profiles)
-    recent = _pack_recent(packed, rows, visits, sessions)
+    recent = _pack_recent(packed, rows, _seen(visits, sessions, resumed))
     return pl.concat([profiles, sums, recent, _bytes_column(packed)], how="horizontal")
 
 
@@ -83,20 +112,27 @@ def known_ts() -> pl.Expr:
     return pl.max_horizontal("event_ts", "created_ts")
 
 
-def _sessions(events: pl.DataFrame) -> pl.DataFrame:
-    """shopper_key, session_id, start_ts, known_from of each session, with numbers `session` and `who` (of the shopper)."""
-    found = events.group_by("shopper_key", "session_id").agg(
+def sessions_of(events: pl.DataFrame) -> pl.DataFrame:
+    """shopper_key, session_id, start_ts, known_from of each session; `events` as `of_the_session` leaves them."""
+    return events.group_by("shopper_key", "session_id").agg(
         pl.col("event_ts").min().alias("start_ts"),
         (known_ts().max() + pl.duration(microseconds=1)).alias("known_from"),
     )
-    return found.with_row_index("session").with_columns(pl.col("shopper_key").rank("dense").alias("who"))
 
 
-def _moments(sessions: pl.DataFrame, shoppers: pl.DataFrame) -> pl.DataFrame:
+def _numbered(sessions: pl.DataFrame) -> pl.DataFrame:
+    """With numbers `session` and `who` (of the shopper)."""
+    return sessions.with_row_index("session").with_columns(pl.col("shopper_key").rank("dense").alias("who"))
+
+
+def _moments(sessions: pl.DataFrame, shoppers: pl.DataFrame, resumed: Resumed | None) -> pl.DataFrame:
     """The (shopper_key, event_timestamp) that get a row, sorted, with their number `row`."""
     after_sessions = sessions.select("shopper_key", pl.col("known_from").alias("event_timestamp"))
     profiles = shoppers.select("shopper_key", pl.col("created_ts").fill_null(ALWAYS).alias("event_timestamp"))
-    return pl.concat([after_sessions, profiles]).unique().sort(_KEY).with_row_index("row")
+    moments = pl.concat([after_sessions, profiles]).unique()
+    if resumed is not None:
+        moments = moments.join(resumed.since, on="shopper_key").filter(pl.col("event_timestamp") >= pl.col("since")).drop("since")
+    return moments.sort(_KEY).with_row_index("row")
 
 
 def _marks(events: pl.DataFrame, sessions: pl.DataFrame) -> pl.DataFrame:
@@ -187,14 +223,34 @@ def _hashes(texts: pl.Series) -> NDArray[np.int64]:
     return found
 
 
-def _pack_recent(packed: NDArray[np.void], rows: pl.DataFrame, visits: pl.DataFrame, sessions: pl.DataFrame) -> pl.DataFrame:
-    """Fills in each row's newest visits of finished sessions; returns them as lists by name.
+def _seen(visits: pl.DataFrame, sessions: pl.DataFrame, resumed: Resumed | None) -> pl.DataFrame:
+    """The visits that count as recent ones, in each shopper's order: shopper_key, known_from, product_id, visit_ts, RECENT_VALUES (float32).
 
     A product merely browsed in a list is no recent visit: it counts in the windows, and would crowd out the rest.
     """
     gone_into = pl.any_horizontal(pl.col(name) > 0 for name in RECENT_VALUES if name != "browse_ms")
     order = ["shopper_key", "known_from", "visit_ts", "session_id", "product_id"]
-    seen = visits.filter(gone_into).join(sessions, on=["shopper_key", "session_id"], how="inner").sort(order)
+    seen = visits.filter(gone_into).join(sessions, on=["shopper_key", "session_id"], how="inner")
+    if resumed is not None:
+        seen = seen.join(resumed.since, on="shopper_key").filter(pl.col("known_from") >= pl.col("since"))
+    values = [pl.col(name).cast(pl.Float32) for name in RECENT_VALUES]
+    seen = seen.sort(order).select("shopper_key", "known_from", "product_id", "visit_ts", *values)
+    if resumed is None:
+        return seen
+    return pl.concat([_seen_before(resumed.recent).select(seen.columns).cast(seen.schema), seen]).sort("shopper_key", maintain_order=True)
+
+
+def _seen_before(recent: pl.DataFrame) -> pl.DataFrame:
+    """The visits in lists of recent ones, the oldest first, as known before any row that is made."""
+    lists = ["recent_products", "recent_ts_us", *(f"recent_{name}" for name in RECENT_VALUES)]
+    held = recent.filter(pl.col("recent_products").list.len() > 0).select("shopper_key", *(pl.col(name).list.reverse() for name in lists)).explode(lists)
+    names = {"recent_products": "product_id"} | {f"recent_{name}": name for name in RECENT_VALUES}
+    long_ago, visited = pl.lit(datetime(1, 1, 1, tzinfo=UTC)), pl.from_epoch("recent_ts_us", "us").dt.replace_time_zone("UTC")
+    return held.rename(names).with_columns(known_from=long_ago, visit_ts=visited)
+
+
+def _pack_recent(packed: NDArray[np.void], rows: pl.DataFrame, seen: pl.DataFrame) -> pl.DataFrame:
+    """Fills in each row's newest visits of finished sessions; returns them as lists by name."""
     seen = seen.with_columns(pl.int_range(1, pl.len() + 1).over("shopper_key").alias("nth")).with_row_index("visit")
     newest = seen.unique(["shopper_key", "known_from"], keep="last", maintain_order=True).sort("known_from").select("shopper_key", "known_from", "nth", "visit")
     found = rows.sort("event_timestamp").join_asof(
@@ -210,14 +266,14 @@ def _pack_recent(packed: NDArray[np.void], rows: pl.DataFrame, visits: pl.DataFr
     packed["recent_products"][there] = _hashes(flat["product_id"])
     packed["recent_ts_us"][there] = flat["visit_ts"].dt.epoch("us").to_numpy()
     for k, name in enumerate(RECENT_VALUES):
-        packed["recent_values"][..., k][there] = flat[name].cast(pl.Float32).to_numpy()
+        packed["recent_values"][..., k][there] = flat[name].to_numpy()
     return _recent_lists(flat, counts)
 
 
 def _recent_lists(flat: pl.DataFrame, counts: NDArray[np.int64]) -> pl.DataFrame:
     """Lists of `counts` visits a row, out of the visits of all rows one after the other."""
     columns = {"recent_products": flat["product_id"], "recent_ts_us": flat["visit_ts"].dt.epoch("us")}
-    columns |= {f"recent_{name}": flat[name].cast(pl.Float32) for name in RECENT_VALUES}
+    columns |= {f"recent_{name}": flat[name] for name in RECENT_VALUES}
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), type=pa.int64())
     lists = {name: pa.LargeListArray.from_arrays(offsets, values.to_arrow()) for name, values in columns.items()}
     frame = pl.from_arrow(pa.table(lists))

@@ -92,10 +92,7 @@ def _from_text(array: pa.Array, rule: FieldRule) -> _Column | None:
         return _Column(_nulls(rule, len(texts)), texts.is_not_null())
     plain = texts.str.contains(f"^(?:{SPELLINGS[rule.kind]})$")
     kept = texts.to_frame("text").select(pl.when(plain).then("text")).to_series()
-    if rule.kind == "moment":
-        values = moments_of(kept)
-    else:
-        values = kept.cast(COLUMN_TYPES[rule.kind], strict=False)
+    values = moments_of(kept) if rule.kind == "moment" else kept.cast(COLUMN_TYPES[rule.kind], strict=False)
     return _Column(values, texts.is_not_null() & values.is_null())
 
 

@@ -101,13 +101,13 @@ class Checker(NamedTuple):
         refused = [one for one in judged if isinstance(one.found, Problem)]
         schema = staged_schema(self.kind)
         keeps_original = self.kind is not Kind.EVENTS
-        given = {
+        given: dict[str, Sequence[Any]] = {
             **self._rows([one.found for one in good]),
             "offset": [one.record.offset for one in good],
             "raw": [self._original(one.record) or None if keeps_original else None for one in good],
             "remarks": [one.remarks for one in good],
         }
-        why = {
+        why: dict[str, Sequence[Any]] = {
             "offset": [one.record.offset for one in refused],
             "rule": [one.found.rule for one in refused],
             "message": [one.found.message for one in refused],
@@ -188,12 +188,12 @@ class Checker(NamedTuple):
                 schema={**dict.fromkeys(KEYED_COLUMNS, pl.String), "is_anonymous": pl.Boolean},
             )
             return columns | carried(made, self.pseudonyms).to_dict(as_series=False)
-        columns["shopper_key"] = [
-            self._key(event["anonymous_id"], anonymous=True) if event["shopper_id"] is None else self._key(event["shopper_id"]) for event in fields
-        ]
+        key = self._key
+        columns["shopper_key"] = [key(event["anonymous_id"], anonymous=True) if event["shopper_id"] is None else key(event["shopper_id"]) for event in fields]
         columns["is_anonymous"] = [event["shopper_id"] is None for event in fields]
-        logins = (None if event["shopper_id"] is None else event["anonymous_id"] for event in fields)
-        columns["anonymous_key"] = [None if device is None else self._key(device, anonymous=True) for device in logins]
+        columns["anonymous_key"] = [
+            key(event["anonymous_id"], anonymous=True) if event["shopper_id"] is not None and event["anonymous_id"] is not None else None for event in fields
+        ]
         return columns | {"key_id": [self.pseudonyms.key_id] * len(events)}
 
     def _key(self, shopper_id: str, *, anonymous: bool = False) -> str:

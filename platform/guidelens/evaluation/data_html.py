@@ -6,7 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from guidelens.data.description import LATE_H, DataDescription, EventsDescription, funnel
-from guidelens.evaluation import plots
+from guidelens.evaluation import data_plots as plots
 from guidelens.evaluation.report_html import Headline, number, share
 
 _SHOWN_RUNS = 30

@@ -36,7 +36,7 @@ _STYLE = {
 }
 
 
-def _svg(name: str, draw: Callable[[Any], None], size: tuple[float, float]) -> str:
+def as_svg(name: str, draw: Callable[[Any], None], size: tuple[float, float]) -> str:
     """Draws on a fresh Agg figure; `name` salts the ids, so that many plots live in one page. The same input gives the same text."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -70,7 +70,7 @@ def losses(curves: Sequence[Curve]) -> str:
             axis.xaxis.get_major_locator().set_params(integer=True)
             axis.legend(fontsize=8)
 
-    return _svg("losses", draw, (2.9 * len(tasks) + 0.3, 2.5))
+    return as_svg("losses", draw, (2.9 * len(tasks) + 0.3, 2.5))
 
 
 def _task(curve: Curve) -> str:
@@ -99,7 +99,7 @@ def bars(name: str, rows: Sequence[tuple[str, Interval, str]], unit: str, zero: 
         if zero:
             axis.axvline(0, color=_INK, linewidth=0.8)
 
-    return _svg(name, draw, (4.6, 0.42 * len(rows) + 0.75))
+    return as_svg(name, draw, (4.6, 0.42 * len(rows) + 0.75))
 
 
 def _figure(value: float) -> str:
@@ -121,7 +121,7 @@ def reliability(name: str, found: Calibration, label: str) -> str:
         axis.set_ylim(0, top)
         axis.set_aspect("equal")
 
-    return _svg(name, draw, (3.1, 3.0))
+    return as_svg(name, draw, (3.1, 3.0))
 
 
 def matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
@@ -146,7 +146,7 @@ def matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
                         axis.text(column, row, str(count), ha="center", va="center", fontsize=7.5)
 
     side = min(6.4, 1.6 + 0.24 * len(labels))
-    return _svg("confusion", draw, (side + 0.6, side))
+    return as_svg("confusion", draw, (side + 0.6, side))
 
 
 def confused_pairs(pairs: Sequence[Confusion]) -> str:
@@ -155,16 +155,17 @@ def confused_pairs(pairs: Sequence[Confusion]) -> str:
     def draw(figure: Any) -> None:
         axis = figure.subplots()
         axis.barh(range(len(pairs)), [pair.count for pair in pairs], color=LOW, height=0.6)
-        axis.set_yticks(range(len(pairs)), [f"{_short(pair.truth)} → {_short(pair.predicted)}" for pair in pairs], fontsize=8)
+        axis.set_yticks(range(len(pairs)), [f"{shortened(pair.truth)} → {shortened(pair.predicted)}" for pair in pairs], fontsize=8)
         axis.invert_yaxis()
         axis.grid(False, axis="y")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_xlabel("photos")
 
-    return _svg("confused pairs", draw, (5.2, 0.28 * len(pairs) + 0.8))
+    return as_svg("confused pairs", draw, (5.2, 0.28 * len(pairs) + 0.8))
 
 
-def _short(text: str) -> str:
+def shortened(text: str) -> str:
+    """At most 24 characters."""
     return text if len(text) <= 24 else text[:23] + "…"
 
 
@@ -183,71 +184,4 @@ def latency(stages_ms: dict[str, float]) -> str:
         axis.margins(x=0.14)
         axis.set_xlabel("ms, median")
 
-    return _svg("latency", draw, (4.6, 0.36 * len(stages_ms) + 0.75))
-
-
-def daily(name: str, dates: Sequence[str], series: dict[str, Sequence[int]]) -> str:
-    """Stacked bars, one a day; the commonest series at the bottom, those beyond the colours together."""
-
-    def draw(figure: Any) -> None:
-        axis = figure.subplots()
-        shown = list(series.items())[: len(SERIES) - 1]
-        rest = [sum(values) for values in zip(*(values for _, values in list(series.items())[len(SERIES) - 1 :]), strict=True)]
-        floor = [0] * len(dates)
-        for number, (label, values) in enumerate([*shown, *([("other", rest)] if rest else [])]):
-            axis.bar(range(len(dates)), values, bottom=floor, color=SERIES[number], width=0.85, label=label)
-            floor = [low + value for low, value in zip(floor, values, strict=True)]
-        ticks = range(0, len(dates), max(1, len(dates) // 6))
-        axis.set_xticks(ticks, [dates[tick] for tick in ticks], rotation=30, ha="right", fontsize=8)
-        axis.grid(False, axis="x")
-        axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-        axis.set_title(name)
-
-    return _svg(name, draw, (6.8, 2.9))
-
-
-def counts(name: str, values: dict[str, int], unit: str) -> str:
-    """Horizontal bars with their counts where they are few, plain columns where they are many."""
-
-    def draw(figure: Any) -> None:
-        axis = figure.subplots()
-        labels = list(values)
-        axis.set_title(name)
-        if len(labels) > 16:
-            axis.bar(range(len(labels)), list(values.values()), color=OURS, width=0.8)
-            ticks = range(0, len(labels), max(1, len(labels) // 8))
-            axis.set_xticks(ticks, [labels[tick] for tick in ticks])
-            axis.grid(False, axis="x")
-            return
-        axis.barh(range(len(labels)), list(values.values()), color=OURS, height=0.62)
-        for place, count in enumerate(values.values()):
-            axis.annotate(f"{count:,}", (count, place), (5, 0), textcoords="offset points", va="center", fontsize=8.5)
-        axis.set_yticks(range(len(labels)), [_short(label) for label in labels])
-        axis.invert_yaxis()
-        axis.grid(False, axis="y")
-        axis.margins(x=0.14)
-        axis.set_xlabel(unit)
-
-    return _svg(name, draw, (4.4, 2.9 if len(values) > 16 else 0.3 * len(values) + 0.9))
-
-
-def shares(name: str, rows: dict[str, dict[str, float]]) -> str:
-    """A cell a row and column, darker for a larger share; columns that no row has are left out."""
-
-    def draw(figure: Any) -> None:
-        from matplotlib.colors import LinearSegmentedColormap
-
-        axis = figure.subplots()
-        columns = sorted({column for row in rows.values() for column in row})
-        scale = LinearSegmentedColormap.from_list("ours", [(0.23, 0.51, 0.77, 0.0), (0.23, 0.51, 0.77, 1.0)])
-        axis.imshow([[row.get(column, 0.0) for column in columns] for row in rows.values()], cmap=scale, vmin=0, vmax=1, aspect="auto")
-        axis.grid(False)
-        axis.set_title(name)
-        axis.set_xticks(range(len(columns)), columns, rotation=40, ha="right", fontsize=7.5)
-        axis.set_yticks(range(len(rows)), list(rows), fontsize=8)
-        for place, row in enumerate(rows.values()):
-            for number, column in enumerate(columns):
-                if row.get(column):
-                    axis.text(number, place, f"{100 * row[column]:.0f}", ha="center", va="center", fontsize=6.5)
-
-    return _svg(name, draw, (9.4, 0.27 * len(rows) + 1.5))
+    return as_svg("latency", draw, (4.6, 0.36 * len(stages_ms) + 0.75))

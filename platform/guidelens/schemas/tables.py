@@ -57,8 +57,8 @@ SCHEMAS: dict[Table, pa.Schema] = {
     ),
     # Binary glTF files that products name as `model_3d`.
     Table.MODELS: pa.schema([("path", pa.string()), ("glb", pa.binary()), ("row_sha256", pa.string())]),
-    # `shopper_key` is the keyed HMAC of shopper_id (or anonymous_id); `is_anonymous` says which it was. `anonymous_key`: the
-    # HMAC of the anonymous_id where both were given (a login).
+    # `shopper_key` is the keyed HMAC of shopper_id (or anonymous_id); `is_anonymous` says which it was. `anonymous_key`: the HMAC of the
+    # anonymous_id where both were given (a login).
     Table.EVENTS: pa.schema(arrow_fields(Event, {"shopper_id": [*_KEYED, ("is_anonymous", pa.bool_())], "anonymous_id": [("anonymous_key", pa.string())]})),
     Table.SHOPPERS: pa.schema([*arrow_fields(Shopper, {"shopper_id": _KEYED}), ("row_sha256", pa.string())]),
     # What each shopper said, and from when on; nothing is replaced.

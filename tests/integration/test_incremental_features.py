@@ -1,0 +1,244 @@
+"""Incremental materialization against a full one: the same rows, to the bit, whatever was ingested in between; and how little it reads."""
+
+import os
+import random
+import shutil
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from event_frames import at, event, frame
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from feature_repo.parts import read_table
+from guidelens.config import Home
+from guidelens.data.forgetting import forget_in_lake
+from guidelens.data.lake import DataFile, Lake
+from guidelens.data.shopper_features import known_ts
+from guidelens.data.tables import append, upsert
+from guidelens.features import Features
+from guidelens.presets import tiny
+from guidelens.schemas.tables import TEXT_DIM, Table
+from pipelines import materialize
+
+DAY_S = 86_400
+DRILL = os.environ.get("GUIDELENS_DRILL") == "1"
+PRODUCTS = [{"product_id": f"p{k}", "title": "t", "category": "c", "text_embedding": [0.1] * TEXT_DIM, "known_ts": at(0)} for k in range(3)]
+
+
+class Shop:
+    """A home whose lake grows step by step, as ingest makes it grow."""
+
+    def __init__(self, root: Path) -> None:
+        self.home = Home(root=root)
+        self.lake = Lake(self.home.lake_uri)
+        self.commit(Table.PRODUCTS, self.lake.write(Table.PRODUCTS, frame(PRODUCTS, Table.PRODUCTS).to_arrow()))
+
+    def commit(self, table: Table, files: list[DataFile]) -> None:
+        base = self.lake.manifest()
+        self.lake.commit(base, [*(file for file in base.files if file.table is not table), *files], {})
+
+    def ingest(self, rows: list[dict[str, Any]]) -> None:
+        known = set(self.lake.read(Table.EVENTS, ["event_id"])["event_id"])
+        fresh = {row["event_id"]: row for row in rows if row["event_id"] not in known}
+        if fresh:
+            self.commit(
+                Table.EVENTS, append(self.lake, self.lake.manifest(), Table.EVENTS, frame(list(fresh.values())).sort("event_ts", "created_ts", "event_id"))
+            )
+
+    def introduce(self, shopper: dict[str, Any]) -> None:
+        self.commit(Table.SHOPPERS, upsert(self.lake, self.lake.manifest(), Table.SHOPPERS, "shopper_key", frame([shopper], Table.SHOPPERS)))
+
+    def forget(self, key: str) -> None:
+        forget_in_lake(self.lake, f"id of {key}", frozenset({key}), at(0))
+        Features(self.home, tiny().features).forget(key)
+
+    def merge_files(self) -> None:
+        """The same events in one file a day."""
+        self.commit(Table.EVENTS, self.lake.write(Table.EVENTS, self.lake.read(Table.EVENTS).sort("event_ts", "created_ts", "event_id").to_arrow()))
+
+    def drop_before(self, day: int) -> None:
+        """What a time to keep does: the oldest partitions go."""
+        self.commit(Table.EVENTS, [file for file in self.lake.manifest().of(Table.EVENTS) if str(file.date) >= at(day * DAY_S).strftime("%Y-%m-%d")])
+
+    def table(self) -> pl.DataFrame:
+        return read_table(self.home.feast / "offline" / "shopper").sort("shopper_key", "event_timestamp")
+
+
+def online_rows(home: Home, keys: list[str]) -> list[bytes | None]:
+    online = Features(home, tiny().features).online()
+    return [online.shopper(key) for key in keys]
+
+
+def assert_as_made_anew(shop: Shop, keys: list[str]) -> None:
+    made = shop.table(), online_rows(shop.home, keys)
+    anew = Home(root=shop.home.root.with_name("anew"))
+    shutil.rmtree(anew.root, ignore_errors=True)
+    assert materialize.run(anew, tiny(), lake=shop.lake.uri).mode == "full"
+    assert made[0].equals(read_table(anew.feast / "offline" / "shopper").sort("shopper_key", "event_timestamp"))
+    assert made[1] == online_rows(anew, keys)
+
+
+SHOPPERS = list("abcd")
+ANONYMOUS = "xy"
+one_event = st.fixed_dictionaries(
+    {
+        "id": st.integers(0, 300),
+        "minute": st.one_of(st.integers(0, 60 * 24 * 50), st.integers(0, 90)),
+        "late_min": st.sampled_from([0, 0, 0, 5, 90, 60 * 30, 60 * 24 * 35]),
+        "shopper": st.sampled_from([*SHOPPERS, *ANONYMOUS]),
+        "login": st.sampled_from([None, None, None, *ANONYMOUS]),
+        "session": st.integers(0, 3),
+        "type": st.sampled_from(["impression", "click", "view", "ar_view", "step_outcome", "purchase", "return"]),
+        "product": st.sampled_from(["p0", "p1", "p2"]),
+        "value": st.floats(0, 1e5),
+    }
+)
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("ingest"), st.lists(one_event, min_size=1, max_size=12)),
+        st.tuples(st.just("ingest"), st.lists(one_event, min_size=1, max_size=3)),
+        st.tuples(
+            st.just("introduce"), st.tuples(st.sampled_from(SHOPPERS), st.sampled_from([None, "north", "北"]), st.sampled_from([True, True, None, False]))
+        ),
+        st.tuples(st.just("forget"), st.sampled_from(SHOPPERS)),
+        st.tuples(st.sampled_from(["merge", "drop", "as_of"]), st.integers(5, 40)),
+    ),
+    min_size=2,
+    max_size=7,
+)
+
+
+def as_row(one: dict[str, Any]) -> dict[str, Any]:
+    extra = {"view": {"stay_ms": one["value"], "depth": 2}, "ar_view": {"view_ms": one["value"]}}.get(one["type"], {})
+    extra |= {"impression": {"position": 1, "browse_ms": one["value"]}, "step_outcome": {"step_index": 0, "outcome": "cart"}}.get(one["type"], {})
+    created = at(60 * (one["minute"] + one["late_min"]))
+    anonymous = one["shopper"] in ANONYMOUS
+    extra |= {"is_anonymous": anonymous, "anonymous_key": None if anonymous else one["login"]}
+    named = {"event_id": f"e{one['id']}", "product_id": one["product"], "created_ts": created}
+    return event(60 * one["minute"], one["type"], f"{one['shopper']}{one['session']}", one["shopper"], **named, **extra)
+
+
+@settings(
+    max_examples=150 if DRILL else 8,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+)
+@given(drawn=steps)
+def test_incremental_equals_full_after_any_sequence_of_ingests(tmp_path: Path, drawn: list[tuple[str, Any]]) -> None:
+    root = tmp_path / "shop"
+    shutil.rmtree(root, ignore_errors=True)
+    shop = Shop(root / "home")
+    materialize.run(shop.home, tiny())
+    for what, how in drawn:
+        if what == "ingest":
+            shop.ingest([as_row(one) for one in how if one["shopper"] not in shop.lake.read(Table.TOMBSTONES)["shopper_key"]])
+        elif what == "introduce" and how[0] not in shop.lake.read(Table.TOMBSTONES)["shopper_key"]:
+            shop.introduce({"shopper_key": how[0], "region": how[1], "consent": how[2], "created_ts": at(60 * len(how[0]))})
+        elif what == "forget":
+            shop.forget(how)
+        elif what == "merge":
+            shop.merge_files()
+        elif what == "drop":
+            shop.drop_before(how)
+        found = materialize.run(shop.home, tiny(), as_of=at(how * DAY_S) if what == "as_of" else None)
+        assert what == "as_of" or found.as_of is not None
+    materialize.run(shop.home, tiny())
+    assert_as_made_anew(shop, [*SHOPPERS, *ANONYMOUS])
+
+
+DAYS = 150
+
+
+def long_log(seed: int = 0) -> list[dict[str, Any]]:
+    """40 shoppers, a session or so each a week."""
+    chance = random.Random(seed)
+    rows = []
+    for k in range(600):
+        start, shopper, product = chance.randrange(DAYS * DAY_S), f"s{chance.randrange(40)}", f"p{chance.randrange(3)}"
+        for j, kind in enumerate(("click", "view", "cart")):
+            rows.append(event(start + 20 * j, kind, f"session-{k}", shopper, event_id=f"e{k}-{j}", product_id=product, stay_ms=chance.random() * 1e4))
+    return rows
+
+
+@pytest.fixture
+def old_shop(tmp_path: Path) -> Shop:
+    shop = Shop(tmp_path / "home")
+    shop.introduce({"shopper_key": "s1", "region": "north", "created_ts": at(0)})
+    shop.ingest(long_log())
+    assert materialize.run(shop.home, tiny()).mode == "full"
+    return shop
+
+
+def test_a_few_new_events_read_little_of_a_long_log(old_shop: Shop) -> None:
+    old_shop.ingest([event(DAYS * DAY_S + 5, "click", "new", "s1", event_id="new", product_id="p1")])
+    found = materialize.run(old_shop.home, tiny())
+    assert (found.mode, found.changed_shoppers) == ("incremental", 1)
+    assert found.read.files < 0.1 * found.read.of_files and found.read.rows < 0.1 * found.read.of_rows, "the new file and the days s1 was there, of the last 30"
+    assert_as_made_anew(old_shop, [f"s{k}" for k in range(40)])
+
+
+def test_a_day_of_everybody_reads_the_longest_window_and_no_more(old_shop: Shop) -> None:
+    old_shop.ingest([event(DAYS * DAY_S + k, "click", f"new-{k}", f"s{k}", event_id=f"new-{k}", product_id="p1") for k in range(40)])
+    found = materialize.run(old_shop.home, tiny())
+    assert found.changed_shoppers == 40
+    assert found.read.files <= 32
+    assert_as_made_anew(old_shop, [f"s{k}" for k in range(40)])
+
+
+def test_nothing_new_reads_nothing_and_loads_nothing(old_shop: Shop) -> None:
+    found = materialize.run(old_shop.home, tiny())
+    assert (found.mode, found.changed_shoppers, found.read.files, set(found.online.values())) == ("incremental", 0, 0, {0})
+
+
+def test_forgetting_one_shopper_changes_nobody_elses_rows(old_shop: Shop) -> None:
+    before = old_shop.table()
+    old_shop.forget("s3")
+    found = materialize.run(old_shop.home, tiny())
+    assert found.changed_shoppers == 0 and found.read.files < found.read.of_files
+    assert old_shop.table().equals(before.filter(pl.col("shopper_key") != "s3"))
+    for path in old_shop.home.feast.rglob("*.parquet"):
+        assert "s3" not in set(pl.read_parquet(path)["shopper_key"] if "shopper_key" in pl.read_parquet_schema(path) else [])
+
+
+def test_a_run_that_broke_off_is_made_good_by_the_next(old_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    old_shop.ingest([event(DAYS * DAY_S + 5, "click", "new", "s1", event_id="new", product_id="p1")])
+    with monkeypatch.context() as broken, pytest.raises(OSError):
+        broken.setattr(Features, "_load_shoppers", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+        materialize.run(old_shop.home, tiny())
+    with pytest.raises(Exception, match="guidelens materialize"):
+        materialize.materialized(old_shop.home)
+    assert materialize.run(old_shop.home, tiny()).mode == "incremental"
+    assert_as_made_anew(old_shop, ["s1"])
+
+
+def test_a_backfill_repairs_a_span_and_reads_what_it_depends_on(old_shop: Shop) -> None:
+    good = old_shop.table()
+    start, end = at(60 * DAY_S), at(80 * DAY_S)
+    folder = old_shop.home.feast / "offline" / "shopper"
+    from feature_repo.parts import by_month, replace_table
+
+    in_span = pl.col("event_timestamp").is_between(start, end, closed="left")
+    spoiled = good.with_columns(pl.when(in_span).then(pl.lit(b"")).otherwise("packed").alias("packed")).filter(~in_span | (pl.col("shopper_key") > "s2"))
+    replace_table(folder, by_month(spoiled))
+    found = materialize.run(old_shop.home, tiny(), backfill=materialize.Span(start, end))
+    assert (found.mode, found.read.files <= 52, found.changed_shoppers) == ("backfill", True, 40)
+    assert old_shop.table().equals(good)
+    assert_as_made_anew(old_shop, [f"s{k}" for k in range(40)])
+
+
+def test_rows_of_the_last_run_made_otherwise_are_all_made_again(old_shop: Shop) -> None:
+    other = tiny().model_copy(update={"features": tiny().features.model_copy(update={"shopper_ttl_days": 3.0})})
+    assert materialize.run(old_shop.home, other).mode == "full"
+
+
+def test_an_as_of_in_the_past_is_a_full_run_and_so_is_the_next(old_shop: Shop) -> None:
+    events = old_shop.lake.read(Table.EVENTS)
+    middle = events["event_ts"].sort()[len(events) // 2]
+    assert materialize.run(old_shop.home, tiny(), as_of=middle).mode == "full"
+    assert old_shop.table()["event_timestamp"].max() == events.filter(known_ts() <= middle)["event_ts"].max() + timedelta(microseconds=1)
+    assert materialize.run(old_shop.home, tiny()).mode == "full"
+    assert_as_made_anew(old_shop, ["s1"])
