@@ -11,7 +11,7 @@ import urllib.parse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import pyarrow.parquet as pq
+import polars as pl
 import zstandard
 
 
@@ -39,7 +39,7 @@ def _contents(path: Path) -> Iterator[bytes]:
     data = path.read_bytes()
     yield data
     if data.startswith(b"PAR1"):
-        yield _as_text(pq.read_table(io.BytesIO(data)).to_pylist())
+        yield _as_text(pl.read_parquet(io.BytesIO(data)).rows())
     elif data.startswith(b"SQLite format 3\0"):
         yield from _cells(path)
     elif data.startswith(b"\x28\xb5\x2f\xfd"):

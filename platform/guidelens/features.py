@@ -23,7 +23,7 @@ from guidelens.data import feature_log
 from guidelens.data.pseudonyms import PseudonymousEvent
 from guidelens.data.shopper_features import ALWAYS
 from guidelens.data.shopper_updates import advanced
-from guidelens.errors import FeatureStoreError, NotFoundError
+from guidelens.errors import FeatureStoreError, NotFoundError, StorageError
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.packed import PACKED_DTYPE
 
@@ -401,12 +401,20 @@ class OnlineReader:
         return held
 
     def compact(self) -> None:
-        """Leaves nothing of removed rows in the store's files: sqlite keeps the bytes of freed pages."""
+        """Leaves nothing of removed rows in the store's files: sqlite keeps the bytes of freed pages, and of all in its log.
+
+        Raises:
+            StorageError: somebody reads without end, so that the log cannot be emptied.
+        """
         from feast.infra.online_stores.sqlite import SqliteOnlineStore
 
         if isinstance(self._online, SqliteOnlineStore):
             with self._lock:
-                self._online._get_conn(self._store.config).execute("VACUUM")
+                connection = self._online._get_conn(self._store.config)
+                connection.execute("VACUUM")
+                (is_busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if is_busy:
+                raise StorageError("the online store's log must be emptied of removed rows, but a reader holds it; run this again")
 
 
 def _as_of(packed: bytes) -> datetime:

