@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from feature_repo.parts import read_table
 from guidelens.config import Home
-from guidelens.data.forgetting import forget_in_lake
+from guidelens.data.forgetting import Person, forget_in_lake
 from guidelens.data.lake import DataFile, Lake
 from guidelens.data.shopper_features import known_ts
 from guidelens.data.tables import append, upsert
@@ -53,7 +53,7 @@ class Shop:
         self.commit(Table.SHOPPERS, upsert(self.lake, self.lake.manifest(), Table.SHOPPERS, "shopper_key", frame([shopper], Table.SHOPPERS)))
 
     def forget(self, key: str) -> None:
-        forget_in_lake(self.lake, f"id of {key}", frozenset({key}), at(0))
+        forget_in_lake(self.lake, Person(f"id of {key}", frozenset({key})), at(0))
         Features(self.home, tiny().features).forget(key)
 
     def merge_files(self) -> None:

@@ -57,7 +57,7 @@ def test_the_shoppers_device_is_taken_from_the_events_of_others(tmp_path: Path) 
     lake.commit(
         lake.manifest(), lake.write(Table.EVENTS, rows(Table.EVENTS, event("a", "stays") | {"anonymous_key": next(iter(GONE))}, event("b", "stays"))), {}
     )
-    assert forget_in_lake(lake, "raw", GONE, NOW)[Table.EVENTS] == 1
+    assert forget_in_lake(lake, Person("raw", GONE), NOW)[Table.EVENTS] == 1
     assert lake.read(Table.EVENTS).sort("event_id").select("event_id", "anonymous_key").rows() == [("a", None), ("b", None)]
     assert all(next(iter(GONE)).encode() not in lake.store.read_bytes(key) for key in lake.store.keys("events/"))
 
