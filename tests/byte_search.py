@@ -1,6 +1,6 @@
 """Looks for texts in everything that a folder holds: the bytes of each file, and what is inside Parquet, sqlite, zstd and gzip.
 
-A needle is looked for as UTF-8, in JSON's escapes, percent-encoded and, where it is hex digits, as the bytes they stand for.
+A needle is looked for as UTF-8, UTF-16 and UTF-32 (as numpy keeps texts), in JSON's escapes, percent-encoded and, where it is hex digits, as the bytes they stand for.
 """
 
 import gzip
@@ -28,7 +28,7 @@ def found_in(folder: Path, needles: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _spellings(needle: str) -> set[bytes]:
-    forms = {needle.encode(), json.dumps(needle)[1:-1].encode(), urllib.parse.quote(needle).encode()}
+    forms = {needle.encode(), needle.encode("utf-16-le"), needle.encode("utf-32-le"), json.dumps(needle)[1:-1].encode(), urllib.parse.quote(needle).encode()}
     if len(needle) == 64 and set(needle) <= set("0123456789abcdef"):
         forms.add(bytes.fromhex(needle))
     return forms

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import zstandard
@@ -45,6 +46,7 @@ PLANTS: dict[str, Callable[[Path], object]] = {
     "work/log.gz": lambda path: path.write_bytes(gzip.compress(NAME.encode() * 9)),
     "work/log.zst": lambda path: path.write_bytes(zstandard.ZstdCompressor().compress(NAME.encode() * 99)),
     f"work/{NAME}.txt": lambda path: path.write_text("nothing"),
+    "work/names.npy": lambda path: np.save(path, np.array([NAME])),
     "work/examples.npz": lambda path: path.write_bytes(bytes.fromhex(KEY)),
 }
 
