@@ -67,10 +67,12 @@ def take_in(
     now: datetime,
     events: EventIntake | None = None,
     released: frozenset[str] = frozenset(),
+    passing: bool = False,
 ) -> Intake:
     """Settles and commits.
 
     Args:
+        passing: one of a stream of small commits.
         released: `record_sha256` of records that leave quarantine with this commit.
 
     Raises:
@@ -93,7 +95,8 @@ def take_in(
             change.remark_on_unknown_products()
             change.release(released)
             report = {str(kind): found.model_dump() for kind, found in change.reports.items()}
-            return Intake(lake.commit(base, change.files(), report, change.live_ids()), change.reports)
+            files, offsets = change.files(), {} if events is None else events.offsets
+            return Intake(lake.commit(base, files, report, change.live_ids(), offsets=offsets, passing=passing), change.reports)
         except NotFoundError:
             if lake.manifest().version == base.version:
                 raise

@@ -8,6 +8,7 @@ import hashlib
 import io
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 import polars as pl
@@ -23,6 +24,7 @@ from guidelens.schemas.tables import LAKE_SCHEMA_VERSION, PARTITIONED_BY_DATE, S
 from guidelens.storage import open_store
 
 _MANIFESTS = "_manifests/"
+_PINS = "_pins/"
 LiveFile = TypeVar("LiveFile", "DataFile", "IdFile")
 
 
@@ -48,12 +50,21 @@ class IdFile(Frozen):
 
 
 class Manifest(Frozen):
-    """What is live. `report` is the ingest report of the run that wrote it; `writer` is different in each attempt to write one."""
+    """What is live.
+
+    Attributes:
+        offsets: by partition of a stream (kafka://CLUSTER/TOPIC/PARTITION), up to where it was taken in: the offset to go on from.
+        passing: one of a stream of small commits, which thinning (history.py) may remove.
+        report: of the run that wrote it.
+        writer: different in each attempt to write one.
+    """
 
     version: int = 0
     schema_version: int = LAKE_SCHEMA_VERSION
     files: tuple[DataFile, ...] = ()
     ids: tuple[IdFile, ...] = ()
+    offsets: dict[str, int] = {}
+    passing: bool = False
     report: dict[str, Any] = {}
     writer: str = ""
 
@@ -108,6 +119,21 @@ class Lake:
         """Every version, oldest first."""
         for key in self.store.keys(_MANIFESTS):
             yield self._manifest_at(key)
+
+    def version_times(self) -> dict[int, datetime]:
+        """When each version was written, by the store's clock."""
+        return {int(entry.key.removeprefix(_MANIFESTS).removesuffix(".json")): entry.modified for entry in self.store.entries(_MANIFESTS)}
+
+    def drop_version(self, version: int) -> None:
+        """Removes an older version, but none of the files it names. Never the newest."""
+        self.store.delete(_manifest_key(version))
+
+    def pin(self, version: int) -> None:
+        """Keeps a version for as long as the lake: a run was trained on it."""
+        self.store.write_bytes(f"{_PINS}{version:012d}", b"")
+
+    def pinned(self) -> set[int]:
+        return {int(key.removeprefix(_PINS)) for key in self.store.keys(_PINS)}
 
     def _manifest_at(self, key: str) -> Manifest:
         try:
@@ -191,21 +217,42 @@ class Lake:
         self.store.write_bytes(key, data)
         return DataFile(table=table, key=key, rows=rows.num_rows, size_bytes=len(data), sha256=sha256, date=date)
 
-    def commit(self, base: Manifest, files: Sequence[DataFile], report: Mapping[str, Any], ids: Sequence[IdFile] | None = None) -> Manifest:
+    def commit(
+        self,
+        base: Manifest,
+        files: Sequence[DataFile],
+        report: Mapping[str, Any],
+        ids: Sequence[IdFile] | None = None,
+        *,
+        offsets: Mapping[str, int] | None = None,
+        passing: bool = False,
+    ) -> Manifest:
         """Makes `files` the whole live set, on top of `base`; writes nothing where that changes nothing.
 
         Args:
             ids: the live id files, `base`'s by default. Where they do not hold as many ids as their table has rows, the next ingest
                 makes them anew from the rows.
+            offsets: where streams go on, in place of what `base` says of the same partitions.
 
         Raises:
             CommitConflictError: another writer committed after `base` was read; read again and redo.
         """
         live = _sorted(files)
-        if live == base.files:
+        reached = {**base.offsets, **(offsets or {})}
+        if live == base.files and reached == base.offsets:
             return base
-        manifest = Manifest(version=base.version + 1, files=live, ids=base.ids if ids is None else _sorted(ids), report=dict(report), writer=uuid.uuid4().hex)
+        manifest = Manifest(
+            version=base.version + 1,
+            files=live,
+            ids=base.ids if ids is None else _sorted(ids),
+            offsets=reached,
+            passing=passing,
+            report=dict(report),
+            writer=uuid.uuid4().hex,
+        )
         reach("manifest.before")
+        if any(True for _ in self.store.entries(_MANIFESTS, after=_manifest_key(base.version))):  # its successor's own number may be free again
+            raise CommitConflictError(f"lake {self.uri}: another writer committed after version {base.version}")
         try:
             self.store.create_exclusive(_manifest_key(manifest.version), manifest.model_dump_json().encode())
         except AlreadyExistsError as error:
