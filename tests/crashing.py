@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.data  # noqa: F401 - so that no child has to
-from event_logs import NOW, PSEUDONYMS, SMALL, constant_texts, ingest
+from event_logs import NOW, PSEUDONYMS, constant_texts, ingest
 
 from guidelens import crash_points, presets
 from guidelens.config import Home, S3Options
@@ -51,7 +51,7 @@ def take(step: Step) -> None:
         sources = IngestSources(events=step.paths[:1])
         Ingest(Home(root=Path(step.paths[1])), CONFIG, step.lake, embed=constant_texts).take(sources)
     elif step.verb == "compact":
-        compact(lake, SMALL.event_file_rows)
+        compact(lake, 1000, everything=True)
     else:
         forget_in_lake(lake, FORGOTTEN, frozenset({PSEUDONYMS.key(FORGOTTEN)}), NOW)
 
@@ -73,8 +73,8 @@ def plant(bug: str) -> None:
             store.write_bytes = put  # type: ignore[method-assign]
             return file
 
-        def early(lake: Lake, *args: Any) -> Any:
-            done = real_commit(lake, *args)
+        def early(lake: Lake, *args: Any, **how: Any) -> Any:
+            done = real_commit(lake, *args, **how)
             for store, key, data in delayed:
                 store.write_bytes(key, data)
             return done

@@ -252,7 +252,7 @@ class Lake:
         )
         reach("manifest.before")
         if any(True for _ in self.store.entries(_MANIFESTS, after=_manifest_key(base.version))):  # its successor's own number may be free again
-            raise CommitConflictError(f"lake {self.uri}: another writer committed after version {base.version}")
+            raise CommitConflictError(f"lake {self.uri}: another writer committed version {manifest.version} or a later one first")
         try:
             self.store.create_exclusive(_manifest_key(manifest.version), manifest.model_dump_json().encode())
         except AlreadyExistsError as error:
