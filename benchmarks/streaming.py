@@ -32,6 +32,7 @@ from guidelens.config import Config, Home
 from guidelens.data.kafka_source import plan_kafka, read_messages
 from guidelens.data.lake import Lake
 from guidelens.data.pseudonyms import Pseudonymizer
+from guidelens.data.reading import Messages
 from guidelens.data.sources import IngestSources
 from guidelens.errors import GuideLensError
 from guidelens.features import Features, OnlineReader
@@ -160,7 +161,8 @@ def kafka_rates() -> tuple[float, float]:
         bare.append(_bare_rate(address))
         begun = time.perf_counter()
         plan = plan_kafka(f"kafka://{address}/log", {}, {})
-        read = sum(len(block) if isinstance(block, list) else len(block[0]) for chunk in plan.chunks(0) for block in read_messages(chunk))  # type: ignore[arg-type]
+        blocks = [block for chunk in plan.chunks(0) for block in read_messages(chunk)]
+        read = sum(len(block.offsets) for block in blocks if isinstance(block, Messages))
         assert read == _MESSAGES
         ours.append(read / (time.perf_counter() - begun))
     return max(bare), max(ours)

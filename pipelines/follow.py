@@ -172,8 +172,10 @@ class Follower:
         self._totals["batches"] += 1
         self._lags.append(lag_s)
         self._waiting = done.waiting
-        read, waits = done.read.get(Kind.EVENTS, 0), "" if done.waiting is None else f", {done.waiting} waiting"
-        progress(f"follow: version {done.manifest}: {read} events, lag at most {lag_s:.1f} s{waits}; {self._totals['read']} in all")
+        read, refused = done.read.get(Kind.EVENTS, 0), done.quarantined.get(Kind.EVENTS, 0)
+        also = f", {refused} quarantined" if refused else ""
+        also += "" if done.waiting is None else f", {done.waiting} waiting"
+        progress(f"follow: version {done.manifest}: {read} events{also}, lag at most {lag_s:.1f} s; {self._totals['read']} in all")
 
     def _compact(self) -> None:
         rows = self._config.ingest.event_file_rows

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crashing import Step
 from event_logs import NOW, PSEUDONYMS, SMALL, click, ingest, troubled, write_log
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_crashes import Crasher, crasher  # noqa: F401 - a fixture
 
-from crashing import Step
 from guidelens.data import history
 from guidelens.data.compaction import compact, mergeable
 from guidelens.data.digest import Digest, table_digest
@@ -163,7 +163,7 @@ def test_no_version_goes_while_a_run_from_before_it_is_under_way(tmp_path: Path,
     later = datetime.now(UTC) + timedelta(minutes=30)
     monkeypatch.setattr(history, "KEPT_WHOLE", timedelta(minutes=-60))
     with staging(lake.store):
-        aged_to = {version: later for version in range(1, 6)}
+        aged_to = dict.fromkeys(range(1, 6), later)
         monkeypatch.setattr(Lake, "version_times", lambda self: aged_to)
         assert thin(lake, later) == 0
     assert thin(lake, later) == 4
