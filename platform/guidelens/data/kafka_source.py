@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from pydantic import SecretStr
 
 from guidelens.config import KafkaOptions
-from guidelens.data.reading import Block, Messages, RawRecord, as_record
+from guidelens.data.reading import Block, Messages, as_record
 from guidelens.data.sources import Chunk
 from guidelens.errors import ConfigError, InputError, StorageError
 from guidelens.schemas.base import Frozen
@@ -145,39 +145,38 @@ def read_messages(chunk: Chunk) -> Iterator[Block]:
             silent_s = 0.0 if got else silent_s + 1.0
             if silent_s > _SILENCE_S:
                 raise StorageError(f"{chunk.uri}: the brokers sent nothing for {_SILENCE_S:.0f} s at offset {at} of {chunk.stop}")
-            ours = [message for message in got if message.error() is None and _offset(message) < chunk.stop]
-            if ours:
-                yield from _blocks(ours)
-            at = _reached(got, at, chunk)
+            found = [(message.offset() or 0, message.value() or b"") for message in got if message.error() is None]
+            ended = None if len(found) == len(got) else _end_told(got, at, chunk)
+            at = max(at, ended or 0, found[-1][0] + 1 if found else 0)
+            while found and found[-1][0] >= chunk.stop:
+                found.pop()
+            if found:
+                yield from _blocks(found)
 
 
-def _reached(got: Sequence[Message], at: int, chunk: Chunk) -> int:
-    """The offset behind what was got. The end of the partition is told as a message of its own, which also says where it is."""
+def _end_told(got: Sequence[Message], at: int, chunk: Chunk) -> int:
+    """The partition's end, which is told as a message of its own, whenever it is come to."""
+    end = at
     for message in got:
         error = message.error()
-        if error is not None and error.code() != KafkaError._PARTITION_EOF:
+        if error is None:
+            continue
+        if error.code() != KafkaError._PARTITION_EOF:
             raise StorageError(f"{chunk.uri} could not be read at offset {at}: {error.str()}")
-        if error is not None and _offset(message) < chunk.stop:
-            raise StorageError(f"{chunk.uri} must reach to offset {chunk.stop}, as it said, got its end at {_offset(message)}; was the topic made anew?")
-        at = max(at, _offset(message) + (error is None))
-    return at
+        end = message.offset() or 0
+        if end < chunk.stop:
+            raise StorageError(f"{chunk.uri} must reach to offset {chunk.stop}, as it said, got its end at {end}; was the topic made anew?")
+    return end
 
 
-def _blocks(messages: Sequence[Message]) -> Iterator[Block]:
-    """Messages that are one line each at once; the others as records."""
-    values = [(_offset(message), message.value() or b"") for message in messages]
-    lines = [(offset, value) for offset, value in values if b"\n" not in value]
-    others: list[RawRecord] = [as_record(offset, value) for offset, value in values if b"\n" in value]
+def _blocks(found: Sequence[tuple[int, bytes]]) -> Iterator[Block]:
+    """Messages, by offset and value: those of one line at once, the others as records."""
+    lines = [(offset, value) for offset, value in found if b"\n" not in value]
     if lines:
-        yield Messages(np.array([offset for offset, _ in lines], np.int64), b"".join(value + b"\n" for _, value in lines))
-    if others:
-        yield others
-
-
-def _offset(message: Message) -> int:
-    found = message.offset()
-    assert found is not None
-    return found
+        offsets, values = zip(*lines, strict=True)
+        yield Messages(np.array(offsets, np.int64), b"\n".join([*values, b""]))
+    if len(lines) < len(found):
+        yield [as_record(offset, value) for offset, value in found if b"\n" in value]
 
 
 def _parsed(uri: str, settings: Mapping[str, SecretStr]) -> tuple[KafkaOptions, list[str]]:
