@@ -13,7 +13,7 @@ from guidelens.schemas.tables import Table
 from pipelines import ingest
 
 
-def test_a_topic_is_read_by_rays_workers_exactly_once(home: Home) -> None:
+def test_a_topic_is_read_by_rays_workers_exactly_once(ray_cluster: None, home: Home) -> None:
     kafka, records = Brokers(), [click(f"e-{k % 2500}", (k % 2500) / 1000) for k in range(3000)]
     uri = kafka.send("large", [*records, b"{broken"])
     assert not is_small(kafka_source.plan_kafka(uri, {}, {}).size_bytes)
