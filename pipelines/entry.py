@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from guidelens.config import Config, Home, IngestConfig, S3Options
 from guidelens.errors import CallerError, ConfigError, GuideLensError
@@ -40,7 +40,7 @@ def open_home(root: Path) -> Home:
     """
     if in_job() and not root.expanduser().is_absolute():
         raise ConfigError(f"a job must be given an absolute --home (or GUIDELENS_HOME) that its nodes share, got {root}")
-    return Home(root=root.expanduser().absolute(), s3=s3_options())
+    return Home(root=root.expanduser().absolute(), s3=s3_options(), kafka=kafka_settings())
 
 
 def s3_options() -> S3Options:
@@ -64,6 +64,12 @@ def _s3_options() -> S3Options:
         sse=os.environ.get("GUIDELENS_S3_SSE") or None,
         sse_kms_key_id=os.environ.get("GUIDELENS_S3_KMS_KEY_ID") or None,
     )
+
+
+def kafka_settings() -> dict[str, SecretStr]:
+    """librdkafka's settings by their own names: GUIDELENS_KAFKA_SASL_PASSWORD is `sasl.password`."""
+    prefix = "GUIDELENS_KAFKA_"
+    return {name.removeprefix(prefix).lower().replace("_", "."): SecretStr(value) for name, value in os.environ.items() if name.startswith(prefix)}
 
 
 def config_options(function: Command) -> Command:

@@ -1,33 +1,45 @@
 """Take catalogue, photos, shoppers, reviews and events into the lake. Without a source: drain the event inbox."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
 from guidelens.config import Config, Home
 from guidelens.data.sources import IngestSources, Kind
-from guidelens.errors import ConfigError
+from guidelens.errors import ConfigError, StorageError
 from guidelens.schemas.base import Frozen
 from pipelines.cluster import ray_session
 from pipelines.entry import config_options, emit, home_option, progress, rename_option, run_command, with_renames
 
 if TYPE_CHECKING:
+    from guidelens.data.event_ids import IdReader
     from guidelens.data.event_intake import EventIntake
-    from guidelens.data.intake import Intake, StagedKind
+    from guidelens.data.intake import EmbedTexts, Intake, StagedKind
+    from guidelens.data.kafka_source import KafkaPlan
+    from guidelens.data.sources import Chunk
 
 _SHOWN_RULES = 5
 _RECORD_KINDS = (Kind.CATALOGUE, Kind.SHOPPERS, Kind.REVIEWS)
 _PROGRESS_EVERY_S = 5.0
 
 
+class PartitionRead(Frozen):
+    """Of a partition of a stream: the offsets [first, next) were read, `lost` before them were gone."""
+
+    first: int
+    next: int
+    lost: int
+
+
 class IngestResult(Frozen):
     """Counts by kind, for the kinds that were given; read = accepted + quarantined + duplicate. manifest: the lake's version after it.
-    remarks: on how many records each was made, of kinds with any: unknown fields, wrong clocks, unknown products."""
+    remarks: on how many records each was made, of kinds with any: unknown fields, wrong clocks, unknown products. partitions: of Kafka
+    sources. waiting: messages that came to them meanwhile; None where the brokers would not say."""
 
     lake: str
     manifest: int
@@ -36,6 +48,21 @@ class IngestResult(Frozen):
     quarantined: dict[Kind, int]
     duplicate: dict[Kind, int]
     remarks: dict[Kind, dict[str, int]] = {}
+    partitions: dict[str, PartitionRead] = {}
+    waiting: int | None = None
+
+
+class EventPlan(NamedTuple):
+    """What events there are to read."""
+
+    chunks: list["Chunk"]
+    uris: list[str]
+    size_bytes: int
+    kafka: list["KafkaPlan"]
+
+    @property
+    def offsets(self) -> dict[str, int]:
+        return {uri: offset for plan in self.kafka for uri, offset in plan.offsets.items()}
 
 
 def run(home: Home, config: Config, sources: IngestSources, lake: str | None = None) -> IngestResult:
@@ -51,27 +78,61 @@ def run(home: Home, config: Config, sources: IngestSources, lake: str | None = N
     with ray_session():
         quiet()
         if sources.names_something:
-            return _Ingest(home, config, lake).take(sources, from_inbox=False)
-        return drain_inbox(
-            home.inbox, lambda sealed: _Ingest(home, config, lake).take(IngestSources(events=tuple(str(path) for path in sealed)), from_inbox=True)
-        )
+            return Ingest(home, config, lake).take(sources)
+        return drain_inbox(home.inbox, lambda sealed: Ingest(home, config, lake).take(inbox_sources(sealed), from_inbox=True))
 
 
-class _Ingest:
-    """One run of the verb: stages each kind with Ray Data, then commits once."""
+def inbox_sources(sealed: Sequence[Path]) -> IngestSources:
+    return IngestSources(events=tuple(str(path) for path in sealed))
 
-    def __init__(self, home: Home, config: Config, lake: str | None) -> None:
+
+class Ingest:
+    """One run of the verb: stages each kind with Ray Data, then commits once.
+
+    Args:
+        embed: of texts; by Ray where none is given. reader: of id files. Both are for a process that ingests again and again.
+        passing: this is one of a stream of small commits.
+    """
+
+    def __init__(
+        self, home: Home, config: Config, lake: str | None, *, embed: "EmbedTexts | None" = None, reader: "IdReader | None" = None, passing: bool = False
+    ) -> None:
         from guidelens.data.lake import Lake
         from guidelens.data.pseudonyms import Pseudonymizer
+        from guidelens.data.stages import embed_texts
 
-        self.home, self.config = home, config
+        self.home, self.config, self.passing = home, config, passing
+        self.embed: EmbedTexts = embed or (lambda texts: embed_texts(texts, config.ingest))
+        self.reader = reader
         self.lake: Lake = Lake(lake or home.lake_uri, home.s3)
         self.pseudonyms: Pseudonymizer = Pseudonymizer.open(home.keys)
         self.now = datetime.now(UTC)
 
-    def take(self, sources: IngestSources, from_inbox: bool) -> IngestResult:
+    def plan(self, sources: IngestSources) -> EventPlan:
+        """Looks where events lie, and reads none.
+
+        Raises:
+            InputError: a source is not there, or not of a form that is read.
+            StorageError: a store or a broker did not answer.
+        """
+        from guidelens.data.kafka_source import is_kafka, plan_kafka
+        from guidelens.data.sources import chunks_of, record_files
+
+        streams = [uri for uri in sources.events if is_kafka(uri)]
+        files = record_files(Kind.EVENTS, tuple(uri for uri in sources.events if not is_kafka(uri)), self.home.s3)
+        chunks = chunks_of(files, self.config.ingest.event_chunk_bytes, self.home.s3)
+        uris, size_bytes = [file.uri for file in files], sum(file.size_bytes for file in files)
+        known = self.lake.manifest().offsets if streams else {}
+        kafka = [plan_kafka(uri, self.home.kafka, known, sources.begin, sources.skip_lost) for uri in streams]
+        for plan in kafka:
+            chunks += plan.chunks(len(uris))
+            uris += [part.uri for part in plan.partitions]
+            size_bytes += plan.size_bytes
+        return EventPlan(chunks, uris, size_bytes, kafka)
+
+    def take(self, sources: IngestSources, *, from_inbox: bool = False, plan: EventPlan | None = None) -> IngestResult:
+        """Takes the sources in, of the events what `plan` says, where one was made."""
         from guidelens.data.intake import take_in
-        from guidelens.data.stages import embed_texts
         from guidelens.data.staging import remove_stale, staging
 
         remove_stale(self.lake.store, self.now)
@@ -80,24 +141,21 @@ class _Ingest:
             staged[Kind.PHOTOS] = self._photos(sources, staged.get(Kind.CATALOGUE))
             models = self._models(sources.photos, staged.get(Kind.CATALOGUE))
             staged |= {} if models is None else {Kind.MODELS: models}
-        rates = _Rates()
-        with staging(self.lake.store) as prefix, _timed("settle and commit"):
-            events = self._events(sources, from_inbox, prefix, rates) if sources.events or from_inbox else None
-            done = take_in(self.lake, staged, lambda texts: embed_texts(texts, self.config.ingest), self.now, events, pseudonyms=self.pseudonyms)
+        plan, rates = plan or self.plan(sources), _Rates()
+        with staging(self.lake.store) as prefix, nullcontext() if self.passing else _timed("settle and commit"):
+            events = self._events(plan, from_inbox, prefix, rates) if sources.events or from_inbox else None
+            done = take_in(self.lake, staged, self.embed, self.now, events, pseudonyms=self.pseudonyms, passing=self.passing)
             rates.end()
-        return self._result(done)
+        return self._result(done, plan)
 
-    def _events(self, sources: IngestSources, from_inbox: bool, prefix: str, rates: "_Rates") -> "EventIntake":
+    def _events(self, plan: EventPlan, from_inbox: bool, prefix: str, rates: "_Rates") -> "EventIntake":
         from guidelens.data.event_intake import EventIntake, EventSource
-        from guidelens.data.sources import chunks_of, record_files
         from guidelens.data.stages import run_for
         from guidelens.data.validation import Checker
 
-        files = record_files(Kind.EVENTS, sources.events, self.home.s3)
-        chunks = chunks_of(files, self.config.ingest.event_chunk_bytes, self.home.s3)
         checker = Checker(Kind.EVENTS, self.pseudonyms, self.now, from_inbox, {} if from_inbox else self.config.ingest.rename)
-        source = EventSource(chunks, [file.uri for file in files], checker, self.home.s3, prefix)
-        return EventIntake(self.lake, source, self.config.ingest, run_for(files, self.config.ingest), rates)
+        source = EventSource(plan.chunks, plan.uris, checker, self.home.s3, prefix, plan.offsets)
+        return EventIntake(self.lake, source, self.config.ingest, run_for(plan.size_bytes, self.config.ingest), rates, self.reader)
 
     def _records(self, kind: Kind, sources: IngestSources) -> "StagedKind":
         from guidelens.data.intake import StagedKind
@@ -154,16 +212,11 @@ class _Ingest:
             values |= dict(brought.select("product_id", column).iter_rows())
         return values
 
-    def _result(self, done: "Intake") -> IngestResult:
+    def _result(self, done: "Intake", plan: EventPlan) -> IngestResult:
         totals = {kind: report.total for kind, report in done.reports.items()}
-        for kind, total in totals.items():
-            progress(f"{kind}: {total.read} read, {total.accepted} accepted, {total.quarantined} quarantined, {total.duplicate} duplicate")
-            if total.quarantined:
-                rules = ", ".join(f"{rule} {number}" for rule, number in list(done.reports[kind].rules.items())[:_SHOWN_RULES])
-                progress(f"{kind}: refused for {rules}; `guidelens quarantine show --kind {kind}` has reasons and originals")
-        for kind, report in done.reports.items():
-            for remark, number in sorted(report.remarks.items(), key=lambda pair: -pair[1])[:_SHOWN_RULES]:
-                progress(f"{kind}: {remark}: {number} records")
+        if not self.passing:
+            self._tell(done)
+        parts = {part.uri: part for each in plan.kafka for part in each.partitions}
         return IngestResult(
             lake=self.lake.uri,
             manifest=done.manifest.version,
@@ -172,7 +225,33 @@ class _Ingest:
             quarantined={kind: total.quarantined for kind, total in totals.items()},
             duplicate={kind: total.duplicate for kind, total in totals.items()},
             remarks={kind: report.remarks for kind, report in done.reports.items() if report.remarks},
+            partitions={uri: PartitionRead(first=part.start, next=part.stop, lost=part.lost) for uri, part in parts.items()},
+            waiting=_waiting(plan) if plan.kafka else None,
         )
+
+    def _tell(self, done: "Intake") -> None:
+        for kind, report in done.reports.items():
+            total = report.total
+            progress(f"{kind}: {total.read} read, {total.accepted} accepted, {total.quarantined} quarantined, {total.duplicate} duplicate")
+            if total.quarantined:
+                rules = ", ".join(f"{rule} {number}" for rule, number in list(report.rules.items())[:_SHOWN_RULES])
+                progress(f"{kind}: refused for {rules}; `guidelens quarantine show --kind {kind}` has reasons and originals")
+        for kind, report in done.reports.items():
+            for remark, number in sorted(report.remarks.items(), key=lambda pair: -pair[1])[:_SHOWN_RULES]:
+                progress(f"{kind}: {remark}: {number} records")
+
+
+def _waiting(plan: EventPlan) -> int | None:
+    """What came meanwhile; also tells consumer groups. The commit is done: brokers that do not answer any more change nothing."""
+    from guidelens.data.kafka_source import show_progress, waiting
+
+    try:
+        for each in plan.kafka:
+            show_progress(each)
+        return sum(waiting(each) for each in plan.kafka)
+    except StorageError as error:
+        progress(f"events: taken in, but the brokers did not say what waits: {error}")
+        return None
 
 
 class _Rates:
@@ -215,12 +294,17 @@ def _timed(what: str) -> Iterator[Callable[[int], None]]:
 @click.option("--lake", default=None, metavar="URI", help="Lake to write to; the home's by default.")
 @click.option("--catalogue", default=None, metavar="FILE", help="Products: Parquet, JSONL or CSV.")
 @click.option("--photos", default=None, metavar="DIR|URI", help="Photos, with an optional photos.csv (path,product_id).")
-@click.option("--events", multiple=True, metavar="FILE|DIR", help="Events: JSONL, CSV (.gz/.zst) or Parquet; repeatable.")
+@click.option("--events", multiple=True, metavar="FILE|DIR|kafka://HOST:PORT/TOPIC", help="Events: JSONL, CSV (.gz/.zst), Parquet or Kafka; repeatable.")
 @click.option("--shoppers", default=None, metavar="FILE", help="Shoppers: Parquet, JSONL or CSV.")
 @click.option("--reviews", default=None, metavar="FILE", help="Reviews: Parquet, JSONL or CSV.")
 @rename_option
 @click.option("--adapter", default=None, metavar="NAME", help="Read a known data set at --path instead.")
 @click.option("--path", "path", default=None, type=click.Path(path_type=Path), help="Where the adapter's data set lies.")
+@click.option("--from", "begin", type=click.Choice(["earliest", "latest"]), default="earliest", show_default=True, help="Of Kafka topics new to the lake.")
+@click.option("--skip-lost", is_flag=True, help="Go on where a Kafka topic no longer has the next offset.")
+@click.option("--follow", is_flag=True, help="Keep taking in the inbox, or Kafka topics, until SIGINT or SIGTERM.")
+@click.option("--every", default=2.0, show_default=True, type=click.FloatRange(min=0.1), help="With --follow: seconds from batch to batch.")
+@click.option("--materialize-every", default=None, type=click.FloatRange(min=1), metavar="SECONDS", help="With --follow: also compute features so often.")
 @config_options
 @home_option
 def command(
@@ -235,11 +319,23 @@ def command(
     adapter: str | None,
     path: Path | None,
     rename: dict[str, str],
+    begin: Literal["earliest", "latest"],
+    skip_lost: bool,
+    follow: bool,
+    every: float,
+    materialize_every: float | None,
 ) -> None:
     config = with_renames(config, rename)
     if (adapter is None) != (path is None):
         raise ConfigError(f"--adapter and --path go together, got --adapter {adapter} --path {path}")
-    sources = IngestSources(catalogue=catalogue, photos=photos, events=events, shoppers=shoppers, reviews=reviews)
+    sources = IngestSources(catalogue=catalogue, photos=photos, events=events, shoppers=shoppers, reviews=reviews, begin=begin, skip_lost=skip_lost)
+    if follow:
+        if adapter is not None:
+            raise ConfigError(f"--follow takes the inbox or kafka:// events, got --adapter {adapter}; ingest that without --follow")
+        from pipelines import follow as following
+
+        emit(following.run(home, config, sources, lake, every_s=every, materialize_every_s=materialize_every))
+        return
     if adapter is not None and path is not None:
         if sources.names_something:
             raise ConfigError("--adapter brings its own sources; leave out --catalogue, --photos, --events, --shoppers and --reviews")

@@ -1,4 +1,4 @@
-"""Describe the lake's tables, report on the data in them, prove what they hold, and clear what crashed writers left."""
+"""Describe the lake's tables, report on the data in them, prove what they hold, merge small files, and clear what crashed writers left."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from guidelens.config import Home
+from guidelens.config import Config, Home
 from guidelens.data.garbage import GRACE
 from guidelens.schemas.base import Frozen
-from pipelines.entry import emit, home_option, progress, run_command
+from pipelines.entry import config_options, emit, home_option, progress, run_command
 
 if TYPE_CHECKING:
+    from guidelens.data.compaction import Compacted
     from guidelens.data.description import LakeDescription
 
 
@@ -115,6 +116,14 @@ def command() -> None:
     pass
 
 
+def run_compact(home: Home, config: Config, lake: str | None = None) -> "Compacted":
+    """Merges small files, as many as there are, into as few as `ingest.event_file_rows` allows."""
+    from guidelens.data.compaction import compact
+    from guidelens.data.lake import Lake
+
+    return compact(Lake(lake or home.lake_uri, home.s3), config.ingest.event_file_rows, everything=True)
+
+
 _lake_option = click.option("--lake", default=None, metavar="URI", help="The home's by default.")
 
 
@@ -147,6 +156,14 @@ def report_command(home: Home, lake: str | None, out: Path) -> None:
 @home_option
 def digest_command(home: Home, lake: str | None) -> None:
     emit(digest(home, lake))
+
+
+@command.command("compact", help="Merge small files; rows and older versions stay as they are.")
+@_lake_option
+@config_options
+@home_option
+def compact_command(home: Home, config: Config, lake: str | None) -> None:
+    emit(run_compact(home, config, lake))
 
 
 @command.command("gc", help="List, or remove, files that crashed writers left.")

@@ -180,7 +180,7 @@ def _events(lake: "Lake", home: Home, config: Config, good: "Mapping[Kind, Good]
         (Path(folder) / "events.jsonl").write_bytes(as_lines(found.originals))
         files = record_files(Kind.EVENTS, (folder,), home.s3)
         source = EventSource(chunks_of(files, config.ingest.event_chunk_bytes, home.s3), [LABEL], checkers[Kind.EVENTS], home.s3, prefix)
-        yield EventIntake(lake, source, config.ingest, run_for(files, config.ingest))
+        yield EventIntake(lake, source, config.ingest, run_for(sum(file.size_bytes for file in files), config.ingest))
 
 
 @click.group("quarantine", help=__doc__)

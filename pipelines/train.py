@@ -106,6 +106,7 @@ def _fit(home: Home, config: Config, lake: Lake, version: int, registry: Registr
     (work / "begun.json").write_text(Begun(config=config, lake=lake.uri, manifest=version).model_dump_json())
     try:
         snapshot = lake.manifest(version)
+        lake.pin(version)
         fit_dir = work / FIT
         shutil.rmtree(fit_dir, ignore_errors=True)
         fit_dir.mkdir()

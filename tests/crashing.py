@@ -12,21 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import ray.data  # noqa: F401 - so that no child has to
-from event_logs import NOW, PSEUDONYMS, ingest
+from event_logs import NOW, PSEUDONYMS, constant_texts, ingest
 
-from guidelens import crash_points
-from guidelens.config import S3Options
+from guidelens import crash_points, presets
+from guidelens.config import Home, S3Options
 from guidelens.data import event_ids, event_intake, event_tasks
+from guidelens.data.compaction import compact
 from guidelens.data.forgetting import Person, forget_in_lake
 from guidelens.data.intake import drain_inbox
 from guidelens.data.lake import Lake
+from guidelens.data.sources import IngestSources
 from guidelens.schemas.base import Frozen
+from pipelines.ingest import Ingest
 
+CONFIG = presets.load("tiny")
 FORGOTTEN = "s-3"
 
 
 class Step(Frozen):
-    """verb: ingest (of `paths`), drain (of the inbox `paths[0]`) or forget. crash: point, nth, mark; bug: a name of `plant`."""
+    """verb: ingest (of `paths`), drain (of the inbox `paths[0]`), kafka (of the URI `paths[0]`, for the home `paths[1]`), compact or forget. crash: point, nth, mark; bug: a name of `plant`."""
 
     verb: str
     lake: str
@@ -43,6 +47,11 @@ def take(step: Step) -> None:
         ingest(lake, step.paths)
     elif step.verb == "drain":
         drain_inbox(Path(step.paths[0]), lambda sealed: ingest(lake, [str(path) for path in sealed], from_inbox=True) if sealed else None)
+    elif step.verb == "kafka":
+        sources = IngestSources(events=step.paths[:1])
+        Ingest(Home(root=Path(step.paths[1])), CONFIG, step.lake, embed=constant_texts).take(sources)
+    elif step.verb == "compact":
+        compact(lake, 1000, everything=True)
     else:
         forget_in_lake(lake, Person(FORGOTTEN, frozenset({PSEUDONYMS.key(FORGOTTEN)})), NOW)
 
@@ -64,8 +73,8 @@ def plant(bug: str) -> None:
             store.write_bytes = put  # type: ignore[method-assign]
             return file
 
-        def early(lake: Lake, *args: Any, **marks: Any) -> Any:
-            done = real_commit(lake, *args, **marks)
+        def early(lake: Lake, *args: Any, **how: Any) -> Any:
+            done = real_commit(lake, *args, **how)
             for store, key, data in delayed:
                 store.write_bytes(key, data)
             return done

@@ -42,11 +42,19 @@ class S3Options(Frozen):
         return self
 
 
+class KafkaOptions(Frozen):
+    """How to reach a Kafka cluster. settings: librdkafka's own (`security.protocol`, `sasl.password`), all of them kept out of logs."""
+
+    bootstrap: str
+    settings: dict[str, SecretStr] = {}
+
+
 class Home(Frozen):
     """Where all state of one installation lives. `root` is absolute: workers of other folders get it as it is."""
 
     root: Path
     s3: S3Options = S3Options()
+    kafka: dict[str, SecretStr] = {}
 
     @model_validator(mode="after")
     def _absolute(self) -> Self:

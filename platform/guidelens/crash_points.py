@@ -23,6 +23,7 @@ POINTS = (
     "manifest.after",
     "staging.before_removal",
     "staging.after_removal",
+    "compaction.file_written",
     "inbox.sealed",
     "inbox.committed",
     "inbox.removed",

@@ -72,7 +72,7 @@ def crasher() -> Iterator[Crasher]:
 
 
 def steps(folder: Path, seed: int, lake: str, s3: dict[str, Any]) -> list[Step]:
-    """Two logs, the inbox, one log again, a shopper forgotten; everything the same for the same seed."""
+    """Two logs, the inbox, one log again, small files merged, a shopper forgotten; everything the same for the same seed."""
     rng = random.Random(seed)
     logs = []
     for name in "ab":
@@ -80,7 +80,7 @@ def steps(folder: Path, seed: int, lake: str, s3: dict[str, Any]) -> list[Step]:
     inbox = folder / f"inbox-{Path(lake).name}"
     waiting = [PSEUDONYMS.pseudonymize(Event.model_validate(click(f"e-{rng.randrange(80)}", rng.random(), f"s-{rng.randrange(4)}"))) for _ in range(12)]
     Inbox(inbox).append(waiting)
-    plan = [("ingest", tuple(logs)), ("drain", (str(inbox),)), ("ingest", (logs[1],)), ("forget", ())]
+    plan = [("ingest", tuple(logs)), ("drain", (str(inbox),)), ("ingest", (logs[1],)), ("compact", ()), ("forget", ())]
     return [Step(verb=verb, lake=lake, paths=paths, s3=s3) for verb, paths in plan]
 
 

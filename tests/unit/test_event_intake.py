@@ -110,11 +110,11 @@ def test_nothing_is_staged_any_more_after_an_ingest(tmp_path: Path) -> None:
 def once_before_commit(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object]) -> None:
     real, raced = Lake.commit, []
 
-    def commit(self: Lake, *args: Any, **marks: Any) -> Any:
+    def commit(self: Lake, *args: Any, **how: Any) -> Any:
         if not raced:
             raced.append(True)
             meanwhile()
-        return real(self, *args, **marks)
+        return real(self, *args, **how)
 
     monkeypatch.setattr(Lake, "commit", commit)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from guidelens.data.column_checks import doubts, event_contract
 from guidelens.data.json_lines import PlainLineReader
 from guidelens.data.pseudonyms import TELLING_FIELDS, Pseudonymizer
-from guidelens.data.reading import MAX_RECORD_BYTES, Block, Lines, RawRecord, Rows
+from guidelens.data.reading import MAX_RECORD_BYTES, Block, Lines, Messages, RawRecord, Rows
 from guidelens.data.typed_columns import cell_arrays, typed_frame
 from guidelens.schemas.base import NO_CONTROL_CHARACTERS
 
@@ -42,18 +42,19 @@ class EventColumns:
         return doubts(self._contract, self._now, self._from_inbox, sure_patterns={NO_CONTROL_CHARACTERS})
 
     def sort(self, block: Block) -> Sorted:
-        if isinstance(block, Lines):
+        if isinstance(block, Lines | Messages):
             return self._sort_lines(block)
         if isinstance(block, Rows):
             return self._sort_rows(block)
         return self._sort_cells(block)
 
-    def _sort_lines(self, block: Lines) -> Sorted:
+    def _sort_lines(self, block: Lines | Messages) -> Sorted:
         found = self._lines.read(block.data)
         keeps = ~found.frame.select(self._may_break_plain).to_series().to_numpy()
         rows = found.rows[keeps]
-        certain = _kept(found.frame, keeps).with_columns(offset=block.offset + found.starts[rows])
-        others = [block.record(*found.starts[row : row + 2].tolist()) for row in _rest(rows, len(found.starts) - 1)]
+        offsets = block.offsets[rows] if isinstance(block, Messages) else block.offset + found.starts[rows]
+        certain = _kept(found.frame, keeps).with_columns(offset=offsets)
+        others = [block.record(row, *found.starts[row : row + 2].tolist()) for row in _rest(rows, len(found.starts) - 1)]
         return Sorted(certain, [record for record in others if record is not None])
 
     def _sort_rows(self, block: Rows) -> Sorted:

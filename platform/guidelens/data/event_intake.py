@@ -38,13 +38,14 @@ class Run(Protocol):
 
 
 class EventSource(NamedTuple):
-    """What one ingest brings. uris: what counts call each source file. prefix: of its staging."""
+    """What one ingest brings. uris: what counts call each source. prefix: of its staging. offsets: up to where it reads streams."""
 
     chunks: Sequence[Chunk]
     uris: Sequence[str]
     checker: Checker
     s3: S3Options
     prefix: str
+    offsets: Mapping[str, int] = {}
 
 
 class EventChange(NamedTuple):
@@ -75,6 +76,11 @@ class EventIntake:
         self._staged_without: frozenset[str] | None = None
         self._staged_from: date | None = None
         self._restaged = False
+
+    @property
+    def offsets(self) -> Mapping[str, int]:
+        """Where the next ingest of its streams goes on, once this one is committed."""
+        return self._source.offsets
 
     def stage(self, forgotten: frozenset[str], events_from: date | None = None) -> None:
         """Checks and stages all chunks, unless they are staged and nobody was forgotten and nothing expired since."""

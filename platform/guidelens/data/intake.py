@@ -72,10 +72,12 @@ def take_in(
     released: frozenset[str] = frozenset(),
     *,
     pseudonyms: Pseudonymizer,
+    passing: bool = False,
 ) -> Intake:
     """Settles and commits.
 
     Args:
+        passing: one of a stream of small commits.
         released: `record_sha256` of records that leave quarantine with this commit.
         pseudonyms: what the shoppers of `staged` and `events` were named by.
 
@@ -101,7 +103,8 @@ def take_in(
             change.remark_on_unknown_products()
             change.release(released)
             report = {str(kind): found.model_dump() for kind, found in change.reports.items()}
-            return Intake(lake.commit(base, change.files(), report, change.live_ids(), key_id=pseudonyms.key_id), change.reports)
+            files, offsets = change.files(), {} if events is None else events.offsets
+            return Intake(lake.commit(base, files, report, change.live_ids(), key_id=pseudonyms.key_id, offsets=offsets, passing=passing), change.reports)
         except NotFoundError:
             if events is None or not events.restage():
                 raise

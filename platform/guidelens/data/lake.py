@@ -25,6 +25,7 @@ from guidelens.storage import open_store
 
 _MANIFESTS = "_manifests/"
 _UNIQUE = frozenset({"event_id", "record_sha256", "row_sha256", "sha256"})
+_PINS = "_pins/"
 LiveFile = TypeVar("LiveFile", "DataFile", "IdFile")
 
 
@@ -54,16 +55,23 @@ class IdFile(Frozen):
 
 
 class Manifest(Frozen):
-    """What is live. `report` is the ingest report of the run that wrote it; `writer` is different in each attempt to write one.
+    """What is live.
 
-    key_id: of the key that all its pseudonyms are made with; empty in a lake from before keys could be rotated: the first. events_from:
-    events that happened before that day (UTC) have expired and are not taken in.
+    Attributes:
+        offsets: by partition of a stream (kafka://CLUSTER/TOPIC/PARTITION), up to where it was taken in: the offset to go on from.
+        passing: one of a stream of small commits, which thinning (history.py) may remove.
+        report: of the run that wrote it.
+        writer: different in each attempt to write one.
+        key_id: of the key that all its pseudonyms are made with; empty in a lake from before keys could be rotated: the first.
+        events_from: events that happened before that day (UTC) have expired and are not taken in.
     """
 
     version: int = 0
     schema_version: int = LAKE_SCHEMA_VERSION
     files: tuple[DataFile, ...] = ()
     ids: tuple[IdFile, ...] = ()
+    offsets: dict[str, int] = {}
+    passing: bool = False
     report: dict[str, Any] = {}
     writer: str = ""
     key_id: str = ""
@@ -120,6 +128,21 @@ class Lake:
         """Every version, oldest first."""
         for key in self.store.keys(_MANIFESTS):
             yield self._manifest_at(key)
+
+    def version_times(self) -> dict[int, datetime]:
+        """When each version was written, by the store's clock."""
+        return {int(entry.key.removeprefix(_MANIFESTS).removesuffix(".json")): entry.modified for entry in self.store.entries(_MANIFESTS)}
+
+    def drop_version(self, version: int) -> None:
+        """Removes an older version, but none of the files it names. Never the newest."""
+        self.store.delete(_manifest_key(version))
+
+    def pin(self, version: int) -> None:
+        """Keeps a version for as long as the lake: a run was trained on it."""
+        self.store.write_bytes(f"{_PINS}{version:012d}", b"")
+
+    def pinned(self) -> set[int]:
+        return {int(key.removeprefix(_PINS)) for key in self.store.keys(_PINS)}
 
     def _manifest_at(self, key: str) -> Manifest:
         try:
@@ -214,6 +237,8 @@ class Lake:
         *,
         key_id: str | None = None,
         events_from: date | None = None,
+        offsets: Mapping[str, int] | None = None,
+        passing: bool = False,
     ) -> Manifest:
         """Makes `files` the whole live set, on top of `base`; writes nothing where that changes nothing.
 
@@ -221,6 +246,7 @@ class Lake:
             ids: the live id files, `base`'s by default. Where they do not hold as many ids as their table has rows, the next ingest
                 makes them anew from the rows.
             key_id, events_from: as in Manifest; `base`'s by default.
+            offsets: where streams go on, in place of what `base` says of the same partitions.
 
         Raises:
             CommitConflictError: another writer committed after `base` was read; read again and redo.
@@ -229,12 +255,22 @@ class Lake:
         same_files = [file.key for file in live] == [file.key for file in base.files]
         marks = {"key_id": base.key_id if key_id is None else key_id, "events_from": max(filter(None, (events_from, base.events_from)), default=None)}
         same_marks = (base.key_id, base.events_from) == (marks["key_id"], marks["events_from"])
-        if same_files and (same_marks or not base.version):
+        reached = {**base.offsets, **(offsets or {})}
+        if same_files and reached == base.offsets and (same_marks or not base.version):
             return base
         manifest = Manifest(
-            version=base.version + 1, files=live, ids=base.ids if ids is None else _sorted(ids), report=dict(report), writer=uuid.uuid4().hex, **marks
+            version=base.version + 1,
+            files=live,
+            ids=base.ids if ids is None else _sorted(ids),
+            offsets=reached,
+            passing=passing,
+            report=dict(report),
+            writer=uuid.uuid4().hex,
+            **marks,
         )
         reach("manifest.before")
+        if any(True for _ in self.store.entries(_MANIFESTS, after=_manifest_key(base.version))):  # its successor's own number may be free again
+            raise CommitConflictError(f"lake {self.uri}: another writer committed version {manifest.version} or a later one first")
         try:
             self.store.create_exclusive(_manifest_key(manifest.version), manifest.model_dump_json().encode())
         except AlreadyExistsError as error:

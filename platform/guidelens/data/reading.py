@@ -13,8 +13,10 @@ from collections.abc import Iterable, Iterator
 from datetime import date, datetime
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from guidelens.config import S3Options
 from guidelens.data.sources import Chunk
@@ -39,7 +41,7 @@ class Problem(NamedTuple):
 
 
 class RawRecord(NamedTuple):
-    """One record. offset: byte offset of its line in JSONL (after decompression), else its row number from 0.
+    """One record. offset: byte offset of its line in JSONL (after decompression), a Kafka message's own, else its row number from 0.
 
     `raw` is the original line; `cells` (CSV, Parquet) the values by column, with None for empty ones.
     """
@@ -56,7 +58,7 @@ class Lines(NamedTuple):
     offset: int
     data: bytes
 
-    def record(self, start: int, stop: int) -> RawRecord | None:
+    def record(self, _number: int, start: int, stop: int) -> RawRecord | None:
         """The line at [start, stop) of `data`; None where it is blank."""
         line, offset = self.data[start:stop], self.offset + start
         if len(line) > MAX_RECORD_BYTES:
@@ -65,12 +67,33 @@ class Lines(NamedTuple):
         return RawRecord(offset, raw) if raw.strip() else None
 
     def records(self) -> list[RawRecord]:
-        found, start = [], 0
+        found: list[RawRecord | None] = []
+        start = 0
         while start < len(self.data):
             stop = self.data.find(b"\n", start) + 1 or len(self.data)
-            found.append(self.record(start, stop))
+            found.append(self.record(len(found), start, stop))
             start = stop
         return [record for record in found if record is not None]
+
+
+class Messages(NamedTuple):
+    """Values of Kafka messages, none of which holds a line feed, each followed by one; and the offset of each."""
+
+    offsets: NDArray[np.int64]
+    data: bytes
+
+    def record(self, number: int, start: int, stop: int) -> RawRecord:
+        """The message whose value is the line at [start, stop) of `data`."""
+        return as_record(int(self.offsets[number]), self.data[start:stop].rstrip(b"\n"))
+
+    def records(self) -> list[RawRecord]:
+        values = self.data.split(b"\n")[:-1]
+        return [as_record(offset, value) for offset, value in zip(self.offsets.tolist(), values, strict=True)]
+
+
+def as_record(offset: int, value: bytes) -> RawRecord:
+    """A message's value as a record; one without a value is no JSON, and is refused for it."""
+    return _too_long(offset, value) if len(value) > MAX_RECORD_BYTES else RawRecord(offset, value)
 
 
 class Rows(NamedTuple):
@@ -100,12 +123,16 @@ class Rows(NamedTuple):
             return RawRecord(self.offset + number, b"", problem=Problem("parquet.value", f"a row must hold readable values, got {str(error)[:200]}"))
 
 
-Block = Lines | Rows | list[RawRecord]
+Block = Lines | Messages | Rows | list[RawRecord]
 
 
 def read_blocks(chunk: Chunk, s3: S3Options) -> Iterator[Block]:
     """The chunk's records in blocks of bounded size."""
-    if chunk.format == "parquet":
+    if chunk.format == "kafka":
+        from guidelens.data.kafka_source import read_messages
+
+        yield from read_messages(chunk)
+    elif chunk.format == "parquet":
         yield from _parquet(chunk, s3)
     elif chunk.format == "csv":
         yield from _csv(chunk, s3)

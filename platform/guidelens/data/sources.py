@@ -9,12 +9,12 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from pydantic import field_validator
 
-from guidelens.config import S3Options
+from guidelens.config import KafkaOptions, S3Options
 from guidelens.errors import InputError, StorageError
 from guidelens.schemas.base import Frozen
 from guidelens.storage import arrow_filesystem
 
-Format = Literal["jsonl", "csv", "parquet"]
+Format = Literal["jsonl", "csv", "parquet", "kafka"]
 Compression = Literal["gzip", "zstd"]
 _FORMATS: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 _COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
@@ -33,7 +33,8 @@ class Kind(StrEnum):
 
 class IngestSources(Frozen):
     """Local paths, made absolute (a record's place must not depend on who reads it where), or s3:// URIs. `photo_list`: a CSV `path,product_id` that says which photos of the folder to take and what
-    they show (no product: unlabelled), in place of its photos.csv."""
+    they show (no product: unlabelled), in place of its photos.csv. Events may also be kafka:// URIs: `begin` and `skip_lost` are for those
+    (kafka_source.py)."""
 
     catalogue: str | None = None
     photos: str | None = None
@@ -41,6 +42,8 @@ class IngestSources(Frozen):
     events: tuple[str, ...] = ()
     shoppers: str | None = None
     reviews: str | None = None
+    begin: Literal["earliest", "latest"] = "earliest"
+    skip_lost: bool = False
 
     @field_validator("catalogue", "photos", "photo_list", "shoppers", "reviews")
     @classmethod
@@ -73,7 +76,8 @@ class SourceFile(Frozen):
 
 
 class Chunk(Frozen):
-    """A part of a file that one task reads: bytes [start, stop) of plain JSONL, row groups of Parquet, else the whole file."""
+    """A part of a source that one task reads: bytes [start, stop) of plain JSONL, row groups of Parquet, offsets of a Kafka partition
+    (which `kafka` tells how to reach), else the whole file."""
 
     source: int
     uri: str
@@ -81,6 +85,7 @@ class Chunk(Frozen):
     compression: Compression | None
     start: int
     stop: int
+    kafka: KafkaOptions | None = None
 
 
 def list_files(uri: str, s3: S3Options) -> list[SourceFile]:

@@ -20,7 +20,7 @@ from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from guidelens.config import IngestConfig, S3Options
 from guidelens.data.event_intake import Run
 from guidelens.data.photos import EMBEDDED_SCHEMA, PhotoEmbedder
-from guidelens.data.sources import Chunk, SourceFile
+from guidelens.data.sources import Chunk
 from guidelens.data.validation import Checker, checked_tables, staged_schema
 from guidelens.errors import GuideLensError
 from guidelens.schemas.tables import TEXT_DIM
@@ -47,9 +47,14 @@ def in_driver(function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iter
     return ((number, function(task)) for number, task in enumerate(tasks))
 
 
-def run_for(files: Sequence[SourceFile], config: IngestConfig) -> Run:
-    """Where the tasks of an ingest of these files run."""
-    return in_driver if sum(file.size_bytes for file in files) <= _DRIVERS_OWN_BYTES else OnRay(config.num_workers)
+def is_small(size_bytes: int) -> bool:
+    """Whether an ingest of so much is done sooner by the driver alone."""
+    return size_bytes <= _DRIVERS_OWN_BYTES
+
+
+def run_for(size_bytes: int, config: IngestConfig) -> Run:
+    """Where the tasks of an ingest of so much run."""
+    return in_driver if is_small(size_bytes) else OnRay(config.num_workers)
 
 
 class OnRay:
@@ -133,13 +138,34 @@ class TextEmbedder:
 
 def embed_texts(texts: Sequence[str], config: IngestConfig) -> tuple[dict[str, Vector], str]:
     """A (512,) float32 unit vector by text, and the encoder's id ("" where there was no text)."""
-    distinct = pa.table({"text": pa.array(sorted(set(texts)), pa.string())})
-    blocks = [distinct.slice(start, _TEXTS_PER_BATCH) for start in range(0, distinct.num_rows, _TEXTS_PER_BATCH)]
+    blocks = _text_blocks(texts)
     if not blocks:
         return {}, ""
     pool = ActorPoolStrategy(size=min(config.num_workers, len(blocks)))
     embedded = ray.data.from_arrow(blocks).map_batches(TextEmbedder, batch_size=None, batch_format="pyarrow", compute=pool)
-    rows = pa.concat_tables(_arrow_tables(embedded))
+    return _by_text(pa.concat_tables(_arrow_tables(embedded)))
+
+
+class EmbedHere:
+    """`embed_texts` in this process, which keeps the encoder: for one that embeds a few texts again and again."""
+
+    def __init__(self) -> None:
+        self._embedder: TextEmbedder | None = None
+
+    def __call__(self, texts: Sequence[str]) -> tuple[dict[str, Vector], str]:
+        blocks = _text_blocks(texts)
+        if not blocks:
+            return {}, ""
+        self._embedder = self._embedder or TextEmbedder()
+        return _by_text(pa.concat_tables(self._embedder(block) for block in blocks))
+
+
+def _text_blocks(texts: Sequence[str]) -> list[pa.Table]:
+    distinct = pa.table({"text": pa.array(sorted(set(texts)), pa.string())})
+    return [distinct.slice(start, _TEXTS_PER_BATCH) for start in range(0, distinct.num_rows, _TEXTS_PER_BATCH)]
+
+
+def _by_text(rows: pa.Table) -> tuple[dict[str, Vector], str]:
     vectors = rows["vector"].combine_chunks().flatten().to_numpy().reshape(-1, TEXT_DIM)
     return dict(zip(rows["text"].to_pylist(), vectors, strict=True)), rows["encoder"][0].as_py()
 
