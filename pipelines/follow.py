@@ -79,18 +79,19 @@ def run(
     quiet()
     with ExitStack() as stack:
         ending = stopped or stack.enter_context(_until_signalled())
-        follower = Follower(home, config, sources, lake, ending)
+        follower = Follower(home, config, sources, lake, ending, stack)
         return follower.follow(every_s, materialize_every_s)
 
 
 class Follower:
     """What a following process keeps from batch to batch: the text encoder, the lake's ids, counts."""
 
-    def __init__(self, home: Home, config: Config, sources: IngestSources, lake: str | None, stopped: threading.Event) -> None:
+    def __init__(self, home: Home, config: Config, sources: IngestSources, lake: str | None, stopped: threading.Event, stack: ExitStack) -> None:
         self._home, self._config, self._sources, self._lake_uri, self._stopped = home, config, sources, lake, stopped
         self._lake = Lake(lake or home.lake_uri, home.s3)
         self._reader = IdReader(self._lake.store, keeps=True)
         self._embed = EmbedHere()
+        self._stack, self._ray_is_up = stack, False
         self._totals = dict.fromkeys(("batches", "failed", "read", "accepted", "quarantined", "duplicate", "compacted_files", "materialized"), 0)
         self._lags: list[float] = []
         self._looked: float | None = None
@@ -161,10 +162,18 @@ class Follower:
         plan = ingest.plan(sources)
         if not plan.chunks and plan.offsets.items() <= self._lake.manifest().offsets.items():
             return None
-        with ExitStack() as stack:
-            if not is_small(plan.size_bytes):
-                stack.enter_context(ray_session())
-            return ingest.take(sources, from_inbox=from_inbox, plan=plan)
+        if not is_small(plan.size_bytes):
+            self._start_ray()
+        return ingest.take(sources, from_inbox=from_inbox, plan=plan)
+
+    def _start_ray(self) -> None:
+        """Once, to the end of the process: Ray remembers the first session's token. Signals stay ours."""
+        if not self._ray_is_up:
+            before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._stack.enter_context(ray_session())
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self._ray_is_up = True
 
     def _count(self, done: IngestResult, lag_s: float) -> None:
         for name in ("read", "accepted", "quarantined", "duplicate"):
