@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pytest
 
 from guidelens.config import IngestConfig, S3Options
 from guidelens.data.event_ids import IdReader
@@ -107,3 +108,16 @@ def shopper_records(path: str, pseudonyms: Pseudonymizer = PSEUDONYMS, now: date
 
 def constant_texts(texts: Sequence[str]) -> tuple[dict[str, Any], str]:
     return {text: np.full(TEXT_DIM, 0.5, np.float32) for text in texts}, "constant"
+
+
+def once_before_commit(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object]) -> None:
+    """Has something else happen just before the next commit, once."""
+    real, raced = Lake.commit, []
+
+    def commit(self: Lake, *args: Any, **how: Any) -> Any:
+        if not raced:
+            raced.append(True)
+            meanwhile()
+        return real(self, *args, **how)
+
+    monkeypatch.setattr(Lake, "commit", commit)

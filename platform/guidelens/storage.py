@@ -118,7 +118,7 @@ class LocalStore:
         path = self.root / key
         self._written_beside(path, data, durable).replace(path)
         if durable:
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
     def create_exclusive(self, key: str, data: bytes) -> None:
         path = self.root / key
@@ -131,7 +131,7 @@ class LocalStore:
                 raise AlreadyExistsError(f"{key} was already written to {self.uri}") from error
         finally:
             written.unlink()
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
     def _written_beside(self, path: Path, data: bytes, durable: bool) -> Path:
         while True:
@@ -202,7 +202,8 @@ def _entry(name: str, path: Path) -> Entry | None:
     return Entry(name, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Makes what was created, renamed or removed in a folder last through a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

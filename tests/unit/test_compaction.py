@@ -3,14 +3,12 @@
 import os
 import random
 import shutil
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from crashing import Step
-from event_logs import NOW, PSEUDONYMS, SMALL, click, ingest, troubled, write_log
+from event_logs import NOW, PSEUDONYMS, SMALL, click, ingest, once_before_commit, troubled, write_log
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_crashes import Crasher, crasher  # noqa: F401 - a fixture
@@ -86,18 +84,6 @@ def test_nothing_to_merge_commits_nothing(tmp_path: Path) -> None:
     before = lake.manifest()
     assert compact(lake, 250_000).merged == 0
     assert lake.manifest() == before
-
-
-def once_before_commit(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object]) -> None:
-    real, raced = Lake.commit, []
-
-    def commit(self: Lake, *args: Any, **how: Any) -> Any:
-        if not raced:
-            raced.append(True)
-            meanwhile()
-        return real(self, *args, **how)
-
-    monkeypatch.setattr(Lake, "commit", commit)
 
 
 def test_who_ingests_meanwhile_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

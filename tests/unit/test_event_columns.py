@@ -226,7 +226,10 @@ def test_every_field_with_every_odd_value_is_judged_alike(tmp_path: Path) -> Non
 def test_of_a_field_given_twice_the_last_one_counts(tmp_path: Path, name: str, one: str, other: str) -> None:
     rest = {key: value for key, value in EVENTS[1].items() if key != name}
     lines = [f'{{"{name}": {first}, {json.dumps(rest)[1:-1]}, "{name}": {second}}}'.encode() for first, second in ((one, other), (other, one))]
-    judged_alike(jsonl(tmp_path / "e.jsonl", *lines, json.dumps({**EVENTS[1], "depth": None}).encode()))
+    twice = judged_alike(jsonl(tmp_path / "e.jsonl", *lines, json.dumps({**EVENTS[1], "depth": None}).encode()))
+    once = judged_alike(jsonl(tmp_path / "o.jsonl", *(f'{{{json.dumps(rest)[1:-1]}, "{name}": {last}}}'.encode() for last in (other, one))))
+    said = [[{key: row[key] for key in row if key not in ("offset", "raw")} for row in rows] for rows in (twice[:2], once)]
+    assert said[0] == said[1]
 
 
 def test_lines_that_are_no_events_keep_their_place_among_those_that_are(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Events are taken in exactly once: whatever comes twice, late, broken, beside another writer or after a forgotten shopper."""
 
 import random
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
-from event_logs import NOW, PSEUDONYMS, SMALL, click, ingest, outcome, troubled, write_log
+from event_logs import NOW, PSEUDONYMS, SMALL, click, ingest, once_before_commit, outcome, troubled, write_log
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -105,18 +104,6 @@ def test_nothing_is_staged_any_more_after_an_ingest(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path / "lake"))
     ingest(lake, [write_log(tmp_path / "a.jsonl", [click("a")])])
     assert {key.split("/")[0] for key in lake.store.keys("")} == {"_manifests", "_ids", "events"}
-
-
-def once_before_commit(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object]) -> None:
-    real, raced = Lake.commit, []
-
-    def commit(self: Lake, *args: Any, **how: Any) -> Any:
-        if not raced:
-            raced.append(True)
-            meanwhile()
-        return real(self, *args, **how)
-
-    monkeypatch.setattr(Lake, "commit", commit)
 
 
 def test_who_loses_the_race_takes_in_only_what_the_winner_did_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

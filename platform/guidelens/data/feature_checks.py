@@ -14,18 +14,21 @@ from numpy.typing import NDArray
 from guidelens.data.visits import of_the_session, whole_microseconds
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.events import EventType
-from guidelens.schemas.packed import AR_COUNTS, AR_FEATURES, AR_WINDOWS_H, NUM_RECENT, PACKED_DTYPE, WINDOW_COUNTS, WINDOW_FEATURES, WINDOWS_H, decode
+from guidelens.schemas.packed import (
+    AR_COUNTS,
+    AR_FEATURES,
+    AR_WINDOWS_H,
+    NUM_RECENT,
+    PACKED_DTYPE,
+    TYPE_OF_COUNT,
+    WINDOW_COUNTS,
+    WINDOW_FEATURES,
+    WINDOWS_H,
+    decode,
+)
 
 VALUES_PER_ROW = sum(int(np.prod(PACKED_DTYPE[name].shape, dtype=np.int64)) for name in PACKED_DTYPE.names or ())
 _DURATIONS = ("browse_ms", "stay_ms", "view_ms")
-_TYPES = {
-    "impressions": EventType.IMPRESSION,
-    "clicks": EventType.CLICK,
-    "carts": EventType.CART,
-    "purchases": EventType.PURCHASE,
-    "ar_opens": EventType.AR_OPEN,
-    "gestures": EventType.AR_GESTURE,
-}
 
 
 class Comparison(Frozen):
@@ -78,7 +81,7 @@ def _expected(rows: pl.DataFrame, events: pl.DataFrame) -> NDArray[np.float32]:
     """(rows, windows and AR features)."""
     known = pl.max_horizontal("event_ts", "created_ts").max().over("shopper_key", "session_id")
     values = {name: whole_microseconds(name) for name in _DURATIONS} | {"depth": pl.col("depth").cast(pl.Int64).fill_null(0)}
-    values |= {name: (pl.col("type") == kind).cast(pl.Int64) for name, kind in _TYPES.items()}
+    values |= {name: (pl.col("type") == kind).cast(pl.Int64) for name, kind in TYPE_OF_COUNT.items()}
     is_outcome = pl.col("type") == EventType.STEP_OUTCOME
     values |= {name: (is_outcome & pl.col("outcome").eq_missing(name.removeprefix("outcome_"))).cast(pl.Int64) for name in AR_COUNTS if "outcome_" in name}
     marks = events.select("shopper_key", "event_ts", all_known=known, **values)

@@ -11,18 +11,10 @@ from guidelens.data.visits import of_the_session, with_products_in_view
 from guidelens.errors import InputError
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.events import EventType
-from guidelens.schemas.packed import AR_FEATURES, AR_WINDOWS_H, PROFILE_FIELDS, PROFILE_VALUES, RECENT_VALUES, WINDOW_FEATURES, WINDOWS_H
+from guidelens.schemas.packed import AR_FEATURES, AR_WINDOWS_H, PROFILE_FIELDS, PROFILE_VALUES, RECENT_VALUES, TYPE_OF_COUNT, WINDOW_FEATURES, WINDOWS_H
 
 RECENT = ("recent_products", "recent_ts_us", *(f"recent_{name}" for name in RECENT_VALUES))
 _DURATIONS_AND_DEPTH = ("browse_ms", "stay_ms", "view_ms", "depth")
-_TYPES = {
-    "impressions": EventType.IMPRESSION,
-    "clicks": EventType.CLICK,
-    "carts": EventType.CART,
-    "purchases": EventType.PURCHASE,
-    "ar_opens": EventType.AR_OPEN,
-    "gestures": EventType.AR_GESTURE,
-}
 
 
 class SourceRun(Frozen):
@@ -64,8 +56,8 @@ def contributing(events: pl.DataFrame, row: dict[str, Any], feature: str | None)
 def _adds_to(name: str) -> pl.Expr:
     if name in _DURATIONS_AND_DEPTH:
         return (pl.col(name) > 0).fill_null(False)
-    if name in _TYPES:
-        return pl.col("type") == _TYPES[name]
+    if name in TYPE_OF_COUNT:
+        return pl.col("type") == TYPE_OF_COUNT[name]
     return (pl.col("type") == EventType.STEP_OUTCOME) & pl.col("outcome").eq_missing(name.removeprefix("outcome_"))
 
 

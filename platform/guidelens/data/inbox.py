@@ -20,6 +20,7 @@ from pydantic_core import from_json
 
 from guidelens.data.pseudonyms import Pseudonymizer, PseudonymousEvent
 from guidelens.schemas.base import Frozen
+from guidelens.storage import sync_folder
 
 _OPEN, _SEALED = ".open.jsonl", ".sealed.jsonl"
 _REMEMBERED_IDS = 200_000
@@ -116,7 +117,7 @@ class Inbox:
         number = max((int(path.name.split("-")[0]) for path in segments(self.folder)), default=0) + 1
         self._segment = self.folder / f"{number:08d}-{secrets.token_hex(8)}{_OPEN}"
         self._descriptor = os.open(self._segment, os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_WRONLY, 0o600)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
 
 
 def segments(folder: Path) -> list[Path]:
@@ -176,7 +177,7 @@ def _seal(path: Path) -> None:
     with path.open("rb") as opened:
         fcntl.flock(opened, fcntl.LOCK_EX)
         path.rename(path.with_name(path.name.removesuffix(_OPEN) + _SEALED))
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _replace(path: Path, data: bytes) -> None:
@@ -186,7 +187,7 @@ def _replace(path: Path, data: bytes) -> None:
         sink.flush()
         os.fsync(sink.fileno())
     written.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _id_of(line: bytes) -> bytes:
@@ -202,11 +203,3 @@ def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

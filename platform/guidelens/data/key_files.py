@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from guidelens.errors import AlreadyExistsError, StorageError
+from guidelens.storage import sync_folder
 
 KEY_BYTES = 32
 _FIRST = "shopper.key"
@@ -79,12 +80,4 @@ def _make(path: Path) -> None:
         raise AlreadyExistsError(f"{path} exists") from error
     finally:
         written.unlink()
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(path.parent)

@@ -27,6 +27,7 @@ from guidelens.schemas.packed import (
     PROFILE_FIELDS,
     PROFILE_VALUES,
     RECENT_VALUES,
+    TYPE_OF_COUNT,
     WINDOW_COUNTS,
     WINDOW_FEATURES,
     WINDOWS_H,
@@ -137,12 +138,10 @@ def _moments(sessions: pl.DataFrame, shoppers: pl.DataFrame, resumed: Resumed | 
 
 def _marks(events: pl.DataFrame, sessions: pl.DataFrame) -> pl.DataFrame:
     """Each event's contribution to the sums, in whole counts and microseconds, with its session's number and known_from."""
-    kinds = {"impressions": EventType.IMPRESSION, "clicks": EventType.CLICK, "carts": EventType.CART, "purchases": EventType.PURCHASE}
-    kinds |= {"ar_opens": EventType.AR_OPEN, "gestures": EventType.AR_GESTURE}
     is_outcome = pl.col("type") == EventType.STEP_OUTCOME
     contributions: dict[str, pl.Expr] = {name: whole_microseconds(name) for name in _DURATIONS}
     contributions["depth"] = pl.col("depth").cast(pl.Int64).fill_null(0)
-    contributions |= {name: (pl.col("type") == kind).cast(pl.Int64) for name, kind in kinds.items()}
+    contributions |= {name: (pl.col("type") == kind).cast(pl.Int64) for name, kind in TYPE_OF_COUNT.items()}
     contributions |= {
         name: (is_outcome & (pl.col("outcome") == name.removeprefix("outcome_"))).fill_null(False).cast(pl.Int64)
         for name in AR_COUNTS

@@ -7,6 +7,8 @@ The detail views (profile, windows, recent, AR) hold the same numbers by name, f
 import numpy as np
 from numpy.typing import NDArray
 
+from guidelens.schemas.events import EventType
+
 PACKED_SCHEMA_VERSION = 1
 NUM_RECENT = 20
 WINDOWS_H = (1, 24, 168, 720)
@@ -16,6 +18,15 @@ PROFILE_VALUES = ("height_cm", "tenure_days")
 WINDOW_COUNTS = ("browse_ms", "stay_ms", "depth", "impressions", "clicks", "carts", "purchases")
 AR_WINDOWS_H = (168, 720)
 AR_COUNTS = ("ar_opens", "view_ms", "gestures", "outcome_none", "outcome_engaged", "outcome_cart", "outcome_purchase", "outcome_left")
+TYPE_OF_COUNT = {
+    "impressions": EventType.IMPRESSION,
+    "clicks": EventType.CLICK,
+    "carts": EventType.CART,
+    "purchases": EventType.PURCHASE,
+    "ar_opens": EventType.AR_OPEN,
+    "gestures": EventType.AR_GESTURE,
+}
+"""Counts that are numbers of events, with the type that they count."""
 RECENT_VALUES = ("browse_ms", "stay_ms", "depth", "view_ms", "clicks", "carts", "purchases", "gestures")
 
 WINDOW_FEATURES = tuple(f"{name}_{hours}h" for hours in WINDOWS_H for name in WINDOW_COUNTS)
