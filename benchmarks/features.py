@@ -19,8 +19,8 @@ import polars as pl
 
 from benchmarks._results import keep, machine, today
 from guidelens.config import Home
-from guidelens.data.lake import Lake
-from guidelens.data.tables import append, to_table
+from guidelens.data.lake.lake import Lake
+from guidelens.data.lake.tables import append, to_table
 from guidelens.features import Features
 from guidelens.presets import tiny
 from guidelens.schemas.base import Frozen

@@ -21,7 +21,7 @@ import simplejpeg
 
 from benchmarks._results import keep, machine, today
 from guidelens.config import IngestConfig, S3Options
-from guidelens.data.images import INPUT_SIZE_PX, decode_image
+from guidelens.data.images.decoding import INPUT_SIZE_PX, decode_image
 from guidelens.errors import InputError
 from guidelens.schemas.base import Frozen
 from pipelines.cluster import ray_session
@@ -80,8 +80,8 @@ def _cpu_seconds(decode: Callable[[bytes], object], photos: Sequence[bytes]) -> 
 
 def stage_rate(folder: Path, files: Sequence[Path], num_workers: int) -> float:
     """Photos a second through the ingest's own stage, once its workers run."""
-    from guidelens.data.photos import TASK_SCHEMA
-    from guidelens.data.stages import embed_photos, quiet
+    from guidelens.data.images.photos import TASK_SCHEMA
+    from guidelens.data.ingest.stages import embed_photos, quiet
 
     rows = [{"path": file.name, "file": str(file), "size_bytes": file.stat().st_size, "is_catalogue_image": False, "wants_thumbnail": False} for file in files]
     nothing = pa.table({"sha256": pa.array([], pa.string()), "image_encoder": pa.array([], pa.string()), "has_thumbnail": pa.array([], pa.bool_())})

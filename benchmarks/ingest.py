@@ -112,14 +112,14 @@ def bare_polars(folder: Path) -> None:
 
 def _ours(folder: Path, num_workers: int) -> None:
     """The events' part of `guidelens ingest`; 0 workers: all in this process."""
-    from guidelens.data.event_intake import EventIntake, EventSource
-    from guidelens.data.intake import take_in
-    from guidelens.data.lake import Lake
+    from guidelens.data.ingest.event_intake import EventIntake, EventSource
+    from guidelens.data.ingest.intake import take_in
+    from guidelens.data.ingest.stages import OnRay, in_driver
+    from guidelens.data.lake.lake import Lake
+    from guidelens.data.lake.staging import staging
     from guidelens.data.pseudonyms import Pseudonymizer
-    from guidelens.data.sources import Kind, chunks_of, record_files
-    from guidelens.data.stages import OnRay, in_driver
-    from guidelens.data.staging import staging
-    from guidelens.data.validation import Checker
+    from guidelens.data.records.sources import Kind, chunks_of, record_files
+    from guidelens.data.records.validation import Checker
 
     lake, config, s3 = Lake(str(folder / "lake")), IngestConfig(), S3Options()
     files = record_files(Kind.EVENTS, (str(folder / "events"),), s3)
@@ -138,8 +138,8 @@ def no_texts(texts: Sequence[str]) -> tuple[dict[str, NDArray[np.float32]], str]
 def _check_only(folder: Path) -> None:
     """What any ingest pays for these contracts, whoever settles and writes."""
     from guidelens.data.pseudonyms import Pseudonymizer
-    from guidelens.data.sources import Kind, chunks_of, record_files
-    from guidelens.data.validation import Checker, checked_tables
+    from guidelens.data.records.sources import Kind, chunks_of, record_files
+    from guidelens.data.records.validation import Checker, checked_tables
 
     checker = Checker(Kind.EVENTS, Pseudonymizer(b"k" * 32), datetime.now(UTC))
     for chunk in chunks_of(record_files(Kind.EVENTS, (str(folder / "events"),), S3Options()), IngestConfig().event_chunk_bytes, S3Options()):
@@ -158,7 +158,7 @@ def measure_here(way: str, folder: Path, rows: int) -> Measured:
     }
     import polars  # noqa: F401
 
-    import guidelens.data.stages as stages
+    import guidelens.data.ingest.stages as stages
 
     if way.endswith(("worker", "workers")):
         from pipelines.cluster import ray_session

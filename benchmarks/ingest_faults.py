@@ -17,14 +17,14 @@ import click
 from benchmarks._results import keep, machine, today
 from benchmarks.ingest import no_texts, write_logs
 from guidelens.config import IngestConfig, S3Options
-from guidelens.data.event_intake import EventIntake, EventSource
-from guidelens.data.intake import take_in
-from guidelens.data.lake import Lake, Manifest
+from guidelens.data.ingest.event_intake import EventIntake, EventSource
+from guidelens.data.ingest.intake import take_in
+from guidelens.data.ingest.stages import in_driver
+from guidelens.data.lake.lake import Lake, Manifest
+from guidelens.data.lake.staging import staging
 from guidelens.data.pseudonyms import Pseudonymizer
-from guidelens.data.sources import Kind, chunks_of, record_files
-from guidelens.data.stages import in_driver
-from guidelens.data.staging import staging
-from guidelens.data.validation import Checker
+from guidelens.data.records.sources import Kind, chunks_of, record_files
+from guidelens.data.records.validation import Checker
 from guidelens.errors import GuideLensError
 from guidelens.schemas.base import Frozen
 from pipelines.entry import run_command

@@ -29,11 +29,11 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from guidelens import presets
 from guidelens.config import Config, Home
-from guidelens.data.kafka_source import plan_kafka, read_messages
-from guidelens.data.lake import Lake
+from guidelens.data.lake.lake import Lake
 from guidelens.data.pseudonyms import Pseudonymizer
-from guidelens.data.reading import Messages
-from guidelens.data.sources import IngestSources
+from guidelens.data.records.kafka_source import plan_kafka, read_messages
+from guidelens.data.records.reading import Messages
+from guidelens.data.records.sources import IngestSources
 from guidelens.errors import GuideLensError
 from guidelens.features import Features, OnlineReader
 from guidelens.schemas.base import Frozen

@@ -50,7 +50,7 @@ def bare_polars(lines: bytes) -> int:
     """Rows that a plain program keeps."""
     import polars as pl
 
-    from guidelens.data.column_checks import COLUMN_TYPES, event_contract
+    from guidelens.data.records.column_checks import COLUMN_TYPES, event_contract
     from guidelens.schemas.events import EventType
 
     rules = event_contract(from_inbox=False).fields
@@ -67,9 +67,9 @@ def bare_polars(lines: bytes) -> int:
 def checked(file: Path, model_only: bool = False) -> int:
     """Rows of a file as ingest checks them, or record by record with the model."""
     from guidelens.data.pseudonyms import Pseudonymizer
-    from guidelens.data.reading import read_chunk
-    from guidelens.data.sources import Kind, chunks_of, record_files
-    from guidelens.data.validation import Checker, checked_tables
+    from guidelens.data.records.reading import read_chunk
+    from guidelens.data.records.sources import Kind, chunks_of, record_files
+    from guidelens.data.records.validation import Checker, checked_tables
 
     s3, checker = S3Options(), Checker(Kind.EVENTS, Pseudonymizer(b"k" * 32), datetime.now(UTC))
     chunks = chunks_of(record_files(Kind.EVENTS, (str(file),), s3), 16 << 20, s3)

@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from guidelens.data.examples import row_of
-from guidelens.data.lake import Lake
+from guidelens.data.lake.lake import Lake
 from guidelens.inference.fusion import INDEX
 from guidelens.inference.guide_files import has_guide, load_items
 from guidelens.inference.scorer import GuideScorer

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from guidelens.config import Config, Home
-from guidelens.data.lake import Lake
-from guidelens.data.sources import IngestSources, Kind
+from guidelens.data.lake.lake import Lake
+from guidelens.data.records.sources import IngestSources, Kind
 from guidelens.errors import CallerError, ConfigError, GuideLensError
 from guidelens.evaluation.report import ReleaseReport, Report, StageTime, read_report, write_report
 from guidelens.schemas.base import Frozen

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from guidelens.config import Config, Home
 from guidelens.data.adapters import grocery_store
-from guidelens.data.lake import Lake
-from guidelens.data.sources import IngestSources
+from guidelens.data.lake.lake import Lake
+from guidelens.data.records.sources import IngestSources
 from guidelens.schemas.catalog import Product
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.tables import Table

@@ -37,7 +37,7 @@ def disk(home: Home) -> Finding:
 
 
 def lake(home: Home, uri: str) -> Finding:
-    from guidelens.data.lake import Lake
+    from guidelens.data.lake.lake import Lake
 
     try:
         manifest = Lake(uri, home.s3).manifest()

@@ -107,7 +107,7 @@ def _bundle(home: Home, release: str) -> tuple[str, Path, BundleManifest]:
 
 def seen_in_training(home: Home, lake_uri: str, version: int, photos: Path, asked: Sequence[LabelledPhoto]) -> int | None:
     """How many of the photos, by their bytes, are in a version of a lake; None where that is not here any more."""
-    from guidelens.data.lake import Lake
+    from guidelens.data.lake.lake import Lake
     from guidelens.schemas.tables import Table
 
     lake = Lake(lake_uri, home.s3)
@@ -161,7 +161,7 @@ def _recognize(home: Home, bundle: Path, photos: Path, labels: Path, asked: Sequ
     """An answer a photo, and mean milliseconds; one photo at a time, as frames arrive."""
     import numpy as np
 
-    from guidelens.data.images import INPUT_SIZE_PX, decode_image
+    from guidelens.data.images.decoding import INPUT_SIZE_PX, decode_image
     from guidelens.encoders.image import load_image_encoder
     from guidelens.evaluation.recognition import TOP
 

@@ -8,11 +8,11 @@ import click
 import polars as pl
 
 from guidelens.config import Config, Home
-from guidelens.data import feature_log
-from guidelens.data.feature_checks import Comparison, compared, recounted
-from guidelens.data.feature_lineage import SourceRun, contributing, source_runs
-from guidelens.data.feature_log import EVENT_COLUMNS, EventFiles
-from guidelens.data.lake import Lake
+from guidelens.data.features import log as feature_log
+from guidelens.data.features.checks import Comparison, compared, recounted
+from guidelens.data.features.lineage import SourceRun, contributing, source_runs
+from guidelens.data.features.log import EVENT_COLUMNS, EventFiles
+from guidelens.data.lake.lake import Lake
 from guidelens.data.pseudonyms import Pseudonymizer
 from guidelens.data.sessions import identity_links, in_sessions, with_owned
 from guidelens.errors import FeatureStoreError, NotFoundError

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from guidelens.config import Config, Home, TaskName
 from guidelens.data.examples import Examples
-from guidelens.data.lake import Lake, Manifest
+from guidelens.data.lake.lake import Lake, Manifest
 from guidelens.data.visits import InterestMedians
 from guidelens.models.items import Catalogue
 from guidelens.schemas.base import Frozen

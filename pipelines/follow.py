@@ -16,14 +16,14 @@ from pathlib import Path
 from types import FrameType
 
 from guidelens.config import Config, Home
-from guidelens.data import garbage, history
-from guidelens.data.compaction import compact, mergeable
-from guidelens.data.event_ids import IdReader
 from guidelens.data.inbox import segments
-from guidelens.data.intake import drain_inbox
-from guidelens.data.lake import Lake
-from guidelens.data.sources import IngestSources, Kind
-from guidelens.data.stages import EmbedHere, is_small, quiet
+from guidelens.data.ingest.intake import drain_inbox
+from guidelens.data.ingest.stages import EmbedHere, is_small, quiet
+from guidelens.data.lake import garbage, history
+from guidelens.data.lake.compaction import compact, mergeable
+from guidelens.data.lake.event_ids import IdReader
+from guidelens.data.lake.lake import Lake
+from guidelens.data.records.sources import IngestSources, Kind
 from guidelens.errors import CallerError, ConfigError, GuideLensError
 from guidelens.schemas.base import Frozen
 from pipelines import materialize

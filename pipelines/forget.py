@@ -30,10 +30,10 @@ def run(home: Home, config: Config, shopper: str, lake: str | None = None) -> Fo
         ConfigError: the lake is not under the home's newest key.
     """
     from guidelens.data import inbox
-    from guidelens.data.forgetting import Person, forget_in_lake, with_devices
-    from guidelens.data.lake import Lake
+    from guidelens.data.lake.lake import Lake
+    from guidelens.data.privacy.forgetting import Person, forget_in_lake, with_devices
+    from guidelens.data.privacy.rekeying import require_key
     from guidelens.data.pseudonyms import Pseudonymizer
-    from guidelens.data.rekeying import require_key
 
     pseudonyms = Pseudonymizer.open(home.keys)
     names = [pseudonyms.every_key(shopper, anonymous=anonymous) for anonymous in (False, True)]

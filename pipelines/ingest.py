@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import click
 
 from guidelens.config import Config, Home
-from guidelens.data.sources import IngestSources, Kind
+from guidelens.data.records.sources import IngestSources, Kind
 from guidelens.errors import ConfigError, StorageError
 from guidelens.schemas.base import Frozen
 from pipelines.cluster import ray_session
 from pipelines.entry import config_options, emit, home_option, progress, rename_option, run_command, with_renames
 
 if TYPE_CHECKING:
-    from guidelens.data.event_ids import IdReader
-    from guidelens.data.event_intake import EventIntake
-    from guidelens.data.intake import EmbedTexts, Intake, StagedKind
-    from guidelens.data.kafka_source import KafkaPlan
-    from guidelens.data.sources import Chunk
+    from guidelens.data.ingest.event_intake import EventIntake
+    from guidelens.data.ingest.intake import EmbedTexts, Intake, StagedKind
+    from guidelens.data.lake.event_ids import IdReader
+    from guidelens.data.records.kafka_source import KafkaPlan
+    from guidelens.data.records.sources import Chunk
 
 _SHOWN_RULES = 5
 _RECORD_KINDS = (Kind.CATALOGUE, Kind.SHOPPERS, Kind.REVIEWS)
@@ -72,8 +72,8 @@ def run(home: Home, config: Config, sources: IngestSources, lake: str | None = N
         InputError: a source does not exist or has a format that is not read.
         CommitConflictError: other writers were faster again and again.
     """
-    from guidelens.data.intake import drain_inbox
-    from guidelens.data.stages import quiet
+    from guidelens.data.ingest.intake import drain_inbox
+    from guidelens.data.ingest.stages import quiet
 
     with ray_session():
         quiet()
@@ -97,9 +97,9 @@ class Ingest:
     def __init__(
         self, home: Home, config: Config, lake: str | None, *, embed: "EmbedTexts | None" = None, reader: "IdReader | None" = None, passing: bool = False
     ) -> None:
-        from guidelens.data.lake import Lake
+        from guidelens.data.ingest.stages import embed_texts
+        from guidelens.data.lake.lake import Lake
         from guidelens.data.pseudonyms import Pseudonymizer
-        from guidelens.data.stages import embed_texts
 
         self.home, self.config, self.passing = home, config, passing
         self.embed: EmbedTexts = embed or (lambda texts: embed_texts(texts, config.ingest))
@@ -115,8 +115,8 @@ class Ingest:
             InputError: a source is not there, or not of a form that is read.
             StorageError: a store or a broker did not answer.
         """
-        from guidelens.data.kafka_source import is_kafka, plan_kafka
-        from guidelens.data.sources import chunks_of, record_files
+        from guidelens.data.records.kafka_source import is_kafka, plan_kafka
+        from guidelens.data.records.sources import chunks_of, record_files
 
         streams = [uri for uri in sources.events if is_kafka(uri)]
         files = record_files(Kind.EVENTS, tuple(uri for uri in sources.events if not is_kafka(uri)), self.home.s3)
@@ -132,8 +132,8 @@ class Ingest:
 
     def take(self, sources: IngestSources, *, from_inbox: bool = False, plan: EventPlan | None = None) -> IngestResult:
         """Takes the sources in, of the events what `plan` says, where one was made."""
-        from guidelens.data.intake import take_in
-        from guidelens.data.staging import remove_stale, staging
+        from guidelens.data.ingest.intake import take_in
+        from guidelens.data.lake.staging import remove_stale, staging
 
         remove_stale(self.lake.store, self.now)
         staged = {kind: self._records(kind, sources) for kind in _RECORD_KINDS if sources.files_of(kind)}
@@ -149,19 +149,19 @@ class Ingest:
         return self._result(done, plan)
 
     def _events(self, plan: EventPlan, from_inbox: bool, prefix: str, rates: "_Rates") -> "EventIntake":
-        from guidelens.data.event_intake import EventIntake, EventSource
-        from guidelens.data.stages import run_for
-        from guidelens.data.validation import Checker
+        from guidelens.data.ingest.event_intake import EventIntake, EventSource
+        from guidelens.data.ingest.stages import run_for
+        from guidelens.data.records.validation import Checker
 
         checker = Checker(Kind.EVENTS, self.pseudonyms, self.now, from_inbox, {} if from_inbox else self.config.ingest.rename)
         source = EventSource(plan.chunks, plan.uris, checker, self.home.s3, prefix, plan.offsets)
         return EventIntake(self.lake, source, self.config.ingest, run_for(plan.size_bytes, self.config.ingest), rates, self.reader)
 
     def _records(self, kind: Kind, sources: IngestSources) -> "StagedKind":
-        from guidelens.data.intake import StagedKind
-        from guidelens.data.sources import chunks_of, record_files
-        from guidelens.data.stages import check_records
-        from guidelens.data.validation import Checker
+        from guidelens.data.ingest.intake import StagedKind
+        from guidelens.data.ingest.stages import check_records
+        from guidelens.data.records.sources import chunks_of, record_files
+        from guidelens.data.records.validation import Checker
 
         files = record_files(kind, sources.files_of(kind), self.home.s3)
         chunks = chunks_of(files, self.config.ingest.event_chunk_bytes, self.home.s3)
@@ -172,9 +172,9 @@ class Ingest:
         return StagedKind(rows, [file.uri for file in files])
 
     def _photos(self, sources: IngestSources, catalogue: "StagedKind | None") -> "StagedKind":
-        from guidelens.data.intake import StagedKind, known_photos
-        from guidelens.data.photos import plan_photos
-        from guidelens.data.stages import embed_photos
+        from guidelens.data.images.photos import plan_photos
+        from guidelens.data.ingest.intake import StagedKind, known_photos
+        from guidelens.data.ingest.stages import embed_photos
 
         assert sources.photos is not None
         base = self.lake.manifest()
@@ -189,8 +189,8 @@ class Ingest:
 
     def _models(self, folder: str, catalogue: "StagedKind | None") -> "StagedKind | None":
         """The 3-D models that products name; None where none is there."""
-        from guidelens.data.intake import StagedKind
-        from guidelens.data.models_3d import read_models
+        from guidelens.data.images.models_3d import read_models
+        from guidelens.data.ingest.intake import StagedKind
         from guidelens.schemas.tables import Table
 
         named = [path for path in self._of_products("model_3d", catalogue).values() if path]
@@ -243,7 +243,7 @@ class Ingest:
 
 def _waiting(plan: EventPlan) -> int | None:
     """What came meanwhile; also tells consumer groups. The commit is done: brokers that do not answer any more change nothing."""
-    from guidelens.data.kafka_source import show_progress, waiting
+    from guidelens.data.records.kafka_source import show_progress, waiting
 
     try:
         for each in plan.kafka:

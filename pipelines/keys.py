@@ -34,9 +34,9 @@ class KeysApplied(Frozen):
 
 
 def listed(home: Home, lake: str | None = None) -> KeysListed:
-    from guidelens.data.lake import Lake
+    from guidelens.data.lake.lake import Lake
+    from guidelens.data.privacy.rekeying import lake_key_id
     from guidelens.data.pseudonyms import Pseudonymizer
-    from guidelens.data.rekeying import lake_key_id
 
     pseudonyms, opened = Pseudonymizer.open(home.keys), Lake(lake or home.lake_uri, home.s3)
     return KeysListed(keys=pseudonyms.key_ids, lake=opened.uri, lake_key=lake_key_id(opened.manifest(), pseudonyms))
@@ -50,9 +50,9 @@ def rotate(home: Home, config: Config, lake: str | None = None) -> KeysApplied:
         StorageError: another process made a key at the same time.
     """
     from guidelens.data.key_files import add_key
-    from guidelens.data.lake import Lake
+    from guidelens.data.lake.lake import Lake
+    from guidelens.data.privacy.rekeying import require_key
     from guidelens.data.pseudonyms import Pseudonymizer
-    from guidelens.data.rekeying import require_key
 
     opened = Lake(lake or home.lake_uri, home.s3)
     require_key(opened, opened.manifest(), Pseudonymizer.open(home.keys))
@@ -67,9 +67,9 @@ def apply(home: Home, config: Config, lake: str | None = None) -> KeysApplied:
         CommitConflictError: other writers of the lake were faster again and again.
         StorageError: a key that the lake is under is missing.
     """
-    from guidelens.data.lake import Lake
+    from guidelens.data.lake.lake import Lake
+    from guidelens.data.privacy.rekeying import rekey
     from guidelens.data.pseudonyms import Pseudonymizer
-    from guidelens.data.rekeying import rekey
 
     pseudonyms, opened = Pseudonymizer.open(home.keys), Lake(lake or home.lake_uri, home.s3)
     done = rekey(opened, pseudonyms, lambda files, of: progress(f"keys: {files} of {of} files") if files % 100 == 0 or files == of else None)

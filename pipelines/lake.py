@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import click
 
 from guidelens.config import Config, Home
-from guidelens.data.garbage import GRACE
+from guidelens.data.lake.garbage import GRACE
 from guidelens.schemas.base import Frozen
 from pipelines.entry import config_options, emit, home_option, progress, run_command
 
 if TYPE_CHECKING:
-    from guidelens.data.compaction import Compacted
-    from guidelens.data.description import LakeDescription
+    from guidelens.data.lake.compaction import Compacted
+    from guidelens.data.lake.description import LakeDescription
 
 
 _SHOWN_VERSIONS = 10
@@ -49,8 +49,8 @@ class LakeReport(Frozen):
 
 def describe(home: Home, lake: str | None = None, version: int | None = None) -> "LakeDescription":
     """The tables of a version, by default the newest; those without rows are left out."""
-    from guidelens.data.description import describe_tables
-    from guidelens.data.lake import Lake
+    from guidelens.data.lake.description import describe_tables
+    from guidelens.data.lake.lake import Lake
 
     opened = Lake(lake or home.lake_uri, home.s3)
     return describe_tables(opened, opened.manifest(version))
@@ -62,8 +62,8 @@ def report(home: Home, out: Path, lake: str | None = None) -> LakeReport:
     Raises:
         NotFoundError: the lake is empty.
     """
-    from guidelens.data.description import describe_data
-    from guidelens.data.lake import Lake
+    from guidelens.data.lake.description import describe_data
+    from guidelens.data.lake.lake import Lake
     from guidelens.errors import NotFoundError
     from guidelens.evaluation.data_html import render
 
@@ -81,8 +81,8 @@ def report(home: Home, out: Path, lake: str | None = None) -> LakeReport:
 
 def digest(home: Home, lake: str | None = None) -> LakeDigest:
     """Reads every table whole."""
-    from guidelens.data.digest import table_digest
-    from guidelens.data.lake import Lake
+    from guidelens.data.lake.digest import table_digest
+    from guidelens.data.lake.lake import Lake
     from guidelens.schemas.tables import Table
 
     opened = Lake(lake or home.lake_uri, home.s3)
@@ -98,9 +98,9 @@ def digest(home: Home, lake: str | None = None) -> LakeDigest:
 
 def gc(home: Home, lake: str | None, grace_h: float, remove: bool) -> LakeGarbage:
     """Lists, and with `remove` deletes, what crashed writers left more than `grace_h` hours ago."""
-    from guidelens.data.garbage import collect, orphans
-    from guidelens.data.lake import Lake
-    from guidelens.data.staging import is_stale, remove_stale, runs
+    from guidelens.data.lake.garbage import collect, orphans
+    from guidelens.data.lake.lake import Lake
+    from guidelens.data.lake.staging import is_stale, remove_stale, runs
 
     opened, now = Lake(lake or home.lake_uri, home.s3), datetime.now(UTC)
     found = orphans(opened, now - timedelta(hours=grace_h), now)
@@ -118,8 +118,8 @@ def command() -> None:
 
 def run_compact(home: Home, config: Config, lake: str | None = None) -> "Compacted":
     """Merges small files, as many as there are, into as few as `ingest.event_file_rows` allows."""
-    from guidelens.data.compaction import compact
-    from guidelens.data.lake import Lake
+    from guidelens.data.lake.compaction import compact
+    from guidelens.data.lake.lake import Lake
 
     return compact(Lake(lake or home.lake_uri, home.s3), config.ingest.event_file_rows, everything=True)
 

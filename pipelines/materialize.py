@@ -1,6 +1,6 @@
 """`guidelens materialize`: point-in-time features of the lake into Feast's tables and its online store.
 
-A run remembers what it counted (data/feature_log.py); the next one makes the rows that changed since, out of the event files
+A run remembers what it counted (data/features/log.py); the next one makes the rows that changed since, out of the event files
 those depend on, and leaves the rest as it is.
 """
 
@@ -15,15 +15,17 @@ import polars as pl
 from pydantic import ValidationError
 
 from guidelens.config import Config, Home
-from guidelens.data import feature_log, product_features, shopper_features
 from guidelens.data import sessions as sessions_module
 from guidelens.data import visits as visits_module
-from guidelens.data.consent import as_consented, consents, refused_once
-from guidelens.data.feature_log import NOTHING_KNOWN, EventFiles, FeatureLog, files_needed, known_by, known_now, newest_known, stale_since
-from guidelens.data.lake import Lake, Manifest
-from guidelens.data.product_features import PHOTO_COLUMNS, product_rows
+from guidelens.data.features import log as feature_log
+from guidelens.data.features import products as product_features
+from guidelens.data.features import shoppers as shopper_features
+from guidelens.data.features.log import NOTHING_KNOWN, EventFiles, FeatureLog, files_needed, known_by, known_now, newest_known, stale_since
+from guidelens.data.features.products import PHOTO_COLUMNS, product_rows
+from guidelens.data.features.shoppers import Resumed, declined, needed_since, shopper_rows
+from guidelens.data.lake.lake import Lake, Manifest
+from guidelens.data.privacy.consent import as_consented, consents, refused_once
 from guidelens.data.sessions import identity_links, in_sessions, with_owned
-from guidelens.data.shopper_features import Resumed, declined, needed_since, shopper_rows
 from guidelens.data.visits import visits
 from guidelens.errors import InputError, NotFoundError
 from guidelens.features import LOG, Features, MaterializeReport, feature_repo_path

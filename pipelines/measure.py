@@ -5,7 +5,7 @@ from pathlib import Path
 
 from guidelens.config import Config, TaskName
 from guidelens.data.examples import Examples
-from guidelens.data.lake import Lake
+from guidelens.data.lake.lake import Lake
 from guidelens.evaluation.guide import Draws, classic_baselines, measure_interest, measure_ranking
 from guidelens.evaluation.held_back import measure_recognition
 from guidelens.evaluation.plan_value import PlanValues, measure_values

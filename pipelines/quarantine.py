@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from guidelens.config import Config, Home
-from guidelens.data.sources import Kind
+from guidelens.data.records.sources import Kind
 from guidelens.schemas.base import Frozen
 from pipelines.cluster import ray_session
 from pipelines.entry import config_options, emit, home_option, progress, rename_option, run_command, with_renames
@@ -18,10 +18,10 @@ from pipelines.entry import config_options, emit, home_option, progress, rename_
 if TYPE_CHECKING:
     import polars as pl
 
-    from guidelens.data.event_intake import EventIntake
-    from guidelens.data.lake import Lake
-    from guidelens.data.replay import Good
-    from guidelens.data.validation import Checker
+    from guidelens.data.ingest.event_intake import EventIntake
+    from guidelens.data.lake.lake import Lake
+    from guidelens.data.records.replay import Good
+    from guidelens.data.records.validation import Checker
 
 _PRINTED_CHARACTERS = 300
 
@@ -77,7 +77,7 @@ class QuarantineReplayed(Frozen):
 def _read(home: Home, lake: str | None, kind: str | None, rule: str | None, source: str | None) -> "tuple[str, pl.DataFrame]":
     import polars as pl
 
-    from guidelens.data.lake import Lake
+    from guidelens.data.lake.lake import Lake
     from guidelens.schemas.tables import Table
 
     opened = Lake(lake or home.lake_uri, home.s3)
@@ -119,10 +119,10 @@ def run_replay(
     Raises:
         CommitConflictError: other writers were faster again and again.
     """
-    from guidelens.data.lake import Lake
+    from guidelens.data.lake.lake import Lake
     from guidelens.data.pseudonyms import Pseudonymizer
-    from guidelens.data.replay import REPLAYED, tried_again
-    from guidelens.data.validation import Checker
+    from guidelens.data.records.replay import REPLAYED, tried_again
+    from guidelens.data.records.validation import Checker
 
     opened = Lake(lake or home.lake_uri, home.s3)
     _, rows = _read(home, lake, kind, rule, source)
@@ -147,9 +147,9 @@ def _taken_in(
     lake: "Lake", home: Home, config: Config, good: "Mapping[Kind, Good]", checkers: "Mapping[Kind, Checker]", now: datetime
 ) -> tuple[int, dict[Kind, tuple[int, int, int]]]:
     """The manifest's version, and accepted, duplicate and refused (forgotten) by kind."""
-    from guidelens.data.intake import StagedKind, take_in
-    from guidelens.data.replay import LABEL
-    from guidelens.data.stages import embed_texts, quiet
+    from guidelens.data.ingest.intake import StagedKind, take_in
+    from guidelens.data.ingest.stages import embed_texts, quiet
+    from guidelens.data.records.replay import LABEL
 
     staged: dict[Kind, StagedKind] = {kind: StagedKind(found.rows, [LABEL]) for kind, found in good.items() if kind is not Kind.EVENTS and found.ids}
     released = frozenset(record for found in good.values() for record in found.ids)
@@ -165,11 +165,11 @@ def _taken_in(
 @contextmanager
 def _events(lake: "Lake", home: Home, config: Config, good: "Mapping[Kind, Good]", checkers: "Mapping[Kind, Checker]") -> "Iterator[EventIntake | None]":
     """The good events as an intake of a file of their originals, which hold no shopper's id; None where there are none."""
-    from guidelens.data.event_intake import EventIntake, EventSource
-    from guidelens.data.replay import LABEL, as_lines
-    from guidelens.data.sources import chunks_of, record_files
-    from guidelens.data.stages import run_for
-    from guidelens.data.staging import staging
+    from guidelens.data.ingest.event_intake import EventIntake, EventSource
+    from guidelens.data.ingest.stages import run_for
+    from guidelens.data.lake.staging import staging
+    from guidelens.data.records.replay import LABEL, as_lines
+    from guidelens.data.records.sources import chunks_of, record_files
 
     found = good.get(Kind.EVENTS)
     if found is None or not found.ids:

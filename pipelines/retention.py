@@ -24,8 +24,8 @@ def run(home: Home, config: Config, lake: str | None = None) -> Expired:
     Raises:
         CommitConflictError: other writers of the lake were faster again and again.
     """
-    from guidelens.data.lake import Lake
-    from guidelens.data.retention import expire
+    from guidelens.data.lake.lake import Lake
+    from guidelens.data.privacy.retention import expire
 
     opened = Lake(lake or home.lake_uri, home.s3)
     done = expire(opened, config.retention, datetime.now(UTC), lambda files, of: progress(f"retention: {files} of {of} files") if files % 500 == 0 else None)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from guidelens.config import Home
 from guidelens.data.examples import Examples
-from guidelens.data.lake import Lake
+from guidelens.data.lake.lake import Lake
 from guidelens.errors import InputError
 from guidelens.inference.guide_files import load_items
 from guidelens.inference.scorer import GuideScorer

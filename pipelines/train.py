@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from guidelens.config import FEATURE_SERVICE, Config, Home
-from guidelens.data.lake import Lake, Manifest
+from guidelens.data.lake.lake import Lake, Manifest
 from guidelens.errors import InputError, NotFoundError
 from guidelens.evaluation import feature_snapshot
 from guidelens.registry import Registry, flatten_params

@@ -8,7 +8,7 @@ import asyncio
 import numpy as np
 
 from guidelens.config import Home
-from guidelens.data.images import decode_image
+from guidelens.data.images.decoding import decode_image
 from guidelens.encoders.image import load_image_encoder
 from guidelens.errors import UnreadableImageError
 from guidelens.models.recognizer import Recognizer as FittedRecognizer

@@ -16,12 +16,13 @@ from event_logs import NOW, PSEUDONYMS, constant_texts, ingest
 
 from guidelens import crash_points, presets
 from guidelens.config import Home, S3Options
-from guidelens.data import event_ids, event_intake, event_tasks
-from guidelens.data.compaction import compact
-from guidelens.data.forgetting import Person, forget_in_lake
-from guidelens.data.intake import drain_inbox
-from guidelens.data.lake import Lake
-from guidelens.data.sources import IngestSources
+from guidelens.data.ingest import event_intake, event_tasks
+from guidelens.data.ingest.intake import drain_inbox
+from guidelens.data.lake import event_ids
+from guidelens.data.lake.compaction import compact
+from guidelens.data.lake.lake import Lake
+from guidelens.data.privacy.forgetting import Person, forget_in_lake
+from guidelens.data.records.sources import IngestSources
 from guidelens.schemas.base import Frozen
 from pipelines.ingest import Ingest
 
@@ -81,7 +82,7 @@ def plant(bug: str) -> None:
 
         Lake.write_file, Lake.commit = later, early  # type: ignore[method-assign]
     elif bug == "segments are removed before the commit":
-        from guidelens.data import intake
+        from guidelens.data.ingest import intake
 
         def hasty(folder: Path, work: Any) -> Any:
             with intake.draining(folder) as sealed:

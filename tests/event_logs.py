@@ -13,16 +13,16 @@ import pyarrow as pa
 import pytest
 
 from guidelens.config import IngestConfig, S3Options
-from guidelens.data.event_ids import IdReader
-from guidelens.data.event_intake import EventIntake, EventSource, Run
-from guidelens.data.intake import Intake, StagedKind, take_in
-from guidelens.data.lake import Lake
+from guidelens.data.ingest.event_intake import EventIntake, EventSource, Run
+from guidelens.data.ingest.intake import Intake, StagedKind, take_in
+from guidelens.data.ingest.stages import in_driver
+from guidelens.data.lake.event_ids import IdReader
+from guidelens.data.lake.lake import Lake
+from guidelens.data.lake.staging import remove_stale, staging
 from guidelens.data.pseudonyms import Pseudonymizer
-from guidelens.data.settling import FileCounts
-from guidelens.data.sources import Kind, chunks_of, record_files
-from guidelens.data.stages import in_driver
-from guidelens.data.staging import remove_stale, staging
-from guidelens.data.validation import Checker, checked_tables
+from guidelens.data.records.settling import FileCounts
+from guidelens.data.records.sources import Kind, chunks_of, record_files
+from guidelens.data.records.validation import Checker, checked_tables
 from guidelens.schemas.tables import TEXT_DIM
 
 SMALL = IngestConfig(event_chunk_bytes=2000, event_file_rows=12, event_ids_per_task=20)

@@ -49,7 +49,7 @@ class ServedShop:
 
 def release_tiny_world(root: Path) -> ReleasedShop:
     """World, ingest, materialize, train, release, promote: the verbs' own `run`s, inside the Ray session that is there."""
-    from guidelens.data.sources import IngestSources
+    from guidelens.data.records.sources import IngestSources
     from guidelens.world import generate
     from pipelines import ingest, materialize, promote, release, train
 

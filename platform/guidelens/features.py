@@ -19,17 +19,17 @@ import polars as pl
 import yaml
 
 from guidelens.config import FEATURE_SERVICE, FeatureConfig, Home
-from guidelens.data import feature_log
+from guidelens.data.features import log as feature_log
+from guidelens.data.features.shoppers import ALWAYS
+from guidelens.data.features.updates import advanced
 from guidelens.data.pseudonyms import PseudonymousEvent
-from guidelens.data.shopper_features import ALWAYS
-from guidelens.data.shopper_updates import advanced
 from guidelens.errors import FeatureStoreError, NotFoundError, StorageError
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.packed import PACKED_DTYPE
 
 SHOPPER_TABLE = "shopper"
 LOG = "log"
-"""Folder beside the tables: what the last materialization counted (data/feature_log.py)."""
+"""Folder beside the tables: what the last materialization counted (data/features/log.py)."""
 PRODUCT_TABLE = "product.parquet"
 ENTITY_COLUMNS = ("shopper_key", "event_timestamp")
 
@@ -385,7 +385,7 @@ class OnlineReader:
         return [view for view in self._views.values() if view.entities == ["shopper"]]
 
     def observe(self, events: Sequence[PseudonymousEvent]) -> None:
-        """Counts new events into their shoppers' rows (data/shopper_updates.py), a shopper that has none gets one.
+        """Counts new events into their shoppers' rows (data/features/updates.py), a shopper that has none gets one.
 
         Events must not have been observed before; of two processes observing one shopper at one time, one's may be lost
         until the next materialization.

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from guidelens import presets
 from guidelens.config import FEATURE_SERVICE, Config, Home
 from guidelens.data.examples import Examples, empty, temporal_split
-from guidelens.data.images import thumbnail
-from guidelens.data.lake import Lake
+from guidelens.data.images.decoding import thumbnail
+from guidelens.data.lake.lake import Lake
 from guidelens.data.visits import InterestMedians
 from guidelens.inference.guide_files import GuideHeader, save_guide
 from guidelens.inference.search_texts import build_text_index

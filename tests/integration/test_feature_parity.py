@@ -13,12 +13,12 @@ import pytest
 from event_frames import frame
 
 from guidelens.config import FeatureConfig, Home
-from guidelens.data.feature_checks import VALUES_PER_ROW, Comparison, compared, recounted
-from guidelens.data.lake import Lake
+from guidelens.data.features.checks import VALUES_PER_ROW, Comparison, compared, recounted
+from guidelens.data.features.shoppers import shopper_rows
+from guidelens.data.features.updates import advanced
+from guidelens.data.lake.lake import Lake
+from guidelens.data.lake.tables import append
 from guidelens.data.pseudonyms import PseudonymousEvent
-from guidelens.data.shopper_features import shopper_rows
-from guidelens.data.shopper_updates import advanced
-from guidelens.data.tables import append
 from guidelens.data.visits import visits
 from guidelens.features import Features
 from guidelens.presets import tiny

@@ -13,9 +13,9 @@ import pytest
 from event_frames import at, event, frame
 
 from guidelens.config import FEATURE_SERVICE, FeatureConfig, Home
-from guidelens.data.product_features import product_rows
+from guidelens.data.features.products import product_rows
+from guidelens.data.features.shoppers import shopper_rows
 from guidelens.data.pseudonyms import PseudonymousEvent
-from guidelens.data.shopper_features import shopper_rows
 from guidelens.data.visits import visits
 from guidelens.errors import NotFoundError
 from guidelens.features import ENTITY_COLUMNS, Features, OnlineReader, StockAndPrice, feature_repo_path

@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 from event_frames import at, event, frame
 
 from guidelens.config import Home
-from guidelens.data.lake import Lake
+from guidelens.data.lake.lake import Lake
+from guidelens.data.lake.tables import append
 from guidelens.data.pseudonyms import Pseudonymizer
-from guidelens.data.tables import append
 from guidelens.features import Features
 from guidelens.presets import tiny
 from guidelens.schemas.packed import PACKED_DTYPE

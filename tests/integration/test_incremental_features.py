@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from feature_repo.parts import read_table
 from guidelens.config import Home
-from guidelens.data.forgetting import Person, forget_in_lake
-from guidelens.data.lake import DataFile, Lake
-from guidelens.data.shopper_features import known_ts
-from guidelens.data.tables import append, upsert
+from guidelens.data.features.shoppers import known_ts
+from guidelens.data.lake.lake import DataFile, Lake
+from guidelens.data.lake.tables import append, upsert
+from guidelens.data.privacy.forgetting import Person, forget_in_lake
 from guidelens.features import Features
 from guidelens.presets import tiny
 from guidelens.schemas.tables import TEXT_DIM, Table

@@ -19,12 +19,12 @@ from moto.server import ThreadedMotoServer
 
 from guidelens import presets
 from guidelens.config import Home, S3Options
+from guidelens.data.images.photos import PhotoEmbedder, plan_photos
 from guidelens.data.inbox import Inbox
-from guidelens.data.intake import ALWAYS_KNOWN, known_photos
-from guidelens.data.lake import Lake
-from guidelens.data.photos import PhotoEmbedder, plan_photos
+from guidelens.data.ingest.intake import ALWAYS_KNOWN, known_photos
+from guidelens.data.lake.lake import Lake
 from guidelens.data.pseudonyms import Pseudonymizer
-from guidelens.data.sources import IngestSources, Kind
+from guidelens.data.records.sources import IngestSources, Kind
 from guidelens.errors import InputError
 from guidelens.schemas.events import Event
 from guidelens.schemas.tables import Table

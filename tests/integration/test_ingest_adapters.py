@@ -9,8 +9,8 @@ from adapted_folders import FORMS, write_bandit, write_beauty
 from guidelens import presets
 from guidelens.config import Home
 from guidelens.data.adapters import load
-from guidelens.data.lake import Lake
-from guidelens.data.sources import Kind
+from guidelens.data.lake.lake import Lake
+from guidelens.data.records.sources import Kind
 from guidelens.schemas.tables import Table
 from pipelines import ingest
 

@@ -12,10 +12,10 @@ import pytest
 from event_logs import PSEUDONYMS, click, ingest, write_log
 
 from guidelens.config import Home, IngestConfig
-from guidelens.data.digest import Digest, table_digest
-from guidelens.data.forgetting import Person, forget_in_lake
 from guidelens.data.inbox import Inbox
-from guidelens.data.lake import Lake
+from guidelens.data.lake.digest import Digest, table_digest
+from guidelens.data.lake.lake import Lake
+from guidelens.data.privacy.forgetting import Person, forget_in_lake
 from guidelens.schemas.events import Event
 from guidelens.schemas.tables import Table
 

@@ -5,10 +5,10 @@ from kafka_brokers import Brokers
 
 from guidelens import presets
 from guidelens.config import Home
-from guidelens.data import kafka_source
-from guidelens.data.lake import Lake
-from guidelens.data.sources import IngestSources, Kind
-from guidelens.data.stages import is_small
+from guidelens.data.ingest.stages import is_small
+from guidelens.data.lake.lake import Lake
+from guidelens.data.records import kafka_source
+from guidelens.data.records.sources import IngestSources, Kind
 from guidelens.schemas.tables import Table
 from pipelines import ingest
 

@@ -25,7 +25,7 @@ from PIL import Image
 
 from checks.manifests import entrypoint_problems
 from guidelens.config import Home
-from guidelens.data.lake import Lake
+from guidelens.data.lake.lake import Lake
 from guidelens.schemas.tables import Table
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,9 +15,9 @@ from model_samples import sample_examples
 from guidelens.config import Home
 from guidelens.data.inbox import Inbox
 from guidelens.data.key_files import add_key
-from guidelens.data.lake import Lake
+from guidelens.data.lake.lake import Lake
+from guidelens.data.lake.tables import to_table
 from guidelens.data.pseudonyms import Pseudonymizer
-from guidelens.data.tables import to_table
 from guidelens.features import Features
 from guidelens.presets import tiny
 from guidelens.schemas.events import Event

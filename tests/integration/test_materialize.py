@@ -11,7 +11,7 @@ from event_frames import at, event, frame
 
 from feature_repo.parts import read_table
 from guidelens.config import FeatureConfig, Home
-from guidelens.data.lake import Lake
+from guidelens.data.lake.lake import Lake
 from guidelens.errors import NotFoundError
 from guidelens.features import Features
 from guidelens.presets import tiny

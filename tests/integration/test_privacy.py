@@ -16,10 +16,10 @@ from served_shop import ReleasedShop
 
 from guidelens.config import Home
 from guidelens.data.inbox import Inbox
-from guidelens.data.lake import Lake
+from guidelens.data.lake.lake import Lake
 from guidelens.data.prepare import read_log
 from guidelens.data.pseudonyms import Pseudonymizer
-from guidelens.data.sources import IngestSources, Kind
+from guidelens.data.records.sources import IngestSources, Kind
 from guidelens.features import Features
 from guidelens.schemas.events import Event
 from guidelens.schemas.tables import Table

@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from guidelens import presets
 from guidelens.config import Home
-from guidelens.data.lake import Lake
+from guidelens.data.lake.lake import Lake
 from guidelens.data.pseudonyms import Pseudonymizer
-from guidelens.data.sources import IngestSources, Kind
+from guidelens.data.records.sources import IngestSources, Kind
 from guidelens.schemas.tables import Table
 from pipelines import ingest, quarantine
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from event_logs import SMALL, ingest, troubled, write_log
 
-from guidelens.data.lake import Lake
-from guidelens.data.stages import OnRay, quiet
+from guidelens.data.ingest.stages import OnRay, quiet
+from guidelens.data.lake.lake import Lake
 from guidelens.errors import NotFoundError
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from guidelens.config import RecognizerConfig
-from guidelens.data.images import decode_image
+from guidelens.data.images.decoding import decode_image
 from guidelens.encoders.image import ImageEncoder, load_image_encoder
 from guidelens.models.recognizer import Recognizer
 from guidelens.models.recognizer_fit import fit_recognizer

@@ -11,7 +11,7 @@ from finished_run import fill_lake
 from guidelens import presets
 from guidelens.config import Config, Home
 from guidelens.data.examples import Examples
-from guidelens.data.lake import Lake
+from guidelens.data.lake.lake import Lake
 from guidelens.errors import InputError, NotFoundError
 from guidelens.inference.guide_files import load_guide
 from guidelens.registry import Registry

@@ -12,8 +12,8 @@ from guidelens.config import S3Options
 from guidelens.data.adapters import load
 from guidelens.data.adapters.delimited import read_delimited
 from guidelens.data.pseudonyms import Pseudonymizer
-from guidelens.data.sources import IngestSources, Kind, chunks_of, record_files
-from guidelens.data.validation import Checker, checked_tables
+from guidelens.data.records.sources import IngestSources, Kind, chunks_of, record_files
+from guidelens.data.records.validation import Checker, checked_tables
 from guidelens.errors import InputError
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from guidelens.data.images import decode_image
+from guidelens.data.images.decoding import decode_image
 from guidelens.errors import UnreadableImageError
 
 Rng = np.random.Generator

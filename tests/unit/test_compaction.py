@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_crashes import Crasher, crasher  # noqa: F401 - a fixture
 
-from guidelens.data import history
-from guidelens.data.compaction import compact, mergeable
-from guidelens.data.digest import Digest, table_digest
-from guidelens.data.forgetting import Person, forget_in_lake
-from guidelens.data.history import thin
-from guidelens.data.lake import Lake
-from guidelens.data.staging import staging
+from guidelens.data.lake import history
+from guidelens.data.lake.compaction import compact, mergeable
+from guidelens.data.lake.digest import Digest, table_digest
+from guidelens.data.lake.history import thin
+from guidelens.data.lake.lake import Lake
+from guidelens.data.lake.staging import staging
+from guidelens.data.privacy.forgetting import Person, forget_in_lake
 from guidelens.errors import CommitConflictError, NotFoundError
 from guidelens.schemas.tables import Table
 

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from guidelens import presets
 from guidelens.config import IngestConfig, WorldSize
-from guidelens.data.consent import FROM_THE_BEGINNING, as_consented, consented, consents
+from guidelens.data.features.shoppers import declined
 from guidelens.data.inbox import Inbox
-from guidelens.data.intake import take_in
-from guidelens.data.lake import Lake
+from guidelens.data.ingest.intake import take_in
+from guidelens.data.lake.lake import Lake
+from guidelens.data.lake.tables import to_table
 from guidelens.data.prepare import read_log
+from guidelens.data.privacy.consent import FROM_THE_BEGINNING, as_consented, consented, consents
+from guidelens.data.records.sources import Kind
 from guidelens.data.sessions import as_people, identity_links
-from guidelens.data.shopper_features import declined
-from guidelens.data.sources import Kind
-from guidelens.data.tables import to_table
 from guidelens.schemas.events import Event
 from guidelens.schemas.tables import Table
 from guidelens.world import WORLD_V2, WorldPaths, generate

@@ -10,9 +10,9 @@ import pytest
 from test_event_columns import CLICK, jsonl, judged_alike
 from test_validation import NOW, PRODUCT, PSEUDONYMS, check, line
 
-from guidelens.data.lake import DataFile, Lake
-from guidelens.data.sources import Kind
-from guidelens.data.validation import Checker
+from guidelens.data.lake.lake import DataFile, Lake
+from guidelens.data.records.sources import Kind
+from guidelens.data.records.validation import Checker
 from guidelens.errors import ConfigError
 from guidelens.presets import load
 from guidelens.schemas.tables import SCHEMAS, Table
@@ -53,7 +53,7 @@ def test_catalogues_are_renamed_and_remarked_on_too() -> None:
 
 
 def _record(cells: dict[str, Any]) -> Any:
-    from guidelens.data.reading import RawRecord
+    from guidelens.data.records.reading import RawRecord
 
     return RawRecord(0, b"", cells)
 

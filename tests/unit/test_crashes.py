@@ -17,11 +17,11 @@ from moto.server import ThreadedMotoServer
 
 from guidelens.config import S3Options
 from guidelens.crash_points import POINTS
-from guidelens.data.digest import Digest, table_digest
-from guidelens.data.garbage import collect, orphans
 from guidelens.data.inbox import Inbox
-from guidelens.data.lake import Lake
-from guidelens.data.staging import STALE_AFTER, remove_stale
+from guidelens.data.lake.digest import Digest, table_digest
+from guidelens.data.lake.garbage import collect, orphans
+from guidelens.data.lake.lake import Lake
+from guidelens.data.lake.staging import STALE_AFTER, remove_stale
 from guidelens.errors import GuideLensError
 from guidelens.schemas.events import Event
 from guidelens.schemas.tables import Table

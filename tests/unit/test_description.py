@@ -8,9 +8,9 @@ import pytest
 from event_frames import event, frame
 
 from guidelens.config import Home
-from guidelens.data.description import describe_data
-from guidelens.data.lake import Lake
-from guidelens.data.tables import to_table
+from guidelens.data.lake.description import describe_data
+from guidelens.data.lake.lake import Lake
+from guidelens.data.lake.tables import to_table
 from guidelens.errors import NotFoundError
 from guidelens.evaluation.data_html import render, size
 from guidelens.schemas.tables import Table

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from pydantic import AfterValidator, Field, model_validator
 
 from guidelens.config import S3Options
-from guidelens.data.column_checks import event_contract
-from guidelens.data.event_columns import EventColumns
-from guidelens.data.json_lines import PlainLineReader
 from guidelens.data.pseudonyms import Pseudonymizer
-from guidelens.data.reading import Lines, RawRecord, read_chunk
-from guidelens.data.remarks import SKEWED, count_remarks
-from guidelens.data.sources import Kind, chunks_of, record_files
-from guidelens.data.validation import Checker, checked_tables, staged_schema
+from guidelens.data.records.column_checks import event_contract
+from guidelens.data.records.event_columns import EventColumns
+from guidelens.data.records.json_lines import PlainLineReader
+from guidelens.data.records.reading import Lines, RawRecord, read_chunk
+from guidelens.data.records.remarks import SKEWED, count_remarks
+from guidelens.data.records.sources import Kind, chunks_of, record_files
+from guidelens.data.records.validation import Checker, checked_tables, staged_schema
 from guidelens.schemas.base import Record
 from guidelens.schemas.events import Event
 from guidelens.schemas.fields import contract_of
@@ -339,7 +339,7 @@ def typed_events(number: int = 6) -> dict[str, Any]:
 
 
 def certain_rows(file: Path) -> int:
-    from guidelens.data.reading import read_blocks
+    from guidelens.data.records.reading import read_blocks
 
     columns = EventColumns(NOW, False, {})
     chunks = chunks_of(record_files(Kind.EVENTS, (str(file),), S3), 1 << 20, S3)
@@ -511,6 +511,6 @@ def test_a_rule_over_fields_that_no_check_can_be_made_of_is_an_error(monkeypatch
         def _never(self) -> "Stricter":
             raise ValueError("no")
 
-    monkeypatch.setattr("guidelens.data.column_checks.Event", Stricter)
+    monkeypatch.setattr("guidelens.data.records.column_checks.Event", Stricter)
     with pytest.raises(TypeError, match="_never"):
         event_contract(from_inbox=False)

@@ -14,15 +14,16 @@ from event_logs import NOW, PSEUDONYMS, SMALL, click, ingest, once_before_commit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guidelens.data import event_ids, event_intake, staging
-from guidelens.data.digest import table_digest
-from guidelens.data.event_intake import plan_files
-from guidelens.data.event_tasks import DAY_US
-from guidelens.data.forgetting import Person, forget_in_lake
-from guidelens.data.intake import Intake
-from guidelens.data.lake import Lake
-from guidelens.data.settling import FileCounts
-from guidelens.data.sources import Kind
+from guidelens.data.ingest import event_intake
+from guidelens.data.ingest.event_intake import plan_files
+from guidelens.data.ingest.event_tasks import DAY_US
+from guidelens.data.ingest.intake import Intake
+from guidelens.data.lake import event_ids, staging
+from guidelens.data.lake.digest import table_digest
+from guidelens.data.lake.lake import Lake
+from guidelens.data.privacy.forgetting import Person, forget_in_lake
+from guidelens.data.records.settling import FileCounts
+from guidelens.data.records.sources import Kind
 from guidelens.schemas.tables import Table
 
 

@@ -10,7 +10,7 @@ from event_frames import START, at, event, frame
 from model_samples import sample_examples
 
 from guidelens.data.examples import Examples, concat, temporal_split
-from guidelens.data.lake import Lake
+from guidelens.data.lake.lake import Lake
 from guidelens.data.prepare import Log, build_examples, read_log
 from guidelens.errors import NotFoundError
 from guidelens.presets import tiny

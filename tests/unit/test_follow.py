@@ -20,8 +20,8 @@ from kafka_brokers import Brokers
 from guidelens import presets
 from guidelens.config import Home
 from guidelens.data.inbox import Inbox
-from guidelens.data.lake import Lake
-from guidelens.data.sources import IngestSources
+from guidelens.data.lake.lake import Lake
+from guidelens.data.records.sources import IngestSources
 from guidelens.errors import ConfigError, InputError, StorageError
 from guidelens.schemas.events import Event
 from guidelens.schemas.tables import Table

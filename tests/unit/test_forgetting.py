@@ -13,10 +13,10 @@ from event_logs import PSEUDONYMS, click, ingest, write_log
 from model_samples import sample_examples
 
 from guidelens.config import Home
-from guidelens.data.forgetting import Person, forget_in_lake, with_devices
-from guidelens.data.lake import Lake
-from guidelens.data.staging import staging
-from guidelens.data.tombstones import forgotten_keys
+from guidelens.data.lake.lake import Lake
+from guidelens.data.lake.staging import staging
+from guidelens.data.lake.tombstones import forgotten_keys
+from guidelens.data.privacy.forgetting import Person, forget_in_lake, with_devices
 from guidelens.schemas.tables import SCHEMAS, Table
 from pipelines.fit_parts import EXAMPLES
 from pipelines.forget import forget_examples

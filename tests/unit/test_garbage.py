@@ -7,8 +7,8 @@ from pathlib import Path
 from event_logs import click, ingest, write_log
 
 from guidelens.config import Home
-from guidelens.data.lake import Lake
-from guidelens.data.staging import staging
+from guidelens.data.lake.lake import Lake
+from guidelens.data.lake.staging import staging
 from guidelens.schemas.tables import Table
 from pipelines.lake import describe, digest, gc
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from guidelens.data.image_headers import image_size
-from guidelens.data.images import decode_image, thumbnail, upright_pixels
+from guidelens.data.images.decoding import decode_image, thumbnail, upright_pixels
+from guidelens.data.images.headers import image_size
 from guidelens.errors import UnreadableImageError
 
 RED, BLUE = (220, 20, 20), (20, 20, 220)

@@ -16,10 +16,10 @@ from test_crashes import Crasher, crasher  # noqa: F401 - a fixture
 
 from guidelens import presets
 from guidelens.config import Home
-from guidelens.data.kafka_source import plan_kafka, read_messages, show_progress
-from guidelens.data.lake import Lake
-from guidelens.data.reading import Messages
-from guidelens.data.sources import IngestSources, Kind
+from guidelens.data.lake.lake import Lake
+from guidelens.data.records.kafka_source import plan_kafka, read_messages, show_progress
+from guidelens.data.records.reading import Messages
+from guidelens.data.records.sources import IngestSources, Kind
 from guidelens.errors import ConfigError, InputError, StorageError
 from guidelens.schemas.tables import Table
 from pipelines.ingest import Ingest, IngestResult
@@ -180,7 +180,7 @@ def test_a_missing_topic_a_wrong_setting_and_silent_brokers_are_named(kafka: Bro
         plan_kafka(f"kafka://{kafka.address}/nowhere", {}, {})
     with pytest.raises(ConfigError, match=r"no\.such"):
         plan_kafka(f"kafka://{kafka.address}/t", {"no.such": SecretStr("x")}, {})
-    monkeypatch.setattr("guidelens.data.kafka_source._TIMEOUT_S", 1.0)
+    monkeypatch.setattr("guidelens.data.records.kafka_source._TIMEOUT_S", 1.0)
     with pytest.raises(StorageError, match=r"kafka://127\.0\.0\.1:9"):
         plan_kafka("kafka://127.0.0.1:9/t", {}, {})
 

@@ -7,7 +7,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from guidelens.data.lake import Lake, Manifest
+from guidelens.data.lake.lake import Lake, Manifest
 from guidelens.errors import AlreadyExistsError, CommitConflictError, ContractError, NotFoundError, StorageError
 from guidelens.schemas.tables import SCHEMAS, TEXT_DIM, Table
 from guidelens.storage import LocalStore

@@ -13,8 +13,8 @@ from model_samples import sample_items
 
 from guidelens import presets
 from guidelens.config import Home, S3Options
-from guidelens.data.lake import Lake
-from guidelens.data.models_3d import MAX_MODEL_BYTES, glb_problem, read_models
+from guidelens.data.images.models_3d import MAX_MODEL_BYTES, glb_problem, read_models
+from guidelens.data.lake.lake import Lake
 from guidelens.models.items import Catalogue
 from guidelens.schemas.tables import SCHEMAS, Table
 from pipelines.fit_parts import FitParts

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from guidelens.data.lake import Lake
+from guidelens.data.lake.lake import Lake
 from guidelens.schemas.tables import SCHEMAS, Table
 from pipelines import quarantine
 

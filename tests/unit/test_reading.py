@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from guidelens.config import S3Options
-from guidelens.data.reading import MAX_RECORD_BYTES, RawRecord, read_chunk
-from guidelens.data.sources import IngestSources, Kind, chunks_of, record_files
+from guidelens.data.records.reading import MAX_RECORD_BYTES, RawRecord, read_chunk
+from guidelens.data.records.sources import IngestSources, Kind, chunks_of, record_files
 from guidelens.errors import InputError
 
 S3 = S3Options()

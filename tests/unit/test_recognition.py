@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from guidelens.config import Home
-from guidelens.data.lake import Lake
+from guidelens.data.lake.lake import Lake
 from guidelens.errors import InputError, ShapeError
 from guidelens.evaluation.recognition import ShownProduct, measure_predictions, predictions, write_predictions
 from guidelens.models.recognizer import Recognition

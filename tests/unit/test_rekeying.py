@@ -9,15 +9,15 @@ import pytest
 from byte_search import found_in
 from event_logs import NOW, PSEUDONYMS, click, ingest, write_log
 
-from guidelens.data.digest import table_digest
-from guidelens.data.forgetting import Person, forget_in_lake
 from guidelens.data.inbox import Inbox
 from guidelens.data.key_files import add_key
-from guidelens.data.lake import Lake
+from guidelens.data.lake.digest import table_digest
+from guidelens.data.lake.lake import Lake
+from guidelens.data.privacy.forgetting import Person, forget_in_lake
+from guidelens.data.privacy.rekeying import rekey
 from guidelens.data.pseudonyms import LiveKeys, Pseudonymizer
-from guidelens.data.rekeying import rekey
-from guidelens.data.settling import FileCounts
-from guidelens.data.sources import Kind
+from guidelens.data.records.settling import FileCounts
+from guidelens.data.records.sources import Kind
 from guidelens.errors import ConfigError, StorageError
 from guidelens.schemas.events import Event
 from guidelens.schemas.tables import Table

@@ -11,13 +11,13 @@ from click.testing import CliRunner
 from event_logs import click, ingest, write_log
 
 from guidelens.config import RetentionConfig
-from guidelens.data import event_ids
-from guidelens.data.forgetting import Person, forget_in_lake
-from guidelens.data.lake import Lake
-from guidelens.data.retention import expire
-from guidelens.data.settling import EXPIRED_RULE, FileCounts
-from guidelens.data.sources import Kind
-from guidelens.data.tables import to_table
+from guidelens.data.lake import event_ids
+from guidelens.data.lake.lake import Lake
+from guidelens.data.lake.tables import to_table
+from guidelens.data.privacy.forgetting import Person, forget_in_lake
+from guidelens.data.privacy.retention import expire
+from guidelens.data.records.settling import EXPIRED_RULE, FileCounts
+from guidelens.data.records.sources import Kind
 from guidelens.schemas.tables import Table
 from pipelines.retention import command
 

@@ -11,8 +11,8 @@ from faulty_s3 import BUCKET, Faults, client_of, faulty, s3_api
 
 from guidelens import storage
 from guidelens.config import S3Options
-from guidelens.data.digest import table_digest
-from guidelens.data.lake import Lake
+from guidelens.data.lake.digest import table_digest
+from guidelens.data.lake.lake import Lake
 from guidelens.errors import AlreadyExistsError, CommitConflictError, ConfigError, NotFoundError, StorageError
 from guidelens.schemas.tables import Table
 from guidelens.storage import S3Store

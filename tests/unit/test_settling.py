@@ -5,9 +5,9 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guidelens.data.settling import FileCounts, quarantine_rows, settle_rows
-from guidelens.data.sources import Kind
-from guidelens.data.validation import staged_schema
+from guidelens.data.records.settling import FileCounts, quarantine_rows, settle_rows
+from guidelens.data.records.sources import Kind
+from guidelens.data.records.validation import staged_schema
 
 
 def staged(kind: Kind, *rows: dict[str, object]) -> pl.DataFrame:

@@ -6,7 +6,7 @@ from event_frames import START, at, event, frame
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from guidelens.data.shopper_features import ALWAYS, shopper_rows
+from guidelens.data.features.shoppers import ALWAYS, shopper_rows
 from guidelens.data.visits import requests, visits
 from guidelens.schemas.ids import stable_hash
 from guidelens.schemas.packed import (

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from event_frames import at, event, frame
 
+from guidelens.data.features.shoppers import shopper_rows
+from guidelens.data.features.updates import advanced
 from guidelens.data.pseudonyms import PseudonymousEvent
-from guidelens.data.shopper_features import shopper_rows
-from guidelens.data.shopper_updates import advanced
 from guidelens.data.visits import visits
 from guidelens.schemas.ids import stable_hash
 from guidelens.schemas.packed import NUM_RECENT, WINDOW_FEATURES, decode

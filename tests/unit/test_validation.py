@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guidelens.data.pseudonyms import Pseudonymizer
-from guidelens.data.reading import RawRecord
-from guidelens.data.sources import Kind
-from guidelens.data.validation import Checker, staged_schema
+from guidelens.data.records.reading import RawRecord
+from guidelens.data.records.sources import Kind
+from guidelens.data.records.validation import Checker, staged_schema
 from guidelens.schemas.events import Event
 
 PSEUDONYMS = Pseudonymizer(b"k" * 32)

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 from guidelens.config import S3Options, WorldSize
 from guidelens.data.pseudonyms import Pseudonymizer
-from guidelens.data.sources import Kind, chunks_of, record_files
-from guidelens.data.validation import Checker, checked_tables
+from guidelens.data.records.sources import Kind, chunks_of, record_files
+from guidelens.data.records.validation import Checker, checked_tables
 from guidelens.errors import ConfigError, InputError, NotFoundError
 from guidelens.world import WORLD_V1, Trouble, World, generate, read_faults
 from guidelens.world.trouble import FAULTS

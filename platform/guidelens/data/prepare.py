@@ -13,9 +13,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from guidelens.config import TrainConfig
-from guidelens.data.consent import consented, consents
 from guidelens.data.examples import Examples, empty, row_of, temporal_split
-from guidelens.data.lake import Lake, Manifest
+from guidelens.data.lake.lake import Lake, Manifest
+from guidelens.data.privacy.consent import consented, consents
 from guidelens.data.sessions import as_people, identity_links, in_sessions
 from guidelens.data.visits import InterestMedians, interest, interest_medians, plans, requests, visits
 from guidelens.schemas.steps import MAX_STEPS, OUTCOME_INDEX, STEP_INDEX

@@ -18,7 +18,7 @@ from safetensors.torch import save as bytes_of
 from torch import Tensor, nn
 from torch.nn import functional
 
-from guidelens.data.images import INPUT_SIZE_PX
+from guidelens.data.images.decoding import INPUT_SIZE_PX
 from guidelens.errors import BundleError, ShapeError
 
 # Letters: B = images, D = embedding width.

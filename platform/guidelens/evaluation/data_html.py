@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from guidelens.data.description import LATE_H, DataDescription, EventsDescription, funnel
+from guidelens.data.lake.description import LATE_H, DataDescription, EventsDescription, funnel
 from guidelens.evaluation import data_plots as plots
 from guidelens.evaluation.report_html import Headline, number, share
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from guidelens.config import Config
 from guidelens.data.examples import row_of
-from guidelens.data.lake import Lake, Manifest
+from guidelens.data.lake.lake import Lake, Manifest
 from guidelens.evaluation.recognition import ShownProduct, measure_answers
 from guidelens.evaluation.report import RecognitionReport
 from guidelens.models.recognizer_fit import answers_held_back, folds

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator, Philox
 from numpy.typing import NDArray
 
-from guidelens.data.images import INPUT_SIZE_PX
+from guidelens.data.images.decoding import INPUT_SIZE_PX
 from guidelens.encoders.image import ImageEncoder
 from guidelens.schemas.ids import sub_seed
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import polars as pl
 import pyarrow.parquet as pq
 
-from guidelens.data.sources import IngestSources
+from guidelens.data.records.sources import IngestSources
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.catalog import LabelledPhoto, Product
 

@@ -1,0 +1,1 @@
+"""Photos, frames and 3-D models: read, checked, decoded and embedded."""

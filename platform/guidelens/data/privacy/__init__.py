@@ -1,0 +1,1 @@
+"""Consent in time, retention, forgetting and key rotation."""
