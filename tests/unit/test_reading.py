@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from guidelens.config import S3Options
+from guidelens.data.records import reading
 from guidelens.data.records.reading import MAX_RECORD_BYTES, RawRecord, read_chunk
 from guidelens.data.records.sources import IngestSources, Kind, chunks_of, record_files
 from guidelens.errors import InputError
@@ -37,6 +38,18 @@ def test_chunks_of_any_size_hold_each_line_once(tmp_path: Path, lines: list[byte
         for kept in ((line.removeprefix(b"\xef\xbb\xbf") if not number else line).rstrip(b"\r") for number, line in enumerate(lines))
         if line_is_record(kept)
     ]
+
+
+@given(lengths=st.lists(st.integers(1, 60), max_size=12), chunk_bytes=st.integers(1, 80))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+def test_lines_longer_than_a_block_and_than_a_record_are_read_once_too(tmp_path: Path, lengths: list[int], chunk_bytes: int) -> None:
+    (tmp_path / "e.jsonl").write_bytes(b"".join(b"x" * length + b"\n" for length in lengths))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(reading, "_BLOCK_BYTES", 16)
+        patched.setattr(reading, "MAX_RECORD_BYTES", 20)
+        found = records(tmp_path, chunk_bytes=chunk_bytes)
+    starts = [sum(length + 1 for length in lengths[:number]) for number in range(len(lengths))]
+    assert [(record.offset, record.problem is not None) for record in found] == [(at, length + 1 > 20) for at, length in zip(starts, lengths, strict=True)]
 
 
 def line_is_record(line: bytes) -> bool:

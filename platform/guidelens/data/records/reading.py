@@ -191,6 +191,8 @@ def _lines(opened: pa.NativeFile, offset: int, stop: int | None) -> Iterator[Blo
         if skipping:  # the rest of a line that was too long already
             rest = data.find(b"\n") + 1 or len(data)
             skipping, offset, data = not data[:rest].endswith(b"\n"), offset + rest, data[rest:]
+            if stop is not None and offset >= stop:  # the next line is the next chunk's
+                return
         cut = len(data) if ended else data.rfind(b"\n") + 1
         if cut == 0 and len(data) > MAX_RECORD_BYTES:
             yield [_too_long(offset, data)]
