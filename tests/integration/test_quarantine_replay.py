@@ -96,6 +96,14 @@ def test_a_replay_takes_in_what_is_good_now_exactly_once(troubled: Home, tmp_pat
     assert again["manifest"] == done["manifest"]
 
 
+def test_what_was_replayed_does_not_come_back_with_its_file(troubled: Home, tmp_path: Path) -> None:
+    replay(troubled, "--rename", "shopperId=shopper_id", "--rename", "name=title")
+    left = sorted(Lake(troubled.lake_uri).read(Table.QUARANTINE)["record_sha256"])
+    again = IngestSources(catalogue=str(tmp_path / "catalogue.csv"), events=(str(tmp_path / "events.jsonl"),))
+    ingest.run(troubled, presets.load("tiny"), again)
+    assert sorted(Lake(troubled.lake_uri).read(Table.QUARANTINE)["record_sha256"]) == left
+
+
 def test_only_what_is_asked_for_is_replayed(troubled: Home) -> None:
     done = replay(troubled, "--rename", "shopperId=shopper_id", "--rename", "name=title", "--kind", "events", "--rule", "record.value_error")
     assert (done["tried"], done["released"]) == ({"events": 2}, {"events": 2})

@@ -53,7 +53,7 @@ def test_catalogues_are_renamed_and_remarked_on_too() -> None:
 
 
 def _record(cells: dict[str, Any]) -> Any:
-    from guidelens.data.records.reading import RawRecord
+    from guidelens.data.records.raw_records import RawRecord
 
     return RawRecord(0, b"", cells)
 

@@ -21,7 +21,8 @@ from guidelens.data.pseudonyms import Pseudonymizer
 from guidelens.data.records.column_checks import event_contract
 from guidelens.data.records.event_columns import EventColumns
 from guidelens.data.records.json_lines import PlainLineReader
-from guidelens.data.records.reading import Lines, RawRecord, read_chunk
+from guidelens.data.records.raw_records import RawRecord
+from guidelens.data.records.reading import Lines, read_chunk
 from guidelens.data.records.remarks import SKEWED, count_remarks
 from guidelens.data.records.sources import Kind, chunks_of, record_files
 from guidelens.data.records.validation import Checker, checked_tables, staged_schema

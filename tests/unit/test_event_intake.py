@@ -1,5 +1,6 @@
 """Events are taken in exactly once: whatever comes twice, late, broken, beside another writer or after a forgotten shopper."""
 
+import json
 import random
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -152,6 +153,24 @@ def test_a_shopper_forgotten_while_an_ingest_runs_is_not_taken_in(tmp_path: Path
     assert (total(done), ids_in(Lake(uri))) == (FileCounts(read=3, accepted=2, quarantined=1), ["a", "b"])
     assert Lake(uri).read(Table.EVENTS).filter(pl.col("shopper_key").is_in(keys)).height == 0
     assert all(next(iter(keys)).encode() not in file.read_bytes() for file in Path(uri).rglob("*") if file.is_file() and "tombstones" not in file.parts)
+
+
+def test_a_forgotten_shoppers_later_records_leave_no_content_where_they_are_broken(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    gone, stays = PSEUDONYMS.key("gone"), PSEUDONYMS.key("stays")
+    forget_in_lake(lake, Person("gone", frozenset({gone})), NOW)
+    broken = [click(f"e-{shopper}", shopper=shopper, stay_ms=-5, query=f"of {shopper}") for shopper in ("gone", "stays")]
+    torn = [json.dumps(click("e-torn", shopper=shopper, query=f"torn {shopper}")).encode()[:-1] for shopper in ("gone", "stays")]
+    (tmp_path / "log.csv").write_text('event_id,shopper_id,query\ne,gone,"of gone"?\ne,stays,"of stays"?\n')
+    done = ingest(lake, [write_log(tmp_path / "log.jsonl", [*broken, *torn]), str(tmp_path / "log.csv")])
+    assert done.reports[Kind.EVENTS].total == FileCounts(read=6, quarantined=6)
+    kept = lake.read(Table.QUARANTINE)
+    assert sorted(kept["rule"]) == ["csv.invalid", *["forgotten"] * 3, "json.invalid", "stay_ms.greater_than_equal"]
+    everything = b"".join(path.read_bytes() for path in (tmp_path / "lake").rglob("*") if path.is_file() and "quarantine" in path.parts)
+    said = "\n".join((row["raw"] or b"").decode() + row["message"] for row in kept.iter_rows(named=True))
+    assert gone not in said and "of gone" not in said and "torn gone" not in said
+    assert gone.encode() not in everything
+    assert said.count(stays) == 3
 
 
 def test_forgetting_takes_the_ids_of_the_shoppers_events_out_of_every_version(tmp_path: Path) -> None:

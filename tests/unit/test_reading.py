@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from guidelens.config import S3Options
 from guidelens.data.records import reading
-from guidelens.data.records.reading import MAX_RECORD_BYTES, RawRecord, read_chunk
+from guidelens.data.records.raw_records import MAX_RECORD_BYTES, RawRecord
+from guidelens.data.records.reading import read_chunk
 from guidelens.data.records.sources import IngestSources, Kind, chunks_of, record_files
 from guidelens.errors import InputError
 
@@ -111,6 +112,52 @@ def test_csv_rows_of_other_widths_and_encodings_are_problems(tmp_path: Path) -> 
         "csv.encoding",
         {"product_id": "p-3", "title": "fine"},
     ]
+
+
+@pytest.mark.parametrize("broken", ['p-2,"never closed', 'p-2,"closed" early', 'p-2,"a", "b'])
+def test_a_quote_in_the_wrong_place_costs_its_own_line_only(tmp_path: Path, broken: str) -> None:
+    rows = [f"p-{number},title {number}" for number in range(3, 5000)]
+    (tmp_path / "c.csv").write_text("\n".join(["product_id,title", "p-1,fine", broken, *rows, 'p-5000,"two\nlines"', ""]))
+    found = records(tmp_path / "c.csv", Kind.CATALOGUE)
+    assert [(record.offset, record.raw.decode()) for record in found if record.problem] == [(1, broken)]
+    assert {record.problem.rule for record in found if record.problem} <= {"csv.invalid", "csv.columns"}
+    assert [record.offset for record in found] == list(range(len(rows) + 3))
+    assert found[-1].cells == {"product_id": "p-5000", "title": "two\nlines"}
+
+
+def test_a_broken_line_of_csv_is_named_by_its_number(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text('product_id,title\np-1,"two\nlines"\np-2,"x" y\n')
+    assert [record.problem.message.split(":")[0] for record in records(tmp_path / "c.csv", Kind.CATALOGUE) if record.problem] == ["line 4"]
+
+
+def test_an_endless_line_of_csv_is_one_problem_and_the_next_row_is_read(tmp_path: Path) -> None:
+    endless = b"x" * (2 * MAX_RECORD_BYTES)
+    (tmp_path / "c.csv").write_bytes(b'product_id,title\np-1,"open\np-2,' + endless + b"\np-3,fine\n")
+    found = records(tmp_path / "c.csv", Kind.CATALOGUE)
+    assert [record.problem.rule if record.problem else record.cells for record in found] == [
+        "csv.invalid",
+        "record.too_long",
+        {"product_id": "p-3", "title": "fine"},
+    ]
+
+
+def test_a_cell_of_half_a_record_is_read(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_bytes(b"product_id,title\np-1," + b"x" * (MAX_RECORD_BYTES // 2) + b"\n")
+    assert [len(record.cells["title"]) for record in records(tmp_path / "c.csv", Kind.CATALOGUE) if record.cells] == [MAX_RECORD_BYTES // 2]
+
+
+def test_csv_without_a_readable_first_line_is_one_problem(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text('product_id,"ti"tle\np-1,chair\n')
+    assert [record.problem.rule for record in records(tmp_path / "c.csv", Kind.CATALOGUE) if record.problem] == ["csv.header"]
+
+
+def test_a_value_that_python_cannot_hold_leaves_the_row_its_other_cells(tmp_path: Path) -> None:
+    times = pa.array([2**62, 0], pa.int64()).cast(pa.timestamp("ms", "UTC"))
+    pq.write_table(pa.table({"event_id": ["e-1", "e-2"], "event_ts": times}), tmp_path / "e.parquet")
+    first, second = records(tmp_path)
+    assert first.problem is not None and first.problem.rule == "parquet.value"
+    assert first.cells == {"event_id": "e-1", "event_ts": str(2**62)}
+    assert second.problem is None
 
 
 def test_events_in_a_format_that_is_not_read_are_a_callers_mistake(tmp_path: Path) -> None:

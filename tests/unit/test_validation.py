@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -9,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guidelens.config import S3Options
 from guidelens.data.pseudonyms import Pseudonymizer
-from guidelens.data.records.reading import RawRecord
-from guidelens.data.records.sources import Kind
-from guidelens.data.records.validation import Checker, staged_schema
+from guidelens.data.records.raw_records import RawRecord
+from guidelens.data.records.sources import Kind, chunks_of, record_files
+from guidelens.data.records.validation import Checker, checked_tables, staged_schema
 from guidelens.schemas.events import Event
 
 PSEUDONYMS = Pseudonymizer(b"k" * 32)
@@ -128,6 +130,16 @@ def test_a_shopper_in_csv_is_quarantined_under_a_pseudonym() -> None:
     (row,) = check(Kind.SHOPPERS, {"shopper_id": "secret-17", "height_cm": "tall"})
     assert row["rule"] == "height_cm.float_parsing"
     assert b"secret-17" not in row["raw"]
+
+
+@pytest.mark.parametrize("row", ['e-1,secret-7,"trailing"x', "e-1,,secret-7,extra,2026-01-01T00:00:00Z", '"secret-7', "secret-7"])
+def test_a_line_of_csv_that_is_no_row_keeps_no_shoppers_id(tmp_path: Path, row: str) -> None:
+    (tmp_path / "e.csv").write_text(f"event_id,shopper_id,query\n{row}\n")
+    (chunk,) = chunks_of(record_files(Kind.EVENTS, (str(tmp_path),), S3Options()), 1 << 20, S3Options())
+    ((refused,),) = [table.to_pylist() for table in checked_tables(chunk, Checker(Kind.EVENTS, PSEUDONYMS, NOW), S3Options()) if table.num_rows]
+    assert refused["rule"].startswith("csv.")
+    assert b"secret-7" not in refused["raw"] and "secret-7" not in refused["message"]
+    assert PSEUDONYMS.key("secret-7").encode() in refused["raw"], "so that forgetting finds it"
 
 
 def test_a_review_keeps_its_shopper_by_pseudonym_only() -> None:

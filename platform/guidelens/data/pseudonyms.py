@@ -163,6 +163,11 @@ class Pseudonymizer:
         return _IN_ORIGINAL.sub(rb"unusable:\2", scrubbed) if f'"{UNUSABLE}'.encode() in scrubbed else scrubbed
 
 
+def keys_in(original: bytes) -> set[str]:
+    """The keys that `scrub` put in place of ids."""
+    return {found[2].decode() for found in _IN_ORIGINAL.finditer(original)}
+
+
 class LiveKeys:
     """A folder's pseudonymizer for a process that lasts: opened again when a key was made."""
 

@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from guidelens.config import S3Options
-from guidelens.data.records.reading import Problem
+from guidelens.data.records.raw_records import Problem
 from guidelens.data.records.sources import Kind, SourceFile, list_files
 from guidelens.data.records.validation import staged_schema
 from guidelens.storage import arrow_filesystem

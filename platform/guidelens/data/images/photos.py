@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from guidelens.config import IngestConfig, S3Options
 from guidelens.data.images.decoding import encoder_input, thumbnail, upright_pixels
 from guidelens.data.images.headers import image_size
-from guidelens.data.records.reading import MAX_RECORD_BYTES, Problem, RawRecord, read_chunk
+from guidelens.data.records.raw_records import MAX_RECORD_BYTES, Problem, RawRecord
+from guidelens.data.records.reading import read_chunk
 from guidelens.data.records.settling import ACCEPTED, DUPLICATE, QUARANTINED, Settled, counts_of
 from guidelens.data.records.sources import IngestSources, Kind, SourceFile, chunks_of, list_files
 from guidelens.data.records.validation import problem_of, staged_schema

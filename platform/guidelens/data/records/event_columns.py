@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from guidelens.data.pseudonyms import TELLING_FIELDS, Pseudonymizer
 from guidelens.data.records.column_checks import doubts, event_contract
 from guidelens.data.records.json_lines import PlainLineReader
-from guidelens.data.records.reading import MAX_RECORD_BYTES, Block, Lines, Messages, RawRecord, Rows
+from guidelens.data.records.raw_records import MAX_RECORD_BYTES, RawRecord
+from guidelens.data.records.reading import Block, Lines, Messages, Rows
 from guidelens.data.records.typed_columns import cell_arrays, typed_frame
 from guidelens.schemas.base import NO_CONTROL_CHARACTERS
 
@@ -24,6 +25,12 @@ class Sorted(NamedTuple):
     others: list[RawRecord]
 
 
+@lru_cache(maxsize=8)
+def _doubts(now: datetime, from_inbox: bool, sure_patterns: frozenset[str]) -> pl.Expr:
+    """Made once for all chunks that a process checks: it is some hundred expressions."""
+    return doubts(event_contract(from_inbox), now, from_inbox, sure_patterns)
+
+
 class EventColumns:
     """Sorts blocks of events into certain and other ones."""
 
@@ -33,13 +40,13 @@ class EventColumns:
         self._renamed = renamed
         self._lines = PlainLineReader(self._contract, renamed, MAX_RECORD_BYTES)
 
-    @cached_property
+    @property
     def _may_break(self) -> pl.Expr:
-        return doubts(self._contract, self._now, self._from_inbox)
+        return _doubts(self._now, self._from_inbox, frozenset())
 
-    @cached_property
+    @property
     def _may_break_plain(self) -> pl.Expr:
-        return doubts(self._contract, self._now, self._from_inbox, sure_patterns={NO_CONTROL_CHARACTERS})
+        return _doubts(self._now, self._from_inbox, frozenset({NO_CONTROL_CHARACTERS}))
 
     def sort(self, block: Block) -> Sorted:
         if isinstance(block, Lines | Messages):

@@ -15,7 +15,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from pydantic import SecretStr
 
 from guidelens.config import KafkaOptions
-from guidelens.data.records.reading import Block, Messages, as_record
+from guidelens.data.records.raw_records import as_record
+from guidelens.data.records.reading import Block, Messages
 from guidelens.data.records.sources import Chunk
 from guidelens.errors import ConfigError, InputError, StorageError
 from guidelens.schemas.base import Frozen

@@ -4,13 +4,7 @@ Records come in blocks, which can also be taken apart at once as columns. Nothin
 record comes out as a record with a problem.
 """
 
-import csv
-import io
-import json
-import math
-import re
 from collections.abc import Iterable, Iterator
-from datetime import date, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,37 +13,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from guidelens.config import S3Options
+from guidelens.data.records.csv_rows import read_csv
+from guidelens.data.records.raw_records import MAX_RECORD_BYTES, Problem, RawRecord, as_record, too_long
 from guidelens.data.records.sources import Chunk
 from guidelens.storage import arrow_filesystem
 
-MAX_RECORD_BYTES = 1024 * 1024
-KEPT_RAW_BYTES = 64 * 1024
-"""How much of a record above MAX_RECORD_BYTES quarantine keeps."""
 _BLOCK_BYTES = 8 * 1024 * 1024
 _BATCH_ROWS = 20_000
 _UNREADABLE = (ValueError, OverflowError, LookupError, pa.ArrowException)
-_NO_UTF8 = re.compile("[\udc80-\udcff]")
-"""Bytes that are no UTF-8, as `surrogateescape` reads them."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-
-class Problem(NamedTuple):
-    """Why a record is refused: the rule's short name, and a sentence."""
-
-    rule: str
-    message: str
-
-
-class RawRecord(NamedTuple):
-    """One record. offset: byte offset of its line in JSONL (after decompression), a Kafka message's own, else its row number from 0.
-
-    `raw` is the original line; `cells` (CSV, Parquet) the values by column, with None for empty ones.
-    """
-
-    offset: int
-    raw: bytes
-    cells: dict[str, Any] | None = None
-    problem: Problem | None = None
 
 
 class Lines(NamedTuple):
@@ -62,7 +34,7 @@ class Lines(NamedTuple):
         """The line at [start, stop) of `data`; None where it is blank."""
         line, offset = self.data[start:stop], self.offset + start
         if len(line) > MAX_RECORD_BYTES:
-            return _too_long(offset, line)
+            return too_long(offset, line)
         raw = (line.removeprefix(_BYTE_ORDER_MARK) if offset == 0 else line).rstrip(b"\r\n")
         return RawRecord(offset, raw) if raw.strip() else None
 
@@ -91,11 +63,6 @@ class Messages(NamedTuple):
         return [as_record(offset, value) for offset, value in zip(self.offsets.tolist(), values, strict=True)]
 
 
-def as_record(offset: int, value: bytes) -> RawRecord:
-    """A message's value as a record; one without a value is no JSON, and is refused for it."""
-    return _too_long(offset, value) if len(value) > MAX_RECORD_BYTES else RawRecord(offset, value)
-
-
 class Rows(NamedTuple):
     """Rows of Parquet; the first one has the number `offset` in its file."""
 
@@ -120,7 +87,16 @@ class Rows(NamedTuple):
         try:
             return RawRecord(self.offset + number, b"", row.to_pylist()[0])
         except _UNREADABLE as error:
-            return RawRecord(self.offset + number, b"", problem=Problem("parquet.value", f"a row must hold readable values, got {str(error)[:200]}"))
+            cells = {name: _readable(column) for name, column in zip(row.schema.names, row.columns, strict=True)}
+            return RawRecord(self.offset + number, b"", cells, Problem("parquet.value", f"a row must hold readable values, got {str(error)[:200]}"))
+
+
+def _readable(column: pa.Array) -> Any:
+    """A column's one value; where Python cannot hold it, what is stored."""
+    try:
+        return column[0].as_py()
+    except _UNREADABLE:
+        return str(column.cast(pa.int64())[0]) if pa.types.is_temporal(column.type) else str(column.type)
 
 
 Block = Lines | Messages | Rows | list[RawRecord]
@@ -135,7 +111,8 @@ def read_blocks(chunk: Chunk, s3: S3Options) -> Iterator[Block]:
     elif chunk.format == "parquet":
         yield from _parquet(chunk, s3)
     elif chunk.format == "csv":
-        yield from _csv(chunk, s3)
+        with _open(chunk, s3) as opened:
+            yield from read_csv(opened)
     else:
         yield from _jsonl(chunk, s3)
 
@@ -195,7 +172,7 @@ def _lines(opened: pa.NativeFile, offset: int, stop: int | None) -> Iterator[Blo
                 return
         cut = len(data) if ended else data.rfind(b"\n") + 1
         if cut == 0 and len(data) > MAX_RECORD_BYTES:
-            yield [_too_long(offset, data)]
+            yield [too_long(offset, data)]
             carry, offset, skipping = b"", offset + len(data), True
             continue
         last = cut if stop is None else _end_of_line(data, stop - offset - 1, cut)
@@ -220,63 +197,6 @@ def _next_block(opened: pa.NativeFile) -> tuple[bytes, Problem | None]:
         return opened.read(_BLOCK_BYTES), None
     except OSError as error:
         return b"", Problem("file.damaged", f"the file must be readable to its end, got {error}; send it again")
-
-
-def _too_long(offset: int, data: bytes) -> RawRecord:
-    problem = Problem("record.too_long", f"a record may have {MAX_RECORD_BYTES} bytes, got more; {KEPT_RAW_BYTES} are kept")
-    return RawRecord(offset, data[:KEPT_RAW_BYTES], problem=problem)
-
-
-def _csv(chunk: Chunk, s3: S3Options) -> Iterator[Block]:
-    """RFC 4180 with a header line. The original text of each row is kept beside its cells."""
-    taken: list[str] = []
-    with _open(chunk, s3) as opened:
-        text = io.TextIOWrapper(opened, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        rows = csv.reader(_noting(text, taken), strict=True)
-        header: list[str] | None = None
-        number, batch = 0, []
-        while True:
-            taken.clear()
-            try:
-                cells = next(rows)
-            except StopIteration:
-                break
-            except (csv.Error, OSError) as error:
-                raw = "".join(taken).encode("utf-8", "surrogateescape")
-                batch.append(RawRecord(number, raw[:KEPT_RAW_BYTES], problem=Problem("csv.invalid", f"a row must be RFC 4180 CSV, got {error}")))
-                number += 1
-                if isinstance(error, OSError):
-                    break
-                continue
-            if header is None:
-                header = [name.strip() for name in cells]
-            elif cells:
-                batch.append(_csv_row(number, header, cells, "".join(taken)))
-                number += 1
-            if len(batch) >= _BATCH_ROWS:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
-
-
-def _noting(lines: Iterator[str], taken: list[str]) -> Iterator[str]:
-    for line in lines:
-        taken.append(line)
-        yield line
-
-
-def _csv_row(number: int, header: list[str], cells: list[str], text: str) -> RawRecord:
-    raw = text.rstrip("\r\n").encode("utf-8", "surrogateescape")
-    named = {name: cell or None for name, cell in zip(header, cells, strict=False)}
-    problem = None
-    if len(set(header)) != len(header):
-        problem = Problem("csv.columns", f"columns must have different names, got {header}"[:300])
-    elif len(cells) != len(header):
-        problem = Problem("csv.columns", f"a row must have the header's {len(header)} cells, got {len(cells)}")
-    elif not text.isascii() and _NO_UTF8.search(text):
-        problem = Problem("csv.encoding", "a row must be UTF-8, got other bytes; export it as UTF-8")
-    return RawRecord(number, raw, named, problem)
 
 
 def _parquet(chunk: Chunk, s3: S3Options) -> Iterator[Block]:
@@ -307,22 +227,3 @@ def _cut_to_microseconds(rows: pa.RecordBatch) -> pa.RecordBatch:
             cut = rows.column(number).cast(pa.timestamp("us", field.type.tz), safe=False)
             rows = rows.set_column(number, field.name, cut)
     return rows
-
-
-def as_json(cells: dict[str, Any]) -> bytes:
-    """A row's cells as one JSON object, which reads as the same record: the original of a row of CSV or Parquet."""
-    plain = {name: _plain(value) for name, value in cells.items()}
-    return json.dumps(plain, ensure_ascii=False, default=_as_text).encode("utf-8", "surrogateescape")
-
-
-def _plain(value: Any) -> Any:
-    """Maps, which Parquet gives as pairs, as objects; numbers that JSON does not have as their names."""
-    if isinstance(value, list) and value and all(isinstance(pair, tuple) for pair in value):
-        return dict(value)
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "surrogateescape")
-    return value.isoformat() if isinstance(value, date | datetime) else str(value)

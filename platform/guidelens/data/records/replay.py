@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from guidelens.data.records.reading import RawRecord
+from guidelens.data.records.raw_records import RawRecord
 from guidelens.data.records.sources import Kind
 from guidelens.data.records.validation import Checker
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from guidelens.data.pseudonyms import keys_in
 from guidelens.data.records.sources import Kind
 from guidelens.schemas.base import Frozen
 
@@ -83,12 +84,14 @@ def settle_rows(staged: pl.DataFrame, key: str, known: pl.DataFrame, forgotten: 
 
 
 def refuse_forgotten(staged: pl.DataFrame, forgotten: frozenset[str]) -> pl.DataFrame:
-    """Staged records, those of forgotten shoppers refused and emptied."""
+    """Staged records, those of forgotten shoppers refused and emptied; of records that were refused already, those whose originals name one."""
     if not forgotten or "shopper_key" not in staged.columns:
         return staged
     staged = without_device(staged, forgotten)
-    is_forgotten = pl.col("shopper_key").is_in(list(forgotten)).fill_null(False)
-    return _refused_unkept(staged, is_forgotten, FORGOTTEN_RULE, _FORGOTTEN)
+    is_theirs = pl.col("shopper_key").is_in(list(forgotten)).fill_null(False)
+    originals = pl.when(pl.col("rule").is_not_null()).then(pl.col("raw"))
+    names_one = originals.map_elements(lambda raw: not forgotten.isdisjoint(keys_in(raw)), return_dtype=pl.Boolean).fill_null(False)
+    return _refused_unkept(staged, is_theirs | names_one, FORGOTTEN_RULE, _FORGOTTEN)
 
 
 def refuse_expired(staged: pl.DataFrame, events_from: date | None) -> pl.DataFrame:

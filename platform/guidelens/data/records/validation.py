@@ -21,12 +21,14 @@ from guidelens.config import S3Options
 from guidelens.data.pseudonyms import UNUSABLE, Pseudonymizer, PseudonymousEvent
 from guidelens.data.records.catalog_rows import Row, product_row, review_row, shopper_row
 from guidelens.data.records.event_columns import KEYED_COLUMNS, EventColumns, Sorted, carried, keyed
-from guidelens.data.records.reading import Problem, RawRecord, as_json, read_blocks
+from guidelens.data.records.json_lines import SPELLINGS
+from guidelens.data.records.raw_records import Problem, RawRecord, as_json
+from guidelens.data.records.reading import read_blocks
 from guidelens.data.records.remarks import SEPARATOR, SKEWED, joined, unknown_field
 from guidelens.data.records.sources import Chunk, Kind
 from guidelens.schemas.base import NO_CONTROL_CHARACTERS
 from guidelens.schemas.catalog import LabelledPhoto, Product, Review, Shopper
-from guidelens.schemas.events import CLOCK_TOLERANCE, Event, clock_problem, is_skewed
+from guidelens.schemas.events import CLOCK_TOLERANCE, Event, EventType, clock_problem, is_skewed
 from guidelens.schemas.tables import SCHEMAS, Table
 
 TABLE_OF: dict[Kind, Table] = {
@@ -49,6 +51,8 @@ _MODELS: dict[Kind, type[BaseModel]] = {
     Kind.REVIEWS: Review,
 }
 _SIMILAR = 0.7
+_TYPES = frozenset(EventType)
+_PLAIN_MOMENT = re.compile(SPELLINGS["moment"])
 
 
 def staged_schema(kind: Kind) -> pa.Schema:
@@ -202,12 +206,17 @@ class Checker(NamedTuple):
 
     def _original(self, record: RawRecord) -> bytes:
         """The record as it came, but shopper ids as pseudonyms; a row of CSV or Parquet as JSON, so that it can be read again without its header."""
-        raw = as_json(record.cells) if record.cells is not None and record.problem is None else record.raw or as_json(record.cells or {})
         if self.replayed or self.kind in (Kind.CATALOGUE, Kind.PHOTOS):
-            return raw
-        if record.problem and record.cells is not None:
-            raw = as_json(record.cells)  # a broken row of CSV: its ids can only be found by their columns
+            return as_json(record.cells) if record.cells is not None and record.problem is None else record.raw or as_json(record.cells or {})
+        if record.torn:
+            return as_json({"torn": [self._hidden(piece) for piece in record.torn]})
+        raw = record.raw if record.cells is None else as_json(record.cells)  # of a row, ids can only be found by their columns
         return self.pseudonyms.scrub(raw, {given: name for given, name in self.renames.items() if name in _HIDDEN})
+
+    def _hidden(self, piece: str) -> str:
+        """A piece of a line of CSV, any of which may be an id: as a pseudonym, unless it is plainly something else."""
+        told = piece.strip()
+        return told if not told or told in _TYPES or _PLAIN_MOMENT.fullmatch(told) else f"{UNUSABLE}{self.pseudonyms.key(told)}"
 
 
 def checked_tables(chunk: Chunk, checker: Checker, s3: S3Options) -> Iterator[pa.Table]:
