@@ -1,7 +1,7 @@
 """Records against their contracts: what is refused, by which rule, and what is kept of it."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,13 @@ def test_an_event_that_breaks_a_rule_is_refused_by_its_name(changes: dict[str, A
 def test_a_clock_within_the_tolerance_is_believed() -> None:
     (row,) = check(Kind.EVENTS, line(CLICK, event_ts="2026-02-01T00:09:00Z"))
     assert row["rule"] is None
+
+
+def test_what_is_said_of_a_clock_does_not_depend_on_when_the_ingest_ran() -> None:
+    records = [RawRecord(0, line(CLICK, event_ts="2126-01-01T00:00:00+08:00"))]
+    one, other = (Checker(Kind.EVENTS, PSEUDONYMS, NOW + timedelta(hours=hours)).check(records, 0).to_pylist() for hours in (0, 5))
+    assert one == other
+    assert "2126-01-01T00:00:00+08:00" in one[0]["message"]
 
 
 def test_a_refused_event_keeps_its_original_but_not_the_shoppers_id() -> None:

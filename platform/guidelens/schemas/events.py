@@ -125,8 +125,7 @@ def clock_problem(event: Event, now: datetime) -> tuple[str, str] | None:
     for field in ("event_ts", "created_ts"):
         time: datetime | None = getattr(event, field)
         if time is not None and time - now > CLOCK_TOLERANCE:
-            ahead = (time - now).total_seconds()
-            return field, f"{field} lies {ahead:.0f} s in the future; clocks may be ahead by {CLOCK_TOLERANCE.total_seconds():.0f} s"
+            return field, f"{field} must not lie in the future, got {time.isoformat()}; clocks may be ahead by {CLOCK_TOLERANCE.total_seconds():.0f} s"
     return None
 
 
