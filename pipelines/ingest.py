@@ -266,7 +266,7 @@ class _Rates:
             self.end()
             self._what = what
         self._rows += rows
-        if time.perf_counter() - self._said >= _PROGRESS_EVERY_S:
+        if self._rows and time.perf_counter() - self._said >= _PROGRESS_EVERY_S:
             self._say()
 
     def end(self) -> None:

@@ -26,8 +26,9 @@ from guidelens.schemas.tables import Table
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 Note = Callable[[str, int], None]
-"""Told what is being done and how many rows more of it are done."""
+"""Told what is being done and how many rows more of it are done; 0 where it begins."""
 _REFUSED_BATCH_BYTES = 32 * 1024 * 1024
+_CHECK, _JUDGE, _WRITE, _COMMIT = "events: check", "events: find duplicates", "events: write", "events: commit"
 _JUDGED = (Table.EVENTS, Table.QUARANTINE)
 
 
@@ -88,9 +89,10 @@ class EventIntake:
             return
         stager = Stager(self._lake, self._source.prefix, self._source.checker, self._source.s3, forgotten, events_from)
         found: dict[int, list[PartIndex]] = {}
+        self._note(_CHECK, 0)
         for number, parts in self._run(stager.stage, list(enumerate(self._source.chunks))):
             found[number] = parts
-            self._note("events: check", sum(part.rows + part.refused for part in parts))
+            self._note(_CHECK, sum(part.rows + part.refused for part in parts))
         self._parts = [part for number in sorted(found) for part in found[number]]
         self._staged_without, self._staged_from = forgotten, events_from
         reach("staging.done")
@@ -110,20 +112,23 @@ class EventIntake:
         if self._reader is not None:
             self._reader.keep_only(file for files in ids.values() for file in files)
         dropped = {table: [Bits(part.ids_of(table)[0]) for part in self._parts] for table in _JUDGED}
+        self._note(_JUDGE, 0)
         for judged in self._results(Judge(self._lake, self._reader).judge, self._judgements(ids)):
             for part, rows in judged.seen:
                 dropped[judged.table][part].set(rows)
             ids[judged.table] += judged.ids
-            self._note("events: find duplicates", judged.num_ids)
+            self._note(_JUDGE, judged.num_ids)
         files: list[DataFile] = []
         queries: set[str] = set()
         products: Counter[str] = Counter()
         to_write: list[Stretch | RefusedBatch] = [*self._stretches(dropped[Table.EVENTS]), *self._refused(dropped[Table.QUARANTINE])]
+        self._note(_WRITE, 0)
         for written in self._results(Writer(self._lake).write, to_write):
             files += written.files
             queries.update(written.queries)
             products.update(written.products)
-            self._note("events: write", written.rows)
+            self._note(_WRITE, written.rows)
+        self._note(_COMMIT, 0)
         live = {table: merged(self._lake.store, found) for table, found in ids.items()}
         return EventChange(files, live, sorted(queries), self._report(dropped[Table.EVENTS]), products)
 
