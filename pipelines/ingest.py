@@ -142,7 +142,7 @@ class Ingest:
             models = self._models(sources.photos, staged.get(Kind.CATALOGUE))
             staged |= {} if models is None else {Kind.MODELS: models}
         plan, rates = plan or self.plan(sources), _Rates()
-        with staging(self.lake.store) as prefix, nullcontext() if self.passing else _timed("settle and commit"):
+        with staging(self.lake.store) as prefix, nullcontext() if self.passing else _timed("all of it, commit included"):
             events = self._events(plan, from_inbox, prefix, rates) if sources.events or from_inbox else None
             done = take_in(self.lake, staged, self.embed, self.now, events, pseudonyms=self.pseudonyms, passing=self.passing)
             rates.end()
