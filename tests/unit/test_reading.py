@@ -146,8 +146,9 @@ def test_a_cell_of_half_a_record_is_read(tmp_path: Path) -> None:
     assert [len(record.cells["title"]) for record in records(tmp_path / "c.csv", Kind.CATALOGUE) if record.cells] == [MAX_RECORD_BYTES // 2]
 
 
-def test_csv_without_a_readable_first_line_is_one_problem(tmp_path: Path) -> None:
-    (tmp_path / "c.csv").write_text('product_id,"ti"tle\np-1,chair\n')
+@pytest.mark.parametrize("first_line", [b'product_id,"ti"tle', "product_id,备注".encode("gbk"), "product_id,title".encode("utf-16")])
+def test_csv_without_a_readable_first_line_is_one_problem(tmp_path: Path, first_line: bytes) -> None:
+    (tmp_path / "c.csv").write_bytes(first_line + b"\np-1,chair\n")
     assert [record.problem.rule for record in records(tmp_path / "c.csv", Kind.CATALOGUE) if record.problem] == ["csv.header"]
 
 

@@ -81,12 +81,12 @@ def read_csv(opened: pa.NativeFile) -> Iterator[list[RawRecord]]:
 def _records(text: _Text) -> Iterator[RawRecord]:
     csv.field_size_limit(MAX_RECORD_BYTES)
     rows = csv.reader(text, strict=True)
-    header = _next_row(text, rows)
-    if isinstance(header, Problem):
-        yield RawRecord(0, b"", problem=Problem("csv.header", f"the first line must name the columns; {header.message}; mend it and ingest again"))
-    if not isinstance(header, list):
+    names = _header(text, rows)
+    if isinstance(names, Problem):
+        yield RawRecord(0, b"", problem=names)
+    if not isinstance(names, list):
         return
-    names, number = [name.strip() for name in header], 0
+    number = 0
     while (found := _next_row(text, rows)) is not None:
         if not found:
             continue
@@ -95,6 +95,16 @@ def _records(text: _Text) -> Iterator[RawRecord]:
             text.give_back_all_but_first()
         yield _record(number, names, found, text)
         number += 1
+
+
+def _header(text: _Text, rows: Iterator[list[str]]) -> list[str] | Problem | None:
+    """The columns' names, or why no row of the file can be read; None of an empty file."""
+    found = _next_row(text, rows)
+    if isinstance(found, Problem):
+        return Problem("csv.header", f"the first line must name the columns; {found.message}; mend it and ingest the file again")
+    if found is not None and _NO_UTF8.search("".join(found)):
+        return Problem("csv.header", "the first line must be UTF-8, got other bytes; export the file as UTF-8 and ingest it again")
+    return found if found is None else [name.strip() for name in found]
 
 
 def _next_row(text: _Text, rows: Iterator[list[str]]) -> list[str] | Problem | None:
