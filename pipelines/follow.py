@@ -119,7 +119,7 @@ class Follower:
     def _tried(self, what: str, step: Callable[[], None]) -> bool:
         try:
             step()
-        except KeyboardInterrupt:  # a signal while Ray was up, which has its own way of being interrupted
+        except (KeyboardInterrupt, SystemExit):  # a signal while Ray comes up, which answers it in its own ways; the batch waits for the next process
             self._stopped.set()
         except CallerError:
             if not self._totals["batches"] and self._looked is None:

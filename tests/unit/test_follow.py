@@ -68,6 +68,27 @@ def following(home: Home, *events: str, **how: Any) -> Iterator[Future[FollowRes
             stopped.set()
 
 
+@contextmanager
+def _interrupted_session() -> Iterator[None]:
+    """A Ray that is told to end while it comes up: it has put its own handler in place by then."""
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(number))
+    os.kill(os.getpid(), signal.SIGTERM)
+    yield
+
+
+def test_a_signal_while_ray_comes_up_loses_nothing_and_ends_with_a_result(keyed: Home) -> None:
+    post(keyed, [click("e-1")])
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(follow, "is_small", lambda _size: False)
+        patched.setattr(follow, "ray_session", _interrupted_session)
+        result = follow.run(keyed, CONFIG, IngestSources())
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert (result.batches, result.failed, rows(keyed)) == (0, 0, 0)
+    with following(keyed):
+        wait_for(lambda: rows(keyed) == 1)
+
+
 def test_what_comes_is_taken_in_batch_after_batch(keyed: Home) -> None:
     post(keyed, [click(f"a-{k}", k / 10) for k in range(10)])
     with following(keyed) as running:
