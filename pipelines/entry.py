@@ -124,10 +124,14 @@ def progress(message: str) -> None:
     click.echo(message, err=True)
 
 
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
+"""What JSON leaves as it is and some readers take for the end of a line."""
+
+
 def emit(result: Frozen | dict[str, Any]) -> None:
     """The last line on stdout: one JSON object saying where the result is."""
     payload = result.model_dump(mode="json") if isinstance(result, Frozen) else result
-    click.echo(json.dumps(payload, ensure_ascii=False))
+    click.echo(json.dumps(payload, ensure_ascii=False).translate(_LINE_ENDS))
 
 
 def run_command(command: click.Command) -> None:

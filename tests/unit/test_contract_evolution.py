@@ -133,3 +133,9 @@ def test_what_an_event_may_say(tmp_path: Path, changes: dict[str, Any], rule: st
 def test_absurd_prices_are_refused(price: int, rule: str | None) -> None:
     (row,) = check(Kind.CATALOGUE, line(PRODUCT, price_minor=price))
     assert row["rule"] == rule
+
+
+@pytest.mark.parametrize("changes", [{"attributes": {"weight": float("nan")}}, {"facts": {"x": [1, float("inf")]}}])
+def test_what_no_json_can_hold_is_no_attribute_and_no_fact(changes: dict[str, Any]) -> None:
+    (row,) = check(Kind.CATALOGUE, line(PRODUCT, **changes))
+    assert row["rule"] == f"{next(iter(changes))}.json_values"

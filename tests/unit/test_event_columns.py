@@ -325,6 +325,21 @@ def parquet(file: Path, columns: dict[str, Any], row_group_size: int = 4) -> Pat
     return file
 
 
+def test_ids_that_are_whole_numbers_are_their_digits_in_every_format(tmp_path: Path) -> None:
+    ids = {"event_id": 10**15 + 1, "shopper_id": 7, "session_id": 0, "product_id": 42}
+    texts = judged_alike(jsonl(tmp_path / "t.jsonl", {**CLICK, **{name: str(value) for name, value in ids.items()}}))
+    line = json.dumps({**CLICK, **ids}).encode() + b"\n"
+    assert judged_alike(jsonl(tmp_path / "n.jsonl", line)) == texts
+    assert num_certain(line) == 1, "numbers need no model either"
+    numbers = columns_of([{**CLICK, **ids}], event_ts=pa.string())
+    assert judged_alike(parquet(tmp_path / "n.parquet", numbers)) == texts
+
+
+def test_ids_that_are_floats_are_refused_with_a_remedy(tmp_path: Path) -> None:
+    (row,) = judged_alike(parquet(tmp_path / "f.parquet", columns_of([{**CLICK, "product_id": 42.0}])))
+    assert (row["rule"], "export them as text" in row["message"]) == ("product_id.id_type", True)
+
+
 def columns_of(events: list[dict[str, Any]], **types: pa.DataType) -> dict[str, pa.Array]:
     names = {name: None for event in events for name in event}
     return {name: pa.array([event.get(name) for event in events], types.get(name)) for name in names}

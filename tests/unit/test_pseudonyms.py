@@ -95,10 +95,10 @@ def test_a_scrubbed_id_is_the_pseudonym_of_what_its_json_means(shopper_id: str, 
 
 
 def test_scrubbing_leaves_the_rest_of_the_original_as_it_was() -> None:
-    raw = {"type": "nonsense", "shopper_id": None, "anonymous_id": 17, "note": 'wörds \\ and "quotes"'}
+    raw = {"type": "nonsense", "shopper_id": None, "anonymous_id": 1.5, "note": 'wörds \\ and "quotes"'}
     scrubbed = json.loads(Pseudonymizer(b"k" * 32).scrub(json.dumps(raw).encode()))
-    assert scrubbed["anonymous_id"].startswith("unusable:")  # a number is no id
-    assert {**scrubbed, "anonymous_id": 17} == raw
+    assert scrubbed["anonymous_id"].startswith("unusable:")  # a float is no id
+    assert {**scrubbed, "anonymous_id": 1.5} == raw
 
 
 @pytest.mark.parametrize("name", ["shopperId", "Shopper-ID", "SHOPPER_ID", "shopper\\u005fid", "\\u0073hopper_id", "uid"])
@@ -108,10 +108,15 @@ def test_ids_are_scrubbed_under_any_spelling_of_their_field(name: str) -> None:
     assert scrubbed == f'{{"broken": "no end, "{name}": "hmac:{pseudonyms.key("secret-17")}", "x": 1}}'.encode()
 
 
-@pytest.mark.parametrize("value", ['"' + "x" * 129 + '"', '""', '"tab\\there"', "17", "true"])
+@pytest.mark.parametrize("value", ['"' + "x" * 129 + '"', '""', '"tab\\there"', "1.5", "true"])
 def test_what_is_no_id_is_scrubbed_to_what_is_none_either(value: str) -> None:
     scrubbed = json.loads(Pseudonymizer(b"k" * 32).scrub(f'{{"shopper_id": {value}}}'.encode()))["shopper_id"]
     assert scrubbed.startswith("unusable:") and Pseudonymizer(b"k" * 32).key_in(scrubbed) is None
+
+
+def test_an_id_that_is_a_whole_number_is_the_text_of_its_digits() -> None:
+    pseudonyms = Pseudonymizer(b"k" * 32)
+    assert pseudonyms.scrub(b'{"shopper_id": 17}') == pseudonyms.scrub(b'{"shopper_id": "17"}')
 
 
 def test_a_scrubbed_id_gives_its_key_back() -> None:

@@ -77,6 +77,10 @@ def test_a_cut_off_compressed_file_gives_its_lines_and_one_problem(tmp_path: Pat
     (tmp_path / f"e.jsonl{suffix}").write_bytes(packed[: len(packed) // 2])
     found = records(tmp_path)
     assert [record.problem.rule for record in found if record.problem] == ["file.damaged"]
+    whole = plain.splitlines()
+    good = [record.raw for record in found if not record.problem]
+    assert good == whole[: len(good)]
+    assert len(good) > len(whole) // 4, "what lies before the damage is read"
 
 
 def test_a_file_that_is_not_what_its_name_says_is_one_problem(tmp_path: Path) -> None:
@@ -150,6 +154,18 @@ def test_a_cell_of_half_a_record_is_read(tmp_path: Path) -> None:
 def test_csv_without_a_readable_first_line_is_one_problem(tmp_path: Path, first_line: bytes) -> None:
     (tmp_path / "c.csv").write_bytes(first_line + b"\np-1,chair\n")
     assert [record.problem.rule for record in records(tmp_path / "c.csv", Kind.CATALOGUE) if record.problem] == ["csv.header"]
+
+
+def test_white_space_around_cells_is_no_part_of_them(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("product_id , title\n p-1 ,  a chair \n")
+    assert [record.cells for record in records(tmp_path / "c.csv", Kind.CATALOGUE)] == [{"product_id": "p-1", "title": "a chair"}]
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_other_separators_than_commas_are_named(tmp_path: Path, separator: str) -> None:
+    (tmp_path / "c.csv").write_text(f"product_id{separator}title\np-1{separator}chair\n")
+    (found,) = records(tmp_path / "c.csv", Kind.CATALOGUE)
+    assert found.problem is not None and (found.problem.rule, repr(separator) in found.problem.message) == ("csv.header", True)
 
 
 def test_a_value_that_python_cannot_hold_leaves_the_row_its_other_cells(tmp_path: Path) -> None:

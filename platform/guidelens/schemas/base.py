@@ -20,9 +20,17 @@ def refuse_number(value: object) -> object:
 Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC)), BeforeValidator(refuse_number)]
 """A time with a zone, kept to the microsecond: RFC 3339 where it is text. Years before 1970 and after 2199 are mistakes."""
 
+
+def whole_number_as_text(value: object) -> object:
+    """The id 17 is the id "17": databases and data frames keep ids as whole numbers. A float may have lost digits, and is none."""
+    if isinstance(value, float):
+        raise PydanticCustomError("id_type", "an id must be text or a whole number; numbers with gaps are exported as floats, export them as text")
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f-\x9f]*$"
-Id = Annotated[str, Field(min_length=1, max_length=128, pattern=NO_CONTROL_CHARACTERS)]
-"""Compared character by character: no case folding, no normalization, surrounding white space is not part of it."""
+Id = Annotated[str, Field(min_length=1, max_length=128, pattern=NO_CONTROL_CHARACTERS), BeforeValidator(whole_number_as_text)]
+"""Text, or a whole number, which is its digits. Compared character by character: no case folding, no normalization, surrounding white space is not part of it."""
 
 
 class Frozen(BaseModel):

@@ -1,8 +1,10 @@
 """Catalogue, shopper and review records, as a shop brings them (docs/data.md)."""
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from guidelens.schemas.base import Id, Moment, Record
 
@@ -37,6 +39,15 @@ class Product(Record):
     height_m: PositiveMetres | None = None
     depth_m: PositiveMetres | None = None
     model_3d: Annotated[str, Field(max_length=500)] | None = None
+
+    @field_validator("attributes", "facts")
+    @classmethod
+    def _of_json(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(value, allow_nan=False, default=str)
+        except ValueError as error:
+            raise PydanticCustomError("json_values", "values must be JSON, which has no NaN and no Infinity") from error
+        return value
 
     @field_validator("images", mode="before")
     @classmethod

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 from pydantic import BaseModel
 
-from guidelens.schemas.base import refuse_number
+from guidelens.schemas.base import refuse_number, whole_number_as_text
 
 ValueKind = Literal["text", "integer", "number", "flag", "moment"]
 TIMESTAMP = pa.timestamp("us", tz="UTC")
@@ -17,19 +17,21 @@ _KINDS: dict[str, ValueKind] = {"str": "text", "int": "integer", "float": "numbe
 _LIMITS = frozenset({"ge", "gt", "le", "lt", "min_length", "max_length", "pattern"})
 _SAYS_NOTHING = frozenset({"type", "metadata", "ref", "serialization", "allow_inf_nan", "microseconds_precision", "tz_constraint"})
 """Keys that every check here covers: numbers are finite, times have a zone and are cut to microseconds."""
-_UNDERSTOOD: frozenset[Callable[..., Any]] = frozenset({refuse_number})
+_UNDERSTOOD: frozenset[Callable[..., Any]] = frozenset({refuse_number, whole_number_as_text})
 """Field validators whose rule the kind's check holds too."""
 _INT32_MAX = 2**31 - 1
 
 
 class FieldRule(NamedTuple):
-    """One field. choices: the only texts it takes, where it is an enum. limits: ge, gt, le, lt, min_length, max_length, pattern."""
+    """One field. choices: the only texts it takes, where it is an enum. limits: ge, gt, le, lt, min_length, max_length, pattern.
+    takes_whole_numbers: a text that may be given as one."""
 
     name: str
     kind: ValueKind
     required: bool
     choices: tuple[str, ...] = ()
     limits: Mapping[str, Any] = {}
+    takes_whole_numbers: bool = False
 
     @property
     def arrow_type(self) -> pa.DataType:
@@ -65,10 +67,11 @@ def contract_of(model: type[BaseModel], leave_out: Iterable[str] = ()) -> Contra
 
 
 def _field(name: str, node: Any) -> FieldRule:
-    required = True
+    required, before = True, set()
     while node["type"] in {"default", "nullable", "function-before"}:
         if node["type"] == "function-before" and node["function"]["function"] not in _UNDERSTOOD:
             raise TypeError(f"{name} has a validator that no check is made of: {node['function']['function'].__qualname__}")
+        before |= {node["function"]["function"]} if node["type"] == "function-before" else set()
         required = required and node["type"] == "function-before"
         node = node["schema"]
     plain = name.partition(".")[2]
@@ -79,7 +82,8 @@ def _field(name: str, node: Any) -> FieldRule:
     unknown = set(node) - _LIMITS - _SAYS_NOTHING
     if node["type"] not in _KINDS or unknown:
         raise TypeError(f"{name} asks what no check is made of: {node['type']} with {sorted(unknown)}")
-    return FieldRule(plain, _KINDS[node["type"]], required, limits={key: node[key] for key in node if key in _LIMITS})
+    limits = {key: node[key] for key in node if key in _LIMITS}
+    return FieldRule(plain, _KINDS[node["type"]], required, limits=limits, takes_whole_numbers=whole_number_as_text in before)
 
 
 def arrow_fields(model: type[BaseModel], in_place_of: Mapping[str, list[tuple[str, pa.DataType]]]) -> list[tuple[str, pa.DataType]]:

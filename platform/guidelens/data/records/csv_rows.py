@@ -12,6 +12,7 @@ from guidelens.data.records.raw_records import KEPT_RAW_BYTES, MAX_RECORD_BYTES,
 _BATCH_ROWS = 20_000
 _NO_UTF8 = re.compile("[\udc80-\udcff]")
 """Bytes that are no UTF-8, as `surrogateescape` reads them."""
+_OTHER_SEPARATORS = {";", "\t", "|"}
 _PIECES = re.compile(r'[^,;|\t"\r\n]+')
 
 
@@ -104,6 +105,8 @@ def _header(text: _Text, rows: Iterator[list[str]]) -> list[str] | Problem | Non
         return Problem("csv.header", f"the first line must name the columns; {found.message}; mend it and ingest the file again")
     if found is not None and _NO_UTF8.search("".join(found)):
         return Problem("csv.header", "the first line must be UTF-8, got other bytes; export the file as UTF-8 and ingest it again")
+    if found is not None and len(found) == 1 and (separators := set(found[0]) & _OTHER_SEPARATORS):
+        return Problem("csv.header", f"columns must be separated by commas, got {min(separators)!r}; export the file with commas and ingest it again")
     return found if found is None else [name.strip() for name in found]
 
 
@@ -137,7 +140,7 @@ def _record(number: int, header: list[str], found: list[str] | Problem, text: _T
     if len(found) != len(header):
         problem = Problem("csv.columns", f"line {text.first}: a row must have the header's {len(header)} cells, got {len(found)}")
         return RawRecord(number, raw, problem=problem, torn=tuple(found))
-    named = {name: cell or None for name, cell in zip(header, found, strict=True)}
+    named = {name: cell.strip() or None for name, cell in zip(header, found, strict=True)}
     if not taken.isascii() and _NO_UTF8.search(taken):
         return RawRecord(number, raw, named, Problem("csv.encoding", "a row must be UTF-8, got other bytes; export it as UTF-8"))
     return RawRecord(number, raw, named)

@@ -71,6 +71,7 @@ class PlainLineReader:
         for given, name in self._fields.items():
             rule = self._rules[name]
             value = "|".join(f'"{re.escape(choice)}"' for choice in rule.choices) or _VALUES[rule.kind]
+            value += f"|{_INTEGER}" if rule.takes_whole_numbers else ""
             by_kind.setdefault(value, []).append(re.escape(given))
         pairs = [f'"(?:{"|".join(names)})":{_SPACE}(?:{value}|null)' for value, names in by_kind.items()]
         if unknown:

@@ -19,6 +19,9 @@ from guidelens.data.records.sources import Chunk
 from guidelens.storage import arrow_filesystem
 
 _BLOCK_BYTES = 8 * 1024 * 1024
+_UNPACKED_STEP_BYTES = 64 * 1024
+"""How much of a damaged packed file may be lost before the damage."""
+_READ_AHEAD_BYTES = 1024 * 1024
 _BATCH_ROWS = 20_000
 _UNREADABLE = (ValueError, OverflowError, LookupError, pa.ArrowException)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -128,7 +131,7 @@ def read_chunk(chunk: Chunk, s3: S3Options) -> Iterator[list[RawRecord]]:
 def _open(chunk: Chunk, s3: S3Options) -> pa.NativeFile:
     filesystem, path = arrow_filesystem(chunk.uri, s3)
     if chunk.compression:
-        return filesystem.open_input_stream(path, compression=chunk.compression)
+        return filesystem.open_input_stream(path, compression=chunk.compression, buffer_size=_READ_AHEAD_BYTES)
     return filesystem.open_input_file(path)
 
 
@@ -144,7 +147,7 @@ def _jsonl(chunk: Chunk, s3: S3Options) -> Iterator[Block]:
             return
         if start:
             opened.seek(start)
-        yield from _lines(opened, start, stop)
+        yield from _lines(opened, start, stop, _UNPACKED_STEP_BYTES if chunk.compression else _BLOCK_BYTES)
 
 
 def _skip_started_line(opened: pa.NativeFile) -> int:
@@ -158,19 +161,19 @@ def _skip_started_line(opened: pa.NativeFile) -> int:
     return read
 
 
-def _lines(opened: pa.NativeFile, offset: int, stop: int | None) -> Iterator[Block]:
+def _lines(opened: pa.NativeFile, offset: int, stop: int | None, step_bytes: int) -> Iterator[Block]:
     """Complete lines from `offset` on that begin before `stop`; the last one may lack its line feed."""
     carry, skipping = b"", False
     while True:
-        block, problem = _next_block(opened)
-        ended = not block
+        block, problem = _next_block(opened, step_bytes)
+        ended = not block or problem is not None
         data = carry + block
         if skipping:  # the rest of a line that was too long already
             rest = data.find(b"\n") + 1 or len(data)
             skipping, offset, data = not data[:rest].endswith(b"\n"), offset + rest, data[rest:]
             if stop is not None and offset >= stop:  # the next line is the next chunk's
                 return
-        cut = len(data) if ended else data.rfind(b"\n") + 1
+        cut = len(data) if ended and not problem else data.rfind(b"\n") + 1
         if cut == 0 and len(data) > MAX_RECORD_BYTES:
             yield [too_long(offset, data)]
             carry, offset, skipping = b"", offset + len(data), True
@@ -192,11 +195,14 @@ def _end_of_line(data: bytes, at: int, cut: int) -> int:
     return cut if at >= cut else data.find(b"\n", max(at, 0)) + 1 or cut
 
 
-def _next_block(opened: pa.NativeFile) -> tuple[bytes, Problem | None]:
+def _next_block(opened: pa.NativeFile, step_bytes: int) -> tuple[bytes, Problem | None]:
+    parts: list[bytes] = []
     try:
-        return opened.read(_BLOCK_BYTES), None
+        while sum(map(len, parts)) < _BLOCK_BYTES and (part := opened.read(step_bytes)):
+            parts.append(part)
     except OSError as error:
-        return b"", Problem("file.damaged", f"the file must be readable to its end, got {error}; send it again")
+        return b"".join(parts), Problem("file.damaged", f"the file must be readable to its end, got {error}; send it again")
+    return parts[0] if len(parts) == 1 else b"".join(parts), None
 
 
 def _parquet(chunk: Chunk, s3: S3Options) -> Iterator[Block]:

@@ -73,6 +73,8 @@ def _column(array: pa.Array, rule: FieldRule) -> _Column | None:
     makers = {"integer": _from_number, "number": _from_number, "moment": _from_timestamp}
     if rule.kind == "flag" and pa.types.is_boolean(array.type):
         return _certain(_series(array))
+    if rule.takes_whole_numbers and pa.types.is_integer(array.type):
+        return _certain(_series(array).cast(pl.String))
     return makers[rule.kind](array, rule) if rule.kind in makers else None
 
 

@@ -51,6 +51,7 @@ _MODELS: dict[Kind, type[BaseModel]] = {
     Kind.REVIEWS: Review,
 }
 _SIMILAR = 0.7
+_SNIFFED_BYTES = 64
 _TYPES = frozenset(EventType)
 _PLAIN_MOMENT = re.compile(SPELLINGS["moment"])
 
@@ -143,7 +144,8 @@ class Checker(NamedTuple):
         try:
             cells = record.cells if record.cells is not None else from_json(record.raw)
         except ValueError as error:
-            return _Judged(record, Problem("json.invalid", f"a record must be one JSON object, got {str(error)[:200]}"), None)
+            hint = "; the file seems to be UTF-16: save it as UTF-8" if b"\0" in record.raw[:_SNIFFED_BYTES] else ""
+            return _Judged(record, Problem("json.invalid", f"a record must be one JSON object, got {str(error)[:200]}{hint}"), None)
         if not isinstance(cells, dict):
             return _Judged(record, Problem("json.invalid", f"a record must be one JSON object, got a {type(cells).__name__}"), None)
         given = _given(cells)
