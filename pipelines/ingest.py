@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import click
 
@@ -173,12 +173,12 @@ class Ingest:
 
     def _photos(self, sources: IngestSources, catalogue: "StagedKind | None") -> "StagedKind":
         from guidelens.data.images.photos import plan_photos
-        from guidelens.data.ingest.intake import StagedKind, known_photos
+        from guidelens.data.ingest.intake import StagedKind, images_of_products, known_photos
         from guidelens.data.ingest.stages import embed_photos
 
         assert sources.photos is not None
         base = self.lake.manifest()
-        images = {product: tuple(paths or ()) for product, paths in self._of_products("images", catalogue).items()}
+        images = images_of_products(self.lake, None if catalogue is None else catalogue.rows)
         plan = plan_photos(sources, images, known_photos(self.lake, base), self.home.s3)
         if plan.missing:
             progress(f"photos: {len(plan.missing)} images that products name are not in {sources.photos}, the first is {plan.missing[0]}")
@@ -190,27 +190,15 @@ class Ingest:
     def _models(self, folder: str, catalogue: "StagedKind | None") -> "StagedKind | None":
         """The 3-D models that products name; None where none is there."""
         from guidelens.data.images.models_3d import read_models
-        from guidelens.data.ingest.intake import StagedKind
-        from guidelens.schemas.tables import Table
+        from guidelens.data.ingest.intake import StagedKind, known_models, of_products
 
-        named = [path for path in self._of_products("model_3d", catalogue).values() if path]
+        named = [path for path in of_products(self.lake, "model_3d", None if catalogue is None else catalogue.rows).values() if path]
         if not named:
             return None
-        known = dict(self.lake.read(Table.MODELS, ["path", "row_sha256"]).iter_rows())
-        found = read_models(folder, named, known, self.home.s3)
+        found = read_models(folder, named, known_models(self.lake), self.home.s3)
         if found.missing:
             progress(f"models: {len(found.missing)} models that products name are not in {folder}, the first is {found.missing[0]}")
         return StagedKind(found.rows, [folder]) if found.rows.height else None
-
-    def _of_products(self, column: str, catalogue: "StagedKind | None") -> dict[str, Any]:
-        """A column of each product of the lake and of the catalogue being ingested, which replaces the lake's rows."""
-        from guidelens.schemas.tables import Table
-
-        values = dict(self.lake.read(Table.PRODUCTS, ["product_id", column]).iter_rows())
-        if catalogue is not None:
-            brought = catalogue.rows.filter(catalogue.rows["rule"].is_null()).sort("source", "offset", descending=True)
-            values |= dict(brought.select("product_id", column).iter_rows())
-        return values
 
     def _result(self, done: "Intake", plan: EventPlan) -> IngestResult:
         totals = {kind: report.total for kind, report in done.reports.items()}

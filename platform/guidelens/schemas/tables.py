@@ -8,7 +8,7 @@ from guidelens.schemas.catalog import Product, Review, Shopper
 from guidelens.schemas.events import Event
 from guidelens.schemas.fields import TIMESTAMP, arrow_fields
 
-LAKE_SCHEMA_VERSION = 2
+LAKE_SCHEMA_VERSION = 3
 IMAGE_DIM = 1280
 TEXT_DIM = 512
 
@@ -66,7 +66,8 @@ SCHEMAS: dict[Table, pa.Schema] = {
     Table.REVIEWS: pa.schema([*arrow_fields(Review, {"shopper_id": _KEYED[:1]}), ("row_sha256", pa.string())]),
     # Each distinct search text of the log, embedded once.
     Table.QUERIES: pa.schema([("query", pa.string()), ("embedding", pa.list_(pa.float32(), TEXT_DIM)), ("text_encoder", pa.string())]),
-    # `record_sha256` is the key: the same bad record read twice is kept once.
+    # `record_sha256` is the key: the same bad record read twice is kept once. Of photos and models `folder` is what was ingested, and of
+    # photos `labels` the file that says what they show: where a replay reads them again; null in rows from before schema 3.
     Table.QUARANTINE: pa.schema(
         [
             ("record_sha256", pa.string()),
@@ -76,6 +77,8 @@ SCHEMAS: dict[Table, pa.Schema] = {
             ("rule", pa.string()),
             ("message", pa.string()),
             ("raw", pa.binary()),
+            ("folder", pa.string()),
+            ("labels", pa.string()),
         ]
     ),
     # Shoppers to forget: ingest drops their rows, training never sees them.

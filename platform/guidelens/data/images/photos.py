@@ -1,7 +1,7 @@
 """Photos: which ones a folder holds and what they show, then each one read, decoded and embedded once, on any worker."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -47,13 +47,14 @@ _OF_THE_CONTENT = ("width", "height", "embedding", "thumbnail")
 class PhotoPlan(NamedTuple):
     """tasks: one row a photo (TASK_SCHEMA), sorted by path. contents: what the lake knows by content (sha256, image_encoder,
     has_thumbnail). refused: label lines that cannot be applied. uris: what counts call the photos and the label file. missing: paths
-    that products name as images and the folder does not hold."""
+    that products name as images and the folder does not hold. labels: the product by path that a line says, None where it says none."""
 
     tasks: pa.Table
     contents: pa.Table
     refused: pl.DataFrame
     uris: tuple[str, str]
     missing: tuple[str, ...]
+    labels: Mapping[str, str | None]
 
 
 class Labels(NamedTuple):
@@ -87,7 +88,8 @@ def plan_photos(sources: IngestSources, products: Mapping[str, tuple[str, ...]],
     shown = {image: product for product in sorted(products, reverse=True) for image in products[product]}
     missing = tuple(sorted(set(shown) - set(photos)))
     tasks = _tasks(photos, labels.by_path, shown, known)
-    return PhotoPlan(tasks, known.select("sha256", "image_encoder", "has_thumbnail").unique().to_arrow(), labels.refused, (root, labels.uri), missing)
+    contents = known.select("sha256", "image_encoder", "has_thumbnail").unique().to_arrow()
+    return PhotoPlan(tasks, contents, labels.refused, (root, labels.uri), missing, labels.by_path)
 
 
 def _suffix(path: str) -> str:
@@ -98,21 +100,37 @@ def _labels(sources: IngestSources, listed: Mapping[str, SourceFile], photos: se
     assert sources.photos is not None
     file = list_files(sources.photo_list, s3)[0] if sources.photo_list else listed.get(LABELS_FILE)
     if file is None:
-        return Labels({}, _refusals([]), f"{sources.photos.rstrip('/')}/{LABELS_FILE}")
+        return Labels({}, _refusals([]), labels_beside(sources.photos))
     by_path: dict[str, str | None] = {}
     refused: list[tuple[int, bytes, Problem]] = []
-    for chunk in chunks_of([file], file.size_bytes or 1, s3):
-        for batch in read_chunk(chunk, s3):
-            for record in batch:
-                found = _label(record, photos, products, by_path, needs_product=sources.photo_list is None)
-                if isinstance(found, Problem):
-                    refused.append((record.offset, record.raw, found))
-                else:
-                    by_path[found[0]] = found[1]
+    for record in label_lines(file, s3):
+        found = label_of(record, photos, products, by_path, needs_product=sources.photo_list is None)
+        if isinstance(found, Problem):
+            refused.append((record.offset, record.raw, found))
+        else:
+            by_path[found[0]] = found[1]
     return Labels(by_path, _refusals(refused), file.uri)
 
 
-def _label(record: RawRecord, photos: set[str], products: set[str], by_path: Mapping[str, str | None], needs_product: bool) -> tuple[str, str | None] | Problem:
+def labels_beside(folder: str) -> str:
+    """The file of labels that lies in a folder of photos, if any does."""
+    return f"{folder.rstrip('/')}/{LABELS_FILE}"
+
+
+def label_lines(file: SourceFile, s3: S3Options) -> Iterator[RawRecord]:
+    for chunk in chunks_of([file], file.size_bytes or 1, s3):
+        for batch in read_chunk(chunk, s3):
+            yield from batch
+
+
+def label_of(
+    record: RawRecord, photos: Container[str], products: Container[str], by_path: Mapping[str, str | None], needs_product: bool
+) -> tuple[str, str | None] | Problem:
+    """The photo's path and the product that a line says it shows (None only where it needs none), or why the line cannot be applied.
+
+    Args:
+        by_path: what the lines before it said.
+    """
     if record.problem:
         return record.problem
     cells = {name: value for name, value in (record.cells or {}).items() if value is not None}
@@ -214,7 +232,7 @@ class PhotoEmbedder:
         return row, encoder_input(pixels)
 
 
-def settle_photos(embedded: pl.DataFrame, refused_labels: pl.DataFrame, known: pl.DataFrame) -> Settled:
+def settle_photos(embedded: pl.DataFrame, refused_labels: pl.DataFrame | None, known: pl.DataFrame) -> Settled:
     """Photos by path: new bytes, new labels and another encoder are accepted, the rest is a duplicate. Rows without an embedding have a known content.
 
     Args:
@@ -241,7 +259,7 @@ def settle_photos(embedded: pl.DataFrame, refused_labels: pl.DataFrame, known: p
         .otherwise(pl.lit(ACCEPTED))
     )
     judged = judged.with_columns(verdict=verdict)
-    bad_lines = refused_labels.with_columns(verdict=pl.lit(QUARANTINED))
+    bad_lines = (_refusals([]) if refused_labels is None else refused_labels).with_columns(verdict=pl.lit(QUARANTINED))
     counts = counts_of(pl.concat([judged.select("source", "verdict"), bad_lines.select("source", "verdict")]))
     photos = judged.filter(pl.col("verdict") == QUARANTINED).sort("path")
     columns = ["source", "offset", "rule", "message", "raw", "path"]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
@@ -43,7 +43,7 @@ _TABLES = {Kind.CATALOGUE: Table.PRODUCTS, Kind.MODELS: Table.MODELS, Kind.SHOPP
 
 
 class StagedKind(NamedTuple):
-    """rows: checked records. uris: what counts call each source. refused_labels: of photos, the label lines that cannot be applied."""
+    """rows: checked records. uris: what counts call each source. refused_labels: of photos, the label lines that cannot be applied, if any were read."""
 
     rows: pl.DataFrame
     uris: Sequence[str]
@@ -60,6 +60,25 @@ def known_photos(lake: Lake, base: Manifest) -> pl.DataFrame:
     columns = ["path", "sha256", "product_id", "is_catalogue_image", "image_encoder", "thumbnail"]
     photos = lake.read(Table.PHOTOS, columns, manifest=base)
     return photos.with_columns(has_thumbnail=pl.col("thumbnail").is_not_null()).drop("thumbnail")
+
+
+def of_products(lake: Lake, column: str, catalogue: pl.DataFrame | None) -> dict[str, Any]:
+    """A column by product, of the lake and of the staged catalogue that comes with it, which replaces the lake's rows."""
+    values = dict(lake.read(Table.PRODUCTS, ["product_id", column]).iter_rows())
+    if catalogue is not None:
+        brought = catalogue.filter(pl.col("rule").is_null()).sort("source", "offset", descending=True)
+        values |= dict(brought.select("product_id", column).iter_rows())
+    return values
+
+
+def images_of_products(lake: Lake, catalogue: pl.DataFrame | None) -> dict[str, tuple[str, ...]]:
+    """As `of_products`: each product's own pictures."""
+    return {product: tuple(paths or ()) for product, paths in of_products(lake, "images", catalogue).items()}
+
+
+def known_models(lake: Lake) -> dict[str, str]:
+    """SHA-256 by path of the lake's 3-D models."""
+    return dict(lake.read(Table.MODELS, ["path", "row_sha256"]).iter_rows())
 
 
 def take_in(
@@ -187,7 +206,6 @@ class _Change:
 
     def _settled(self, kind: Kind, brought: StagedKind) -> Settled:
         if kind is Kind.PHOTOS:
-            assert brought.refused_labels is not None
             return settle_photos(brought.rows, brought.refused_labels, known_photos(self.lake, self.base))
         known_rows = self.lake.read(_TABLES[kind], [_KEYS[kind], "row_sha256"], manifest=self.base)
         return settle_rows(brought.rows, _KEYS[kind], known_rows, self.forgotten)

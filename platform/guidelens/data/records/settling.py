@@ -136,15 +136,20 @@ def counts_of(judged: pl.DataFrame) -> dict[int, FileCounts]:
 
 
 def quarantine_rows(kind: Kind, refused: pl.DataFrame, uris: Sequence[str] | Mapping[int, str]) -> pl.DataFrame:
-    """Refused records as rows of the quarantine table; the key is a hash of place and content. The place of a photo or model is its own file."""
+    """Refused records as rows of the quarantine table; the key is a hash of place and content. The place of a photo or model is its own file.
+
+    Args:
+        uris: what counts call each source; of photos the folder and the file of labels, of models the folder.
+    """
     rows = []
     columns = [name for name in ("source", "offset", "rule", "message", "raw", "path") if name in refused.columns]
     for row in refused.select(columns).iter_rows(named=True):
-        path = row.get("path") if kind in (Kind.PHOTOS, Kind.MODELS) else None
+        folder, labels = (uris[0] if kind in (Kind.PHOTOS, Kind.MODELS) else None), (uris[1] if kind is Kind.PHOTOS else None)
+        path = None if folder is None else row["path"]
         uri = uris[row["source"]] if path is None else f"{uris[row['source']].rstrip('/')}/{path}"
         raw: bytes | None = row["raw"]
         place = {"record_sha256": record_sha256(kind, uri, row["offset"], raw), "kind": str(kind), "source": uri, "offset": row["offset"]}
-        rows.append(place | {"rule": row["rule"], "message": row["message"], "raw": raw})
+        rows.append(place | {"rule": row["rule"], "message": row["message"], "raw": raw, "folder": folder, "labels": labels})
     return pl.DataFrame(rows, schema=QUARANTINE_FRAME)
 
 
@@ -161,4 +166,6 @@ QUARANTINE_FRAME = {
     "rule": pl.String,
     "message": pl.String,
     "raw": pl.Binary,
+    "folder": pl.String,
+    "labels": pl.String,
 }
