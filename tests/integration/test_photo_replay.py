@@ -108,7 +108,12 @@ def test_photos_and_models_that_are_good_now_are_taken_in_and_the_others_stay_wi
 
 def test_a_photo_is_read_again_from_s3_and_one_that_an_ingest_took_in_meanwhile_is_a_duplicate(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     with s3_api() as s3:
-        for name, value in {"AWS_ENDPOINT_URL_S3": s3.endpoint_url, "AWS_REGION": s3.region, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}.items():
+        for name, value in {
+            "AWS_ENDPOINT_URL_S3": s3.endpoint_url,
+            "AWS_REGION": s3.region,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+        }.items():
             monkeypatch.setenv(name, str(value))
         client, there = client_of(s3), f"s3://{BUCKET}/photos"
         for name, data in {"a.jpg": b"bad", "b.jpg": b"bad too", "c.jpg": photo(3)}.items():
