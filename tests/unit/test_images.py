@@ -80,6 +80,17 @@ def test_each_exif_orientation_is_undone_as_pillow_undoes_it(orientation: int) -
     assert np.abs(decode_image(data).astype(int) - expected).mean() < 4
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turning_changes_no_pixel(orientation: int) -> None:
+    from PIL import ImageOps
+
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (224, 224, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(image, "PNG", exif=exif)
+    assert np.array_equal(decode_image(data), np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data)))))
+
+
 def test_grayscale_cmyk_palette_and_sixteen_bits_become_rgb() -> None:
     gray = Image.new("L", (300, 300), 100)
     assert close(decode_image(encoded(gray))[5, 5], (100, 100, 100))

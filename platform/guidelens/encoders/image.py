@@ -10,6 +10,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -123,7 +124,8 @@ class ImageEncoder:
 
 
 def load_image_encoder(cache_dir: Path | None = None, num_threads: int = 1) -> ImageEncoder:
-    """The default image encoder. `num_threads` sets torch's threads for the whole process: one per worker and replica.
+    """The default image encoder. `num_threads` sets torch's threads, and the decoder's (OpenCV's), for the whole process: one per worker and
+    replica.
 
     Args:
         cache_dir: where the converted weights are kept between processes; None converts in memory (about 0.2 s).
@@ -132,6 +134,7 @@ def load_image_encoder(cache_dir: Path | None = None, num_threads: int = 1) -> I
         BundleError: the installed weights do not fit the network.
     """
     torch.set_num_threads(num_threads)
+    cv2.setNumThreads(num_threads)
     source = _installed_weights()
     source_sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
     encoder_id = f"efficientnet-lite0-{source_sha256[:16]}"

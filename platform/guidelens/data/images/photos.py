@@ -1,8 +1,9 @@
 """Photos: which ones a folder holds and what they show, then each one read, decoded and embedded once, on any worker."""
 
 import hashlib
-from collections.abc import Container, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Container, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from guidelens.config import IngestConfig, S3Options
-from guidelens.data.images.decoding import encoder_input, thumbnail, upright_pixels
+from guidelens.data.images.decoding import Pixels, encoder_input, thumbnail, upright_pixels
 from guidelens.data.images.headers import image_size
 from guidelens.data.records.raw_records import MAX_RECORD_BYTES, Problem, RawRecord
 from guidelens.data.records.reading import read_chunk
@@ -183,7 +184,8 @@ def _tasks(photos: Mapping[str, SourceFile], labels: Mapping[str, str | None], s
 class PhotoEmbedder:
     """Reads, decodes and embeds batches of photos; holds the encoder, so keep one a worker.
 
-    Bytes whose embedding (and thumbnail, where one is wanted) the lake has, under whatever path, are read and not decoded.
+    Bytes whose embedding (and thumbnail, where one is wanted) the lake has, under whatever path, are read and not decoded. Threads only wait
+    for files; one thread decodes and embeds, so that a worker takes one core and as many workers as cores take them all.
     """
 
     def __init__(self, root: str, s3: S3Options, config: IngestConfig, contents: pa.Table) -> None:
@@ -199,8 +201,7 @@ class PhotoEmbedder:
 
     def __call__(self, tasks: pa.Table) -> pa.Table:
         """(TASK_SCHEMA) to (EMBEDDED_SCHEMA), in order: `rule` says why a photo is refused; known ones have no embedding."""
-        rows = tasks.to_pylist()
-        found = list(self._readers.map(self._read, rows))
+        found = [self._judged(task, read) for task, read in self._read_ahead(tasks.to_pylist())]
         fresh = [row for row, (_, pixels) in zip(found, found, strict=True) if pixels is not None]
         if fresh:
             embeddings = self._encoder.embed(np.stack([pixels for _, pixels in found if pixels is not None]))
@@ -208,23 +209,40 @@ class PhotoEmbedder:
                 row["embedding"] = embedding
         return pa.Table.from_pylist([{**row, "source": _PHOTO_SOURCE, "offset": 0} for row, _ in found], schema=EMBEDDED_SCHEMA)
 
-    def _read(self, task: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-        row: dict[str, Any] = {name: task[name] for name in ("path", "product_id", "is_catalogue_image")}
+    def _read_ahead(self, tasks: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], bytes | Problem]]:
+        """Each task with its photo's bytes, or why there are none; a few photos are read while one is worked on."""
+        ahead: deque[tuple[dict[str, Any], Future[bytes | Problem]]] = deque()
+        for task in tasks:
+            ahead.append((task, self._readers.submit(self._read, task)))
+            if len(ahead) > _NUM_READERS:
+                first, reading = ahead.popleft()
+                yield first, reading.result()
+        for first, reading in ahead:
+            yield first, reading.result()
+
+    def _read(self, task: dict[str, Any]) -> bytes | Problem:
         limit = self._limits.max_photo_bytes
         if task["size_bytes"] > limit:
-            return row | {"rule": "frame_too_large", "message": f"a photo may have {limit} bytes, got {task['size_bytes']}; make it smaller"}, None
+            return Problem("frame_too_large", f"a photo may have {limit} bytes, got {task['size_bytes']}; make it smaller")
         try:
             with self._filesystem.open_input_file(task["file"]) as opened:
                 data: bytes = opened.read()
         except OSError as error:
-            return row | {"rule": "file.damaged", "message": f"a photo must be readable, got {error}"}, None
+            return Problem("file.damaged", f"a photo must be readable, got {error}")
+        return data
+
+    def _judged(self, task: dict[str, Any], data: bytes | Problem) -> tuple[dict[str, Any], Pixels | None]:
+        """The photo's row, and what the encoder takes where it is to be embedded."""
+        row: dict[str, Any] = {name: task[name] for name in ("path", "product_id", "is_catalogue_image")}
+        if isinstance(data, Problem):
+            return row | data._asdict(), None
         row["sha256"] = hashlib.sha256(data).hexdigest()
         row["image_encoder"] = self._encoder.encoder_id
         if row["sha256"] in (self._pictured if task["wants_thumbnail"] else self._known):
             return row, None
         try:
             row["width"], row["height"] = image_size(data)
-            pixels = upright_pixels(data, max_bytes=limit, max_pixels=self._limits.max_photo_pixels)
+            pixels = upright_pixels(data, max_bytes=self._limits.max_photo_bytes, max_pixels=self._limits.max_photo_pixels)
         except UnreadableImageError as error:
             return row | {"rule": error.code, "message": str(error), "raw": data[:MAX_RECORD_BYTES]}, None
         if task["wants_thumbnail"]:
