@@ -115,14 +115,14 @@ def test_a_photo_is_read_again_from_s3_and_one_that_an_ingest_took_in_meanwhile_
             "AWS_SECRET_ACCESS_KEY": "test",
         }.items():
             monkeypatch.setenv(name, str(value))
-        client, there = client_of(s3), f"s3://{BUCKET}/photos"
+        client, there = client_of(s3), f"s3://{BUCKET}/refused"  # moto keeps its buckets as long as the process
         for name, data in {"a.jpg": b"bad", "b.jpg": b"bad too", "c.jpg": photo(3)}.items():
-            client.put_object(Bucket=BUCKET, Key=f"photos/{name}", Body=data)
+            client.put_object(Bucket=BUCKET, Key=f"refused/{name}", Body=data)
         home = home.model_copy(update={"s3": s3})
         ingest.run(home, presets.load("tiny"), IngestSources(photos=there))
-        client.put_object(Bucket=BUCKET, Key="photos/a.jpg", Body=photo(4))
+        client.put_object(Bucket=BUCKET, Key="refused/a.jpg", Body=photo(4))
         ingest.run(home, presets.load("tiny"), IngestSources(photos=there))
-        client.put_object(Bucket=BUCKET, Key="photos/b.jpg", Body=photo(5))
+        client.put_object(Bucket=BUCKET, Key="refused/b.jpg", Body=photo(5))
         client.close()
 
         done = replay(home, "--kind", "photos")
