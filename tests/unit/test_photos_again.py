@@ -64,6 +64,30 @@ def again(quarantined: pl.DataFrame, known: pl.DataFrame = EMPTY, products: dict
     return good, {str(offset) if source.endswith(".csv") else Path(source).name: rule for (source, offset), rule in lines.items()}
 
 
+def test_a_label_lasts_until_another_one_or_none_is_said(tmp_path: Path) -> None:
+    folder, products = folder_of(tmp_path, one=photo(0), two=photo(1)), {"p-1": (), "p-2": ()}
+    labels = tmp_path / "photos.csv"
+    labels.write_text("path,product_id\none.jpg,p-1\ntwo.jpg,p-1\n")
+    _, lake = ingested(folder, products)
+
+    def shown() -> dict[str, str | None]:
+        tasks = plan_photos(IngestSources(photos=folder), products, lake, S3).tasks
+        return dict(zip(tasks["path"].to_pylist(), tasks["product_id"].to_pylist(), strict=True))
+
+    labels.unlink()
+    assert shown() == {"one.jpg": "p-1", "two.jpg": "p-1"}
+    labels.write_text("path,product_id\none.jpg,p-2\n")
+    assert shown() == {"one.jpg": "p-2", "two.jpg": "p-1"}
+    labels.write_text("path,product_id\none.jpg,\n")
+    assert shown() == {"one.jpg": None, "two.jpg": "p-1"}
+
+
+def test_an_image_that_its_product_names_no_more_is_not_shown_for_it(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, one=photo(0))
+    _, lake = ingested(folder, {"p-1": ("one.jpg",)})
+    assert plan_photos(IngestSources(photos=folder), {"p-1": ()}, lake, S3).tasks["product_id"].to_pylist() == [None]
+
+
 def test_a_photo_whose_content_the_lake_has_is_not_embedded_again(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, good=photo(0), bad=b"x")
     quarantined, lake = ingested(folder)

@@ -67,8 +67,8 @@ class Labels(NamedTuple):
 def plan_photos(sources: IngestSources, products: Mapping[str, tuple[str, ...]], known: pl.DataFrame, s3: S3Options) -> PhotoPlan:
     """What to do with each photo.
 
-    A label of photos.csv says what a photo shows; else the product that names it among its images does. The line of an unknown
-    product, of a missing photo, or against an earlier line is a refused record; a line that applies belongs to its photo.
+    A label of photos.csv says what a photo shows (nothing, where it is left empty); else the product that names it among its images does; else
+    an earlier label. The line of an unknown product, of a missing photo, or against an earlier line is a refused record; a line that applies belongs to its photo.
 
     Args:
         products: images by product_id, of the lake and this ingest.
@@ -127,7 +127,7 @@ def label_lines(file: SourceFile, s3: S3Options) -> Iterator[RawRecord]:
 def label_of(
     record: RawRecord, photos: Container[str], products: Container[str], by_path: Mapping[str, str | None], needs_product: bool
 ) -> tuple[str, str | None] | Problem:
-    """The photo's path and the product that a line says it shows (None only where it needs none), or why the line cannot be applied.
+    """The photo's path and the product that a line says it shows (None where it says none), or why the line cannot be applied.
 
     Args:
         by_path: what the lines before it said.
@@ -135,7 +135,8 @@ def label_of(
     if record.problem:
         return record.problem
     cells = {name: value for name, value in (record.cells or {}).items() if value is not None}
-    if not needs_product and "path" in cells and "product_id" not in cells:
+    is_left_empty = "product_id" in (record.cells or {}) and "product_id" not in cells
+    if "path" in cells and "product_id" not in cells and (is_left_empty or not needs_product):
         path, product = str(cells["path"]), None
     else:
         try:
@@ -159,11 +160,12 @@ def _refusals(found: list[tuple[int, bytes, Problem]]) -> pl.DataFrame:
 
 def _tasks(photos: Mapping[str, SourceFile], labels: Mapping[str, str | None], shown: Mapping[str, str], known: pl.DataFrame) -> pa.Table:
     before = dict(known.select("path", "has_thumbnail").iter_rows())
+    labelled = dict(known.filter(~pl.col("is_catalogue_image")).select("path", "product_id").iter_rows())
     pictured = set(known.filter("has_thumbnail")["product_id"])
     pictured |= {product for path, product in shown.items() if path in photos}
     rows: list[dict[str, Any]] = []
     for path, file in sorted(photos.items()):
-        product = labels.get(path) or shown.get(path)
+        product = labels.get(path) or shown.get(path) if path in labels else shown.get(path) or labelled.get(path)
         in_catalogue = path in shown and shown[path] == product
         stands_in = product is not None and product not in pictured
         if product is not None:
