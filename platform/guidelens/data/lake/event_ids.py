@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from guidelens.crash_points import reach
 from guidelens.data.lake.lake import IdFile, Lake, Manifest
+from guidelens.data.lake.staging import staging
 from guidelens.schemas.tables import Table
 from guidelens.storage import Store
 
@@ -142,10 +143,27 @@ def live_ids(lake: Lake, base: Manifest, table: Table) -> list[IdFile]:
     files = base.ids_of(table)
     if sum(file.num_ids for file in files) >= base.rows(table):  # more: of records that left quarantine by a replay
         return list(files)
+    return made_of_rows(lake, base, table)
+
+
+def made_of_rows(lake: Lake, base: Manifest, table: Table) -> list[IdFile]:
+    """New id files of the table's rows as of a manifest; live only once committed."""
     made: list[IdFile] = []
     for data_file in base.of(table):
         made += write_ids(lake.store, table, joined([hashed(lake.read_arrow(data_file, [KEY_OF[table]])[KEY_OF[table]])]))
     return merged(lake.store, made)
+
+
+def reindex(lake: Lake) -> Manifest:
+    """Makes the id files of the newest version anew and commits them, where they differ from those it names.
+
+    Raises:
+        CommitConflictError: another writer committed meanwhile; let writers end, then do it again.
+    """
+    with staging(lake.store):  # so that nobody collects what is not committed yet
+        base = lake.manifest()
+        made = [file for table in KEY_OF for file in made_of_rows(lake, base, table)]
+        return lake.commit(base, base.files, {"reindexed": sum(file.num_ids for file in made)}, made)
 
 
 def merged(store: Store, files: Sequence[IdFile]) -> list[IdFile]:
