@@ -89,6 +89,19 @@ def is_among(ids: Ids, known: Ids) -> NDArray[np.bool_]:
     return found
 
 
+def places_of(known: Ids, ids: Ids) -> NDArray[np.intp]:
+    """Where in `ids` those stand that `known` holds. Both are sorted; takes time as the fewer of the two and what they share, not as both."""
+    if len(known.high) >= len(ids.high):
+        return np.flatnonzero(is_among(ids, known))
+    first = np.searchsorted(ids.high, known.high)
+    waiting = np.flatnonzero(first < len(ids.high))
+    waiting = waiting[ids.high[first[waiting]] == known.high[waiting]]
+    counts = np.searchsorted(ids.high, known.high[waiting], side="right") - first[waiting]
+    owners = np.repeat(waiting, counts)
+    places = first[owners] + np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.unique(places[ids.low[places] == known.low[owners]])
+
+
 def starts_of(high: U64) -> NDArray[np.int64]:
     """Of sorted ids, where each first byte begins: (257,) positions, the last one their number."""
     edges = np.arange(1, FIRST_BYTES, dtype=np.uint64) << np.uint64(56)
