@@ -26,7 +26,8 @@ FIRST_BYTES = 256
 _HEADER_BYTES = 8 * (FIRST_BYTES + 1)
 _ID_BYTES = 16
 _MERGED_FILES = 8
-_LARGEST_MERGED = 4_000_000
+LARGEST_MERGED = 4_000_000
+"""Ids of the largest id file that merging makes."""
 
 U64 = NDArray[np.uint64]
 
@@ -186,7 +187,7 @@ def merged(store: Store, files: Sequence[IdFile]) -> list[IdFile]:
         tiers: dict[int, list[IdFile]] = {}
         for file in live:
             tiers.setdefault(file.num_ids.bit_length() // 3, []).append(file)
-        full = next((tier for tier in tiers.values() if len(tier) >= _MERGED_FILES and sum(file.num_ids for file in tier) <= _LARGEST_MERGED), None)
+        full = next((tier for tier in tiers.values() if len(tier) >= _MERGED_FILES and sum(file.num_ids for file in tier) <= LARGEST_MERGED), None)
         if full is None:
             return live
         reader = IdReader(store)
