@@ -187,7 +187,8 @@ def merged(store: Store, files: Sequence[IdFile]) -> list[IdFile]:
         tiers: dict[int, list[IdFile]] = {}
         for file in live:
             tiers.setdefault(file.num_ids.bit_length() // 3, []).append(file)
-        full = next((tier for tier in tiers.values() if len(tier) >= _MERGED_FILES and sum(file.num_ids for file in tier) <= LARGEST_MERGED), None)
+        groups = (tier[:_MERGED_FILES] for tier in tiers.values() if len(tier) >= _MERGED_FILES)
+        full = next((group for group in groups if sum(file.num_ids for file in group) <= LARGEST_MERGED), None)
         if full is None:
             return live
         reader = IdReader(store)
