@@ -17,6 +17,7 @@ from guidelens.data.lake.compaction import compact
 from guidelens.data.lake.event_ids import IdReader, Ids, reindex, write_ids
 from guidelens.data.lake.history import thin
 from guidelens.data.lake.lake import IdFile, Lake, Manifest
+from guidelens.data.lake.tables import to_table
 from guidelens.data.lake.verification import Note, Verified, verify
 from guidelens.data.privacy.forgetting import Person, forget_in_lake
 from guidelens.errors import NotFoundError
@@ -140,6 +141,20 @@ def test_a_damaged_id_file_is_made_anew_and_then_knows_every_event(lake: Lake, l
     assert found(lake, deep=True) == []
     again = ingest(lake, logs)
     assert again.reports["events"].total.accepted == 0
+
+
+def test_what_was_replayed_keeps_its_id_through_a_check_and_a_reindex(lake: Lake) -> None:
+    base = lake.manifest()
+    rows = lake.read(Table.QUARANTINE)
+    left = lake.write(Table.QUARANTINE, to_table(Table.QUARANTINE, rows.slice(1)))
+    replayed = lake.commit(base, [*(file for file in base.files if file.table is not Table.QUARANTINE), *left], {})
+    assert found(lake, deep=True) == []
+    assert reindex(lake).ids_of(Table.QUARANTINE) == replayed.ids_of(Table.QUARANTINE)
+    for file in replayed.ids_of(Table.QUARANTINE):
+        damage(lake, file.key, flipped)
+    reindex(lake)
+    assert found(lake, deep=True) == []
+    assert sum(file.num_ids for file in lake.manifest().ids_of(Table.QUARANTINE)) == rows.height - 1, "with its file, the id of what has no row is lost"
 
 
 def test_an_id_that_two_files_hold_is_found(lake: Lake) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from guidelens.crash_points import reach
 from guidelens.data.lake.lake import IdFile, Lake, Manifest
 from guidelens.data.lake.staging import staging
+from guidelens.errors import NotFoundError, StorageError
 from guidelens.schemas.tables import Table
 from guidelens.storage import Store
 
@@ -171,13 +172,36 @@ def made_of_rows(lake: Lake, base: Manifest, table: Table) -> list[IdFile]:
 def reindex(lake: Lake) -> Manifest:
     """Makes the id files of the newest version anew and commits them, where they differ from those it names.
 
+    What left quarantine by a replay has no row any more: its ids stay where their file is whole.
+
     Raises:
         CommitConflictError: another writer committed meanwhile; let writers end, then do it again.
     """
     with staging(lake.store):  # so that nobody collects what is not committed yet
         base = lake.manifest()
-        made = [file for table in KEY_OF for file in made_of_rows(lake, base, table)]
+        made = [file for table in KEY_OF if table is not Table.QUARANTINE for file in made_of_rows(lake, base, table)]
+        made += _with_those_of_rows(lake, base, Table.QUARANTINE)
         return lake.commit(base, base.files, {"reindexed": sum(file.num_ids for file in made)}, made)
+
+
+def _with_those_of_rows(lake: Lake, base: Manifest, table: Table) -> list[IdFile]:
+    """The table's id files that are whole, and new ones for the rows whose ids they lack."""
+    whole = [file for file in base.ids_of(table) if _is_whole(lake.store, file)]
+    reader, found = IdReader(lake.store), list(whole)
+    for data_file in base.of(table):
+        ids = joined([hashed(lake.read_arrow(data_file, [KEY_OF[table]])[KEY_OF[table]])])
+        lacking = np.ones(len(ids.high), np.bool_)
+        for file in whole:
+            lacking[places_of(reader.known(file, 0, FIRST_BYTES), ids)] = False
+        found += write_ids(lake.store, table, ids.take(lacking))
+    return merged(lake.store, found)
+
+
+def _is_whole(store: Store, file: IdFile) -> bool:
+    try:
+        return hashlib.sha256(store.read_bytes(file.key, file.size_bytes)).hexdigest() == file.sha256
+    except (NotFoundError, StorageError):
+        return False
 
 
 def merged(store: Store, files: Sequence[IdFile]) -> list[IdFile]:
