@@ -189,7 +189,7 @@ class _Sum:
         cpu_s = read * us / 1e6 * given.materializations_a_day
         memory = read * foot.event_memory_bytes / _GB
         log = self.sessions * 365 * foot.session_log_memory_bytes / _GB
-        self.usd["features, CPU"] = self._cpu_usd(cpu_s)
+        self.usd["features, CPU, if it were split"] = self._cpu_usd(cpu_s)
         yield _line("features", "sessions a day", f"{self.sessions:,.0f}", f"{_n(self.events)} x {foot.sessions:,} / {foot.rows:,}")
         yield _line("features", "events read by a run, at most", _n(read), f"{reach} days x {_n(self.events)}")
         yield _line("features", "CPU hours a day", f"{cpu_s / 3600:,.0f}", f"{given.materializations_a_day:g} x {_n(read)} x {us:.1f} us")
@@ -199,9 +199,9 @@ class _Sum:
         )
         need = f"({reach} x {foot.event_memory_bytes:.0f} + 365 x {foot.sessions / foot.rows:.3f} x {foot.session_log_memory_bytes:.0f}) bytes"
         limit = given.memory_gb_a_node * _GB / (memory + log) * self.events / _GB
-        yield _line("features", "events a day that one node's memory holds", f"{limit:,.0f}", f"{given.memory_gb_a_node:g} GB / {need}")
+        yield _line("features", "events a day that one node's memory holds, at most", f"{limit:,.0f}", f"{given.memory_gb_a_node:g} GB / {need}")
         yield _line(
-            "features", "nodes, if shoppers were split over them", f"{math.ceil(self.events / limit):,}", f"{_n(self.events)} / {limit:,.0f}; not built"
+            "features", "nodes, if shoppers were split over them, at least", f"{math.ceil(self.events / limit):,}", f"{_n(self.events)} / {limit:,.0f}; not built"
         )
         table = self.sessions * foot.shopper_row_bytes / _GB
         yield _line("features", "GB a day of shopper rows", f"{table:,.1f}", f"{self.sessions:,.0f} x {foot.shopper_row_bytes:.0f} bytes, a row a session")
