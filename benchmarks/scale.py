@@ -201,7 +201,10 @@ class _Sum:
         limit = given.memory_gb_a_node * _GB / (memory + log) * self.events / _GB
         yield _line("features", "events a day that one node's memory holds, at most", f"{limit:,.0f}", f"{given.memory_gb_a_node:g} GB / {need}")
         yield _line(
-            "features", "nodes, if shoppers were split over them, at least", f"{math.ceil(self.events / limit):,}", f"{_n(self.events)} / {limit:,.0f}; not built"
+            "features",
+            "nodes, if shoppers were split over them, at least",
+            f"{math.ceil(self.events / limit):,}",
+            f"{_n(self.events)} / {limit:,.0f}; not built",
         )
         table = self.sessions * foot.shopper_row_bytes / _GB
         yield _line("features", "GB a day of shopper rows", f"{table:,.1f}", f"{self.sessions:,.0f} x {foot.shopper_row_bytes:.0f} bytes, a row a session")
