@@ -24,6 +24,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks._processes import family, stat_of
 from benchmarks._results import keep, machine, today
 from guidelens.config import IngestConfig, S3Options, WorldSize
 from guidelens.errors import GuideLensError
@@ -220,7 +221,7 @@ def _sampled() -> Iterator[list[float]]:
 def _resident_mb() -> float:
     """Of this process and Ray's workers; not of Ray's store, raylet and agents, which do not grow with the rows."""
     total = 0
-    for process in _family():
+    for process in family(os.getpid()):
         try:
             if process == os.getpid() or Path(f"/proc/{process}/cmdline").read_text().startswith("ray::"):
                 resident, shared = Path(f"/proc/{process}/statm").read_text().split()[1:3]
@@ -233,32 +234,12 @@ def _resident_mb() -> float:
 def _cpu_seconds() -> float:
     """Of this process and all below it, ended ones too."""
     total = 0
-    for process in _family():
+    for process in family(os.getpid()):
         try:
-            total += sum(int(ticks) for ticks in _status(process)[11:15])
+            total += sum(int(ticks) for ticks in stat_of(process)[11:15])
         except OSError:
             continue
     return total / os.sysconf("SC_CLK_TCK")
-
-
-def _family() -> list[int]:
-    """This process and all below it."""
-    parents: dict[int, list[int]] = {}
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit():
-            try:
-                parents.setdefault(int(_status(int(path.name))[1]), []).append(int(path.name))
-            except OSError:
-                continue
-    found = [os.getpid()]
-    for process in found:
-        found += parents.get(process, [])
-    return found
-
-
-def _status(process: int) -> list[str]:
-    """/proc/PID/stat behind the name, which may hold anything."""
-    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
 
 
 def study(sizes: tuple[int, ...], repeats: int, peer_rows: int) -> list[Measured]:

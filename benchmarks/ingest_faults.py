@@ -54,7 +54,7 @@ def timed(folder: Path, uri: str, api: S3Options, faults: Faults) -> tuple[float
         checker = Checker(Kind.EVENTS, Pseudonymizer(b"k" * 32), datetime.now(UTC))
         with staging(lake.store) as prefix:
             source = EventSource(chunks_of(files, _CONFIG.event_chunk_bytes, S3Options()), [file.uri for file in files], checker, S3Options(), prefix)
-            done = take_in(lake, {}, no_texts, datetime.now(UTC), EventIntake(lake, source, _CONFIG, in_driver))
+            done = take_in(lake, {}, no_texts, datetime.now(UTC), EventIntake(lake, source, _CONFIG, in_driver), pseudonyms=checker.pseudonyms)
         return time.perf_counter() - start, done.manifest
 
 
@@ -79,7 +79,7 @@ def command(rows: int, out: Path) -> None:
         timed(Path(name), f"s3://{BUCKET}/warm", api, Faults())
         calm, without = timed(Path(name), f"s3://{BUCKET}/calm", api, Faults())
         rough, with_faults = timed(Path(name), f"s3://{BUCKET}/rough", api, faults)
-    if without.files != with_faults.files or not faults.seen:
+    if without.snapshot_sha256 != with_faults.snapshot_sha256 or not faults.seen:
         raise GuideLensError(f"the runs must end with the same files, and meet faults, got {len(without.files)} and {len(with_faults.files)}, {faults.seen}")
     found = FaultStudy(
         machine=machine(),

@@ -1,5 +1,7 @@
 """Describe the lake's tables, report on the data in them, prove what they hold, merge small files, and clear what crashed writers left."""
 
+import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +16,11 @@ from pipelines.entry import config_options, emit, home_option, progress, run_com
 if TYPE_CHECKING:
     from guidelens.data.lake.compaction import Compacted
     from guidelens.data.lake.description import LakeDescription
+    from guidelens.data.lake.verification import Note, Verified
 
 
 _SHOWN_VERSIONS = 10
+_PROGRESS_EVERY_S = 5.0
 
 
 class LakeDigest(Frozen):
@@ -96,6 +100,48 @@ def digest(home: Home, lake: str | None = None) -> LakeDigest:
     )
 
 
+class LakeIndexed(Frozen):
+    """ids: by table, what its id files hold now."""
+
+    lake: str
+    manifest: int
+    ids: dict[str, int]
+
+
+def verify(home: Home, lake: str | None = None, *, every_version: bool = False, deep: bool = False) -> "Verified":
+    """Reads every byte of the newest version, or of all; a line for each problem goes to stderr."""
+    from guidelens.data.lake.lake import Lake
+    from guidelens.data.lake.verification import verify as verify_lake
+
+    found = verify_lake(Lake(lake or home.lake_uri, home.s3), every_version=every_version, deep=deep, note=_Told())
+    for problem in found.problems:
+        progress(f"PROBLEM {problem.file} {problem.wrong}\n     -> {problem.remedy}")
+    return found
+
+
+class _Told:
+    """A progress line about every five seconds, and a last one."""
+
+    def __init__(self) -> None:
+        self._said = time.perf_counter()
+
+    def __call__(self, note: "Note") -> None:
+        if time.perf_counter() - self._said >= _PROGRESS_EVERY_S or note.files == note.of_files:
+            self._said = time.perf_counter()
+            progress(f"verify: {note.files} of {note.of_files} files, {note.size_bytes / 1e6:,.1f} of {note.of_bytes / 1e6:,.1f} MB")
+
+
+def reindex(home: Home, lake: str | None = None) -> LakeIndexed:
+    """Makes the id files anew from the rows of the newest version."""
+    from guidelens.data.lake.event_ids import KEY_OF
+    from guidelens.data.lake.event_ids import reindex as reindex_lake
+    from guidelens.data.lake.lake import Lake
+
+    opened = Lake(lake or home.lake_uri, home.s3)
+    done = reindex_lake(opened)
+    return LakeIndexed(lake=opened.uri, manifest=done.version, ids={str(table): sum(file.num_ids for file in done.ids_of(table)) for table in KEY_OF})
+
+
 def gc(home: Home, lake: str | None, grace_h: float, remove: bool) -> LakeGarbage:
     """Lists, and with `remove` deletes, what crashed writers left more than `grace_h` hours ago."""
     from guidelens.data.lake.garbage import collect, orphans
@@ -156,6 +202,24 @@ def report_command(home: Home, lake: str | None, out: Path) -> None:
 @home_option
 def digest_command(home: Home, lake: str | None) -> None:
     emit(digest(home, lake))
+
+
+@command.command("verify", help="Read every byte and compare it with what the manifests say; exit code 1 where there is a problem.")
+@_lake_option
+@click.option("--every-version", is_flag=True, help="Of every version, not of the newest one only.")
+@click.option("--deep", is_flag=True, help="Also compare each row's id with the id files.")
+@home_option
+def verify_command(home: Home, lake: str | None, every_version: bool, deep: bool) -> None:
+    found = verify(home, lake, every_version=every_version, deep=deep)
+    emit(found)
+    sys.exit(not found.ok)
+
+
+@command.command("reindex", help="Make the id files anew from the rows, after they were damaged.")
+@_lake_option
+@home_option
+def reindex_command(home: Home, lake: str | None) -> None:
+    emit(reindex(home, lake))
 
 
 @command.command("compact", help="Merge small files; rows and older versions stay as they are.")

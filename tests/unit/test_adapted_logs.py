@@ -165,6 +165,40 @@ def test_movielens_without_its_films_is_refused(file: str, form: str, tmp_path: 
         load("movielens", tmp_path)
 
 
+def test_atomic_files_are_read_by_the_names_of_their_columns(tmp_path: Path) -> None:
+    FORMS["recbole"](tmp_path)
+    (tmp_path / "ml.item").write_text(
+        "release_year:token\tgenre:token_seq\titem_id:token\tmovie_title:token_seq\n"
+        "1995\tComedy Sci-Fi\t10\tCafé\nunkonwn\tunknown\t20\tunkonwn\nV\t(no genres listed)\t30\tPart (1995)\n"
+    )
+    (tmp_path / "ml.user").write_text("gender:token\tuser_id:token\tzip_code:token\tage:token\nM\t1\t85711\t24\n")
+    sources = load("movielens", tmp_path).write(tmp_path / "out")
+    assert sources.catalogue is not None and sources.shoppers is not None
+    films = [json.loads(line) for line in Path(sources.catalogue).read_text().splitlines()]
+    assert [(film["product_id"], film["title"], film["category"], film["attributes"].get("year")) for film in films] == [
+        ("m-10", "Café (1995)", "film/Comedy", 1995),
+        ("m-20", "unkonwn", "film", None),
+        ("m-30", "Part (1995)", "film", 1995),
+    ]
+    assert pl.read_parquet(sources.shoppers).rows() == [("u-1", "18-24", "m", "8")]
+
+
+@pytest.mark.parametrize(
+    ("file", "header", "message"),
+    [
+        ("ml.inter", "user_id:token\titem_id:token\ttimestamp:float", "without rating:float"),
+        ("ml.item", "item_id:token\tmovie_title:token_seq\trelease_year:token", "class:token_seq or genre:token_seq"),
+        ("ml.item", "item_id:token\tclass:token_seq\trelease_year:token", "without movie_title:token_seq"),
+        ("ml.user", "user_id:token\tage:token\tgender:token", "without zip_code:token"),
+    ],
+)
+def test_an_atomic_file_without_a_column_is_refused(file: str, header: str, message: str, tmp_path: Path) -> None:
+    FORMS["recbole"](tmp_path)
+    (tmp_path / file).write_text(header + "\n")
+    with pytest.raises(InputError, match=message):
+        load("movielens", tmp_path)
+
+
 def test_a_rating_that_is_no_number_is_refused_with_its_line(tmp_path: Path) -> None:
     FORMS["100k"](tmp_path)
     with (tmp_path / "u.data").open("a") as sink:

@@ -262,6 +262,25 @@ def test_ids_that_share_their_first_half_are_told_apart() -> None:
     assert mixed.take(event_ids.in_order(mixed)).low.tolist() == [1, 2, 2]
 
 
+few = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=40)
+
+
+@given(few, few)
+def test_the_places_of_known_ids_are_where_each_of_them_stands(known: list[tuple[int, int]], asked: list[tuple[int, int]]) -> None:
+    lists = sorted(known), sorted(asked)
+    pairs = [event_ids.Ids(*np.array(list(zip(*held, strict=True)) or [[], []], np.uint64)) for held in lists]
+    assert event_ids.places_of(*pairs).tolist() == [at for at, pair in enumerate(lists[1]) if pair in set(known)]
+
+
+def test_many_id_files_are_merged_although_together_they_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_ids, "LARGEST_MERGED", 100)
+    store = Lake(str(tmp_path)).store
+    small = [file for start in range(0, 300, 10) for file in event_ids.write_ids(store, Table.EVENTS, event_ids.Ids(*np.full((2, 10), start, np.uint64)))]
+    left = event_ids.merged(store, small)
+    assert sorted(file.num_ids for file in left) == [10] * 6 + [80] * 3
+    assert event_ids.joined(event_ids.IdReader(store).known(file, 0, 256) for file in left).low.tolist() == sorted([*range(0, 300, 10)] * 10)
+
+
 def test_memory_of_the_plan_is_bits_not_events() -> None:
     bits = event_intake.Bits(10_000)
     bits.set(np.array([0, 9, 9_999], np.uint64))

@@ -31,6 +31,7 @@ _GENRES_100K = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy", "Film-Noir", "Horror", "Musical",
     "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
 )  # fmt: skip
+_NO_GENRE = ("(no genres listed)", "unknown")
 _TAGS_SHOWN = 5
 
 
@@ -85,7 +86,7 @@ def _recbole(ratings: Path) -> _Form:
     header = [name.split(":")[0] for name in header_of(ratings, "\t", ("user_id:token", "item_id:token", "rating:float", "timestamp:float"))]
     renamed = {"user_id": "user", "item_id": "item"}
     people = ratings.with_suffix(".user")
-    shoppers = (lambda: _people(people, "\t", (0, 1, 2, 4), header_lines=1)) if people.is_file() else None
+    shoppers = (lambda: _people_recbole(people)) if people.is_file() else None
     return _Form(ratings, "\t", tuple(renamed.get(name, name) for name in header), 1, lambda: _films_recbole(ratings.with_suffix(".item")), shoppers)
 
 
@@ -171,15 +172,28 @@ def _films_csv(file: Path) -> Iterator[tuple[str, str, list[str]]]:
 
 
 def _films_recbole(file: Path) -> Iterator[tuple[str, str, list[str]]]:
+    """Genres stand under `class` or, in some of the data sets, `genre`."""
+    header = header_of(file, "\t", ("item_id:token", "movie_title:token_seq", "release_year:token"))
+    under = next((name for name in ("class:token_seq", "genre:token_seq") if name in header), None)
+    if under is None:
+        raise InputError(f"{file}: the first line must name class:token_seq or genre:token_seq, got {' '.join(header)[:80]!r}; fetch the data set again")
+    places = [header.index(name) for name in ("item_id:token", "movie_title:token_seq", "release_year:token", under)]
     for number, line in _lines(file):
-        if number == 1:
-            continue
-        item, title, year, genres = _fields(file, number, line, "\t", 4)[:4]
-        yield item, f"{title} ({year})" if year.isdigit() else title, genres.split()
+        if number > 1:
+            fields = _fields(file, number, line, "\t", len(header))
+            item, title, year, genres = (fields[place] for place in places)
+            yield item, f"{title} ({year})" if year.isdigit() else title, [] if genres in _NO_GENRE else genres.split()
+
+
+def _people_recbole(file: Path) -> pl.DataFrame:
+    names = ("user_id:token", "age:token", "gender:token", "zip_code:token")
+    header = header_of(file, "\t", names)
+    user, age, gender, zip_code = (header.index(name) for name in names)
+    return _people(file, "\t", (user, age, gender, zip_code), header_lines=1)
 
 
 def _genres(joined: str) -> list[str]:
-    return [] if joined == "(no genres listed)" else [genre for genre in joined.split("|") if genre]
+    return [] if joined in _NO_GENRE else [genre for genre in joined.split("|") if genre]
 
 
 def _is_utf8(file: Path) -> bool:

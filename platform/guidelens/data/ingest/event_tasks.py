@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from guidelens.config import S3Options
 from guidelens.crash_points import reach
 from guidelens.data.ingest.event_parts import PartIndex, kept_of, pack, read_refused, read_segments
-from guidelens.data.lake.event_ids import NO_IDS, U64, IdReader, Ids, in_order, is_among, write_ids
+from guidelens.data.lake.event_ids import NO_IDS, U64, IdReader, Ids, in_order, places_of, write_ids
 from guidelens.data.lake.lake import DataFile, IdFile, Lake
 from guidelens.data.lake.staging import PARTS
 from guidelens.data.lake.tables import to_table
@@ -138,8 +138,9 @@ class Judge(NamedTuple):
         ids, rows, owners = ids.take(order), rows[order], owners[order]
         again = np.zeros(len(rows), dtype=np.bool_)
         again[1:] = (ids.high[1:] == ids.high[:-1]) & (ids.low[1:] == ids.low[:-1])
-        for file in asked.known:
-            again |= is_among(ids, reader.known(file, asked.first, asked.stop))
+        for start in range(0, len(asked.known), _READS_AT_ONCE):
+            for known in side_by_side(lambda file: reader.known(file, asked.first, asked.stop), asked.known[start : start + _READS_AT_ONCE]):
+                again[places_of(known, ids)] = True
         seen = [(asked.slices[owner].part, rows[again & (owners == owner)]) for owner in np.unique(owners[again])]
         return Judged(asked.table, seen, write_ids(self.lake.store, asked.table, ids.take(~again)), len(rows))
 

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from guidelens.crash_points import reach
 from guidelens.data.lake.lake import IdFile, Lake, Manifest
+from guidelens.data.lake.staging import staging
+from guidelens.errors import NotFoundError, StorageError
 from guidelens.schemas.tables import Table
 from guidelens.storage import Store
 
@@ -25,7 +27,8 @@ FIRST_BYTES = 256
 _HEADER_BYTES = 8 * (FIRST_BYTES + 1)
 _ID_BYTES = 16
 _MERGED_FILES = 8
-_LARGEST_MERGED = 4_000_000
+LARGEST_MERGED = 4_000_000
+"""Ids of the largest id file that merging makes."""
 
 U64 = NDArray[np.uint64]
 
@@ -88,6 +91,19 @@ def is_among(ids: Ids, known: Ids) -> NDArray[np.bool_]:
     return found
 
 
+def places_of(known: Ids, ids: Ids) -> NDArray[np.intp]:
+    """Where in `ids` those stand that `known` holds. Both are sorted; takes time as the fewer of the two and what they share, not as both."""
+    if len(known.high) >= len(ids.high):
+        return np.flatnonzero(is_among(ids, known))
+    first = np.searchsorted(ids.high, known.high)
+    waiting = np.flatnonzero(first < len(ids.high))
+    waiting = waiting[ids.high[first[waiting]] == known.high[waiting]]
+    counts = np.searchsorted(ids.high, known.high[waiting], side="right") - first[waiting]
+    owners = np.repeat(waiting, counts)
+    places = first[owners] + np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.unique(places[ids.low[places] == known.low[owners]])
+
+
 def starts_of(high: U64) -> NDArray[np.int64]:
     """Of sorted ids, where each first byte begins: (257,) positions, the last one their number."""
     edges = np.arange(1, FIRST_BYTES, dtype=np.uint64) << np.uint64(56)
@@ -142,10 +158,50 @@ def live_ids(lake: Lake, base: Manifest, table: Table) -> list[IdFile]:
     files = base.ids_of(table)
     if sum(file.num_ids for file in files) >= base.rows(table):  # more: of records that left quarantine by a replay
         return list(files)
+    return made_of_rows(lake, base, table)
+
+
+def made_of_rows(lake: Lake, base: Manifest, table: Table) -> list[IdFile]:
+    """New id files of the table's rows as of a manifest; live only once committed."""
     made: list[IdFile] = []
     for data_file in base.of(table):
         made += write_ids(lake.store, table, joined([hashed(lake.read_arrow(data_file, [KEY_OF[table]])[KEY_OF[table]])]))
     return merged(lake.store, made)
+
+
+def reindex(lake: Lake) -> Manifest:
+    """Makes the id files of the newest version anew and commits them, where they differ from those it names.
+
+    What left quarantine by a replay has no row any more: its ids stay where their file is whole.
+
+    Raises:
+        CommitConflictError: another writer committed meanwhile; let writers end, then do it again.
+    """
+    with staging(lake.store):  # so that nobody collects what is not committed yet
+        base = lake.manifest()
+        made = [file for table in KEY_OF if table is not Table.QUARANTINE for file in made_of_rows(lake, base, table)]
+        made += _with_those_of_rows(lake, base, Table.QUARANTINE)
+        return lake.commit(base, base.files, {"reindexed": sum(file.num_ids for file in made)}, made)
+
+
+def _with_those_of_rows(lake: Lake, base: Manifest, table: Table) -> list[IdFile]:
+    """The table's id files that are whole, and new ones for the rows whose ids they lack."""
+    whole = [file for file in base.ids_of(table) if _is_whole(lake.store, file)]
+    reader, found = IdReader(lake.store), list(whole)
+    for data_file in base.of(table):
+        ids = joined([hashed(lake.read_arrow(data_file, [KEY_OF[table]])[KEY_OF[table]])])
+        lacking = np.ones(len(ids.high), np.bool_)
+        for file in whole:
+            lacking[places_of(reader.known(file, 0, FIRST_BYTES), ids)] = False
+        found += write_ids(lake.store, table, ids.take(lacking))
+    return merged(lake.store, found)
+
+
+def _is_whole(store: Store, file: IdFile) -> bool:
+    try:
+        return hashlib.sha256(store.read_bytes(file.key, file.size_bytes)).hexdigest() == file.sha256
+    except (NotFoundError, StorageError):
+        return False
 
 
 def merged(store: Store, files: Sequence[IdFile]) -> list[IdFile]:
@@ -155,7 +211,8 @@ def merged(store: Store, files: Sequence[IdFile]) -> list[IdFile]:
         tiers: dict[int, list[IdFile]] = {}
         for file in live:
             tiers.setdefault(file.num_ids.bit_length() // 3, []).append(file)
-        full = next((tier for tier in tiers.values() if len(tier) >= _MERGED_FILES and sum(file.num_ids for file in tier) <= _LARGEST_MERGED), None)
+        groups = (tier[:_MERGED_FILES] for tier in tiers.values() if len(tier) >= _MERGED_FILES)
+        full = next((group for group in groups if sum(file.num_ids for file in group) <= LARGEST_MERGED), None)
         if full is None:
             return live
         reader = IdReader(store)

@@ -62,6 +62,7 @@ class Manifest(Frozen):
         passing: one of a stream of small commits, which thinning (history.py) may remove.
         report: of the run that wrote it.
         writer: different in each attempt to write one.
+        follows: the writer of the version before it that is not passing; empty for the first. None where it was not written down yet.
         key_id: of the key that all its pseudonyms are made with; empty in a lake from before keys could be rotated: the first.
         events_from: events that happened before that day (UTC) have expired and are not taken in.
     """
@@ -74,6 +75,7 @@ class Manifest(Frozen):
     passing: bool = False
     report: dict[str, Any] = {}
     writer: str = ""
+    follows: str | None = None
     key_id: str = ""
     events_from: date | None = None
 
@@ -87,9 +89,14 @@ class Manifest(Frozen):
         return sum(file.rows for file in self.of(table))
 
     @property
+    def objects(self) -> tuple["DataFile | IdFile", ...]:
+        """All that it names."""
+        return (*self.files, *self.ids)
+
+    @property
     def keys(self) -> set[str]:
         """Of all objects that it names."""
-        return {file.key for file in self.files} | {file.key for file in self.ids}
+        return {file.key for file in self.objects}
 
     @property
     def snapshot_sha256(self) -> str:
@@ -252,7 +259,8 @@ class Lake:
             CommitConflictError: another writer committed after `base` was read; read again and redo.
         """
         live = _dated(files, base, datetime.now(UTC))
-        same_files = [file.key for file in live] == [file.key for file in base.files]
+        live_ids = base.ids if ids is None else _sorted(ids)
+        same_files = [*(file.key for file in live), *(file.key for file in live_ids)] == [file.key for file in base.objects]
         marks = {"key_id": base.key_id if key_id is None else key_id, "events_from": max(filter(None, (events_from, base.events_from)), default=None)}
         same_marks = (base.key_id, base.events_from) == (marks["key_id"], marks["events_from"])
         reached = {**base.offsets, **(offsets or {})}
@@ -261,11 +269,12 @@ class Lake:
         manifest = Manifest(
             version=base.version + 1,
             files=live,
-            ids=base.ids if ids is None else _sorted(ids),
+            ids=live_ids,
             offsets=reached,
             passing=passing,
             report=dict(report),
             writer=uuid.uuid4().hex,
+            follows=base.follows if base.passing else base.writer,
             **marks,
         )
         reach("manifest.before")
