@@ -102,7 +102,8 @@ def check(home: Home, config: Config, shoppers: int) -> CheckResult:
     pairs = [(online.shopper(key), packed) for key, packed in newest.select("shopper_key", "packed").iter_rows()]
     settled = [(left, right) for left, right in pairs if left is None or _as_of_us(left) <= _as_of_us(right)]
     lake = Lake(held.lake, home.s3)
-    log = lake.read(Table.EVENTS, EVENT_COLUMNS, manifest=lake.manifest(held.manifest))
+    files = EventFiles(lake, lake.manifest(held.manifest))
+    log = files.read_all(list(files.files))
     events = in_sessions(with_owned(log, identity_links(log))).filter(pl.col("shopper_key").is_in(keys.implode()))
     return CheckResult(
         shoppers=len(newest),
