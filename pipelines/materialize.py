@@ -20,7 +20,8 @@ from guidelens.data import visits as visits_module
 from guidelens.data.features import log as feature_log
 from guidelens.data.features import products as product_features
 from guidelens.data.features import shoppers as shopper_features
-from guidelens.data.features.log import NOTHING_KNOWN, EventFiles, FeatureLog, files_needed, known_by, known_now, newest_known, stale_since
+from guidelens.data.features.dormant import dormant, horizon
+from guidelens.data.features.log import BEGINNING, NOTHING_KNOWN, EventFiles, FeatureLog, files_needed, known_by, known_now, newest_known, stale_since
 from guidelens.data.features.products import PHOTO_COLUMNS, product_rows
 from guidelens.data.features.shoppers import Resumed, declined, needed_since, shopper_rows
 from guidelens.data.lake.lake import Lake, Manifest
@@ -107,6 +108,12 @@ class _Inputs(NamedTuple):
     forgotten: pl.Series
     before: FeatureLog
     log: FeatureLog
+    shoppers_from: datetime | None
+
+    @property
+    def rowless(self) -> pl.Series:
+        """The shopper_key of those who get no row: they declined, or nothing came of them since the horizon."""
+        return pl.concat([declined(self.shoppers), dormant(self.log, self.shoppers_from)]).unique()
 
 
 def run(
@@ -183,7 +190,7 @@ def _inputs(home: Home, lake: Lake, snapshot: Manifest, *, resume: bool) -> _Inp
     shoppers = as_consented(lake.read(Table.SHOPPERS, manifest=snapshot), events.said).filter(~pl.col("shopper_key").is_in(forgotten.implode()))
     before = feature_log.load(home.feast / LOG) if resume else NOTHING_KNOWN
     log = known_now(before, events, shoppers).without(forgotten)
-    return _Inputs(lake, snapshot, events, shoppers, lake.read(Table.PRODUCTS, manifest=snapshot), forgotten, before, log)
+    return _Inputs(lake, snapshot, events, shoppers, lake.read(Table.PRODUCTS, manifest=snapshot), forgotten, before, log, horizon(home.feast))
 
 
 def _make_all(home: Home, features: Features, inputs: _Inputs, until: datetime) -> tuple[MaterializeReport, int]:
@@ -192,7 +199,8 @@ def _make_all(home: Home, features: Features, inputs: _Inputs, until: datetime) 
     events = in_sessions(with_owned(log, identity_links(log)))
     rows_known_by = until + timedelta(microseconds=1)  # rows are stamped a microsecond after what they count
     progress(f"materialize: {len(log):,} events and {len(inputs.shoppers):,} shoppers known by {until.isoformat()}")
-    rows = shopper_rows(visits(events), events, inputs.shoppers).filter(pl.col("event_timestamp") <= rows_known_by)
+    has_rows = (pl.col("event_timestamp") <= rows_known_by) & ~pl.col("shopper_key").is_in(inputs.rowless.implode())
+    rows = shopper_rows(visits(events), events, inputs.shoppers).filter(has_rows)
     for name in (_MARK, _UNDER_WAY):
         (home.feast / name).unlink(missing_ok=True)
     report = features.materialize(rows, _product_rows(inputs), rows_known_by)
@@ -205,7 +213,7 @@ def _make_changed(home: Home, features: Features, inputs: _Inputs, held: Materia
     mark = home.feast / _MARK
     if mark.exists():
         mark.replace(home.feast / _UNDER_WAY)  # nobody may train on tables under way
-    since = stale_since(inputs.before, inputs.log)
+    since = _whole_of_who_slept(stale_since(inputs.before, inputs.log), inputs)
     products = None if held.catalogue == _catalogue(inputs.snapshot) else _product_rows(inputs)
     report = features.update(_changed_rows(features, inputs, since), since, products)
     if backfill is not None:
@@ -216,6 +224,13 @@ def _make_changed(home: Home, features: Features, inputs: _Inputs, held: Materia
     return report, len(since)
 
 
+def _whole_of_who_slept(since: pl.DataFrame, inputs: _Inputs) -> pl.DataFrame:
+    """Who was or is past the horizon has all rows or none."""
+    slept = pl.concat([dormant(log, inputs.shoppers_from) for log in (inputs.before, inputs.log)])
+    whole = pl.when(pl.col("shopper_key").is_in(slept.implode())).then(pl.lit(BEGINNING, pl.Datetime("us", "UTC")))
+    return since.with_columns(since=whole.otherwise("since"))
+
+
 def _declined_since(inputs: _Inputs, since: pl.DataFrame) -> set[str]:
     """Who declined and may have a row online: it was theirs before they did, or was pushed for an event that came in since."""
     seen = inputs.log.withheld.join(inputs.before.withheld, on=["file", "shopper_key"], how="anti")
@@ -223,8 +238,8 @@ def _declined_since(inputs: _Inputs, since: pl.DataFrame) -> set[str]:
 
 
 def _changed_rows(features: Features, inputs: _Inputs, since: pl.DataFrame, until: datetime | None = None) -> pl.DataFrame:
-    """The rows of these shoppers (shopper_key, since) from `since` on, and before `until`; none of who declined, of whom nothing is read."""
-    since = since.filter(~pl.col("shopper_key").is_in(declined(inputs.shoppers).implode()))
+    """The rows of these shoppers (shopper_key, since) from `since` on, and before `until`. Of who gets no row nothing is read."""
+    since = since.filter(~pl.col("shopper_key").is_in(inputs.rowless.implode()))
     sessions = inputs.log.sessions.drop("digest").join(since.select("shopper_key"), on="shopper_key", how="semi")
     asked = sessions if until is None else sessions.filter(pl.col("start_ts") < until)
     keys = files_needed(inputs.log, inputs.events, needed_since(since, asked))

@@ -288,6 +288,25 @@ class Features:
         feature_log.forget(self.home.feast / LOG, *shopper_keys)
         return before - num_rows(folder) + removed
 
+    def let_go(self, shopper_keys: pl.Series, before: datetime | None) -> tuple[int, int]:
+        """Removes these shoppers from the feature tables, and from the online store whoever has no row stamped `before` or later.
+
+        Who has a newer row online than in the tables keeps it: something came since.
+
+        Returns:
+            Rows removed from the shopper table, and shoppers removed from the online store.
+        """
+        from feature_repo.parts import is_table, num_rows, replace_parts
+        from feature_repo.shopper_table import moments, replaced
+
+        folder = self.offline / SHOPPER_TABLE
+        if not is_table(folder):
+            return 0, 0
+        held = num_rows(folder)
+        months, _ = replaced(folder, pl.DataFrame(), moments(shopper_keys, None))
+        replace_parts(folder, months)
+        return held - num_rows(folder), 0 if before is None else self.online().expire(before)
+
     def forget_everybody(self) -> int:
         """Removes all shoppers: their rows are under names that mean nothing any more. Returns the rows removed, by table and view."""
         from feature_repo.parts import is_table, read_table
@@ -399,6 +418,14 @@ class OnlineReader:
         with self._lock:
             held: int = self._online.forget_entity(self._store.config, self._shopper_views(), _entity_key("shopper_key", shopper_key))
         return held
+
+    def expire(self, before: datetime) -> int:
+        """Removes the shoppers of whom no view holds a row stamped `before` or later, with the bytes; returns how many there were."""
+        with self._lock:
+            gone: int = self._online.expire_entities(self._store.config, self._shopper_views(), before)
+        if gone:
+            self.compact()
+        return gone
 
     def compact(self) -> None:
         """Leaves nothing of removed rows in the store's files: sqlite keeps the bytes of freed pages, and of all in its log.

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from feature_repo.parts import read_table
-from guidelens.config import Home
+from guidelens.config import Config, Home, RetentionConfig
+from guidelens.data.features.dormant import horizon, move_horizon
 from guidelens.data.features.shoppers import known_ts
 from guidelens.data.lake.lake import DataFile, Lake
 from guidelens.data.lake.tables import append, upsert
@@ -23,7 +24,7 @@ from guidelens.data.privacy.forgetting import Person, forget_in_lake
 from guidelens.features import LOG, Features
 from guidelens.presets import tiny
 from guidelens.schemas.tables import TEXT_DIM, Table
-from pipelines import features, materialize
+from pipelines import features, materialize, retention
 
 DAY_S = 86_400
 NOW = at(60 * DAY_S)
@@ -83,9 +84,15 @@ def assert_as_made_anew(shop: Shop, keys: list[str]) -> None:
     made = shop.table(), online_rows(shop.home, keys)
     anew = Home(root=shop.home.root.with_name("anew"))
     shutil.rmtree(anew.root, ignore_errors=True)
+    if (shoppers_from := horizon(shop.home.feast)) is not None:
+        move_horizon(anew.feast, shoppers_from)
     assert materialize.run(anew, tiny(), lake=shop.lake.uri).mode == "full"
     assert made[0].equals(read_table(anew.feast / "offline" / "shopper").sort("shopper_key", "event_timestamp"))
     assert made[1] == online_rows(anew, keys)
+
+
+def with_retention(**days: int) -> Config:
+    return tiny().model_copy(update={"retention": RetentionConfig(**days)})
 
 
 SHOPPERS = list("abcd")
@@ -111,8 +118,8 @@ steps = st.lists(
         st.tuples(st.just("ingest"), st.lists(one_event, min_size=1, max_size=3)),
         st.tuples(st.just("introduce"), st.tuples(st.sampled_from(SHOPPERS), st.sampled_from([None, "north", "北"]), consent)),
         st.tuples(st.just("introduce"), st.tuples(st.sampled_from(SHOPPERS), st.just("north"), consent)),
-        st.tuples(st.just("forget"), st.sampled_from(SHOPPERS)),
-        st.tuples(st.sampled_from(["merge", "drop", "as_of"]), st.integers(5, 40)),
+        st.tuples(st.just("forget"), st.sampled_from([*SHOPPERS, *ANONYMOUS])),
+        st.tuples(st.sampled_from(["merge", "drop", "as_of", "retain"]), st.integers(5, 40)),
     ),
     min_size=2,
     max_size=8,
@@ -152,6 +159,8 @@ def test_incremental_equals_full_after_any_sequence_of_ingests(tmp_path: Path, d
             shop.merge_files()
         elif what == "drop":
             shop.drop_before(how)
+        elif what == "retain":
+            retention.run(shop.home, with_retention(features_days=10), now=at((how + 10) * DAY_S))
         found = materialize.run(shop.home, tiny(), as_of=at(how * DAY_S) if what == "as_of" else None)
         assert what == "as_of" or (found.mode == "full") == is_part, "a full run only after one that counted a part of the log"
         is_part = not materialize.materialized(shop.home).whole
@@ -258,6 +267,13 @@ def test_who_shares_a_device_with_a_refusing_shopper_has_rows_made_again(old_sho
     assert_as_made_anew(old_shop, ["s5", "s6", "cookie"])
 
 
+def test_a_login_told_by_a_return_alone_counts_as_known(old_shop: Shop) -> None:
+    cookie = event(DAYS * DAY_S, "click", "cookie", "cookie", event_id="n0", is_anonymous=True, product_id="p1")
+    old_shop.ingest([cookie, event((DAYS + 9) * DAY_S, "return", "back", "s5", event_id="n1", product_id="p1", anonymous_key="cookie")])
+    assert materialize.run(old_shop.home, tiny()).changed_shoppers == 2
+    assert_as_made_anew(old_shop, ["s5", "cookie"])
+
+
 def test_a_row_pushed_for_who_declined_is_taken_offline_again(old_shop: Shop) -> None:
     old_shop.introduce({"shopper_key": "s3", "consent": False}, at(100 * DAY_S))
     packed = online_rows(old_shop.home, ["s3"])[0]
@@ -273,6 +289,19 @@ def test_a_run_killed_while_the_log_is_replaced_is_followed_by_a_full_one(old_sh
     shutil.rmtree(old_shop.home.feast / LOG)
     found = materialize.run(old_shop.home, tiny())
     assert found.mode == "full" and "no earlier run" in str(found.full_because)
+
+
+def test_forgetting_one_who_shared_a_device_gives_it_to_the_other(old_shop: Shop) -> None:
+    day = [(DAYS + k) * DAY_S for k in range(3)]
+    logins = [event(day[k], "click", f"login {k}", f"s{5 + k}", event_id=f"n{k}", product_id="p1", anonymous_key="cookie") for k in range(2)]
+    old_shop.ingest([*logins, event(day[2], "click", "cookie", "cookie", event_id="n2", is_anonymous=True, product_id="p1")])
+    materialize.run(old_shop.home, tiny())
+    old_shop.forget("s6")
+    assert materialize.run(old_shop.home, tiny()).changed_shoppers == 1, "s5, whose device it is alone now"
+    assert_as_made_anew(old_shop, ["s5", "s6", "cookie"])
+    old_shop.forget("cookie")
+    assert materialize.run(old_shop.home, tiny()).changed_shoppers == 1, "s5, for whom its session counted"
+    assert_as_made_anew(old_shop, ["s5", "s6", "cookie"])
 
 
 def test_a_run_that_broke_off_is_made_good_by_the_next(old_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

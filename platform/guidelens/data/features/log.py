@@ -30,7 +30,7 @@ EVENT_COLUMNS = (
 BEGINNING = datetime(1900, 1, 1, tzinfo=UTC)
 """Before any row."""
 
-_FILES = ("sessions.parquet", "logins.parquet", "profiles.parquet", "withheld.parquet", "refusals.parquet")
+_FILES = ("sessions.parquet", "logins.parquet", "profiles.parquet", "withheld.parquet", "refusals.parquet", "pending.parquet")
 _SESSION = ["shopper_key", "session_id"]
 _TIME = pl.Datetime("us", "UTC")
 _PIECES: dict[str, pl.DataType] = {
@@ -55,18 +55,21 @@ _LOGINS: dict[str, pl.DataType] = {
 _PROFILES: dict[str, pl.DataType] = {"shopper_key": pl.String(), "created_ts": _TIME, "digest": pl.UInt64()}
 _WITHHELD: dict[str, pl.DataType] = {"file": pl.String(), "shopper_key": pl.String()}
 _REFUSALS: dict[str, pl.DataType] = {"shopper_key": pl.String(), "from_ts": _TIME, "until_ts": _TIME}
+_PENDING: dict[str, pl.DataType] = {"shopper_key": pl.String(), "since": _TIME}
 
 
 class FeatureLog(NamedTuple):
     """pieces: file, shopper_key, session_id, is_anonymous, start_ts, end_ts, known_from, digest: what each event file holds of each
     client session. logins: of each file, the events that name an anonymous id and a shopper. profiles: shopper_key, created_ts, digest.
-    withheld: file, shopper_key: whose events of the file are in none of this for want of consent. refusals: those that decided it."""
+    withheld: file, shopper_key: whose events of the file are in none of this for want of consent. refusals: those that decided it.
+    pending: shopper_key, since: rows still made of somebody who was taken out of this since (`forget`)."""
 
     pieces: pl.DataFrame
     logins: pl.DataFrame
     profiles: pl.DataFrame
     withheld: pl.DataFrame
     refusals: pl.DataFrame
+    pending: pl.DataFrame
 
     @property
     def clients(self) -> pl.DataFrame:
@@ -87,6 +90,12 @@ class FeatureLog(NamedTuple):
         digest = pl.col("digest").sum() + pl.col("client_session_id").hash(seed=2).sum()
         return self.clients.group_by(_SESSION).agg(pl.col("start_ts").min(), pl.col("known_from").max(), digest)
 
+    @property
+    def moments(self) -> pl.DataFrame:
+        """shopper_key, t: when each shopper's rows are stamped; where the shopper did not decline."""
+        of_profiles = self.profiles.select("shopper_key", t=pl.col("created_ts").fill_null(ALWAYS))
+        return pl.concat([self.sessions.select("shopper_key", t="known_from"), of_profiles])
+
     def of_people(self, events: pl.DataFrame, shopper_keys: pl.Series) -> pl.DataFrame:
         """Events of these shoppers as `in_sessions(with_owned(...))` puts them, also where `events` is only a part of the log."""
         wanted = self.clients.filter(pl.col("shopper_key").is_in(shopper_keys.implode()))
@@ -98,10 +107,10 @@ class FeatureLog(NamedTuple):
         gone = shopper_keys.implode()
         kept = ~pl.col("shopper_key").is_in(gone).fill_null(False)
         logins = self.logins.filter(kept, ~pl.col("anonymous_key").is_in(gone))
-        return FeatureLog(self.pieces.filter(kept), logins, *(frame.filter(kept) for frame in (self.profiles, self.withheld, self.refusals)))
+        return FeatureLog(self.pieces.filter(kept), logins, *(frame.filter(kept) for frame in (self.profiles, self.withheld, self.refusals, self.pending)))
 
 
-NOTHING_KNOWN = FeatureLog(*(pl.DataFrame(schema=schema) for schema in (_PIECES, _LOGINS, _PROFILES, _WITHHELD, _REFUSALS)))
+NOTHING_KNOWN = FeatureLog(*(pl.DataFrame(schema=schema) for schema in (_PIECES, _LOGINS, _PROFILES, _WITHHELD, _REFUSALS, _PENDING)))
 
 
 class EventFiles:
@@ -153,7 +162,7 @@ def known_now(before: FeatureLog, events: EventFiles, shoppers: pl.DataFrame) ->
     pieces = pl.concat([before.pieces.filter(kept), *(_pieces(events.read(key), key) for key in fresh)])
     logins = pl.concat([before.logins.filter(kept), *(_logins(events.read(key), key) for key in fresh)])
     withheld = pl.concat([before.withheld.filter(kept), *(events.withheld(key) for key in fresh)])
-    return FeatureLog(pieces, logins, _profiles(shoppers), withheld, refused)
+    return FeatureLog(pieces, logins, _profiles(shoppers), withheld, refused, NOTHING_KNOWN.pending)
 
 
 def _counted_otherwise(before: FeatureLog, refused: pl.DataFrame, events: EventFiles) -> set[str]:
@@ -192,9 +201,9 @@ def _profiles(shoppers: pl.DataFrame) -> pl.DataFrame:
 
 
 def newest_known(events: FeatureLog, products: pl.DataFrame) -> datetime:
-    """When the last of the log was known; of the catalogue where there is no log."""
+    """When the last of the log was known that rows can tell of (a login may be told by a return); of the catalogue where there is no log."""
     of_sessions = events.pieces.select(pl.col("known_from") - pl.duration(microseconds=1))
-    found = pl.concat([of_sessions["known_from"], events.profiles["created_ts"]]).max()
+    found = pl.concat([of_sessions["known_from"], events.logins.select(t=known_ts())["t"], events.profiles["created_ts"]]).max()
     newest = found if found is not None else products["known_ts"].max()
     assert isinstance(newest, datetime)
     return newest
@@ -211,15 +220,14 @@ def stale_since(before: FeatureLog, now: FeatureLog) -> pl.DataFrame:
     by_session = changed.group_by("shopper_key").agg(pl.min_horizontal("known_from", "known_from_right").min().alias("since"))
     profiles = before.profiles.join(now.profiles, on="shopper_key", how="full", coalesce=True)
     by_profile = profiles.filter(~pl.col("digest").eq_missing(pl.col("digest_right"))).select("shopper_key", since=pl.lit(BEGINNING, _TIME))
-    found = pl.concat([by_session, by_profile]).group_by("shopper_key").agg(pl.col("since").min())
+    found = pl.concat([by_session, by_profile, before.pending]).group_by("shopper_key").agg(pl.col("since").min())
     return _from_the_first_moment(found, before, now).sort("shopper_key")
 
 
 def _from_the_first_moment(stale: pl.DataFrame, before: FeatureLog, now: FeatureLog) -> pl.DataFrame:
     """Of shoppers without rows so far, `since` is their first row: there is none before to replace."""
     had_rows = pl.concat([before.sessions["shopper_key"], before.profiles["shopper_key"]]).unique()
-    moments = pl.concat([now.sessions.select("shopper_key", t="known_from"), now.profiles.select("shopper_key", t=pl.col("created_ts").fill_null(ALWAYS))])
-    first = moments.group_by("shopper_key").agg(pl.col("t").min())
+    first = now.moments.group_by("shopper_key").agg(pl.col("t").min())
     is_new = ~pl.col("shopper_key").is_in(had_rows.implode()) & pl.col("t").is_not_null()
     joined = stale.join(first, on="shopper_key", how="left")
     return joined.select("shopper_key", pl.when(is_new).then("t").otherwise("since").alias("since"))
@@ -257,5 +265,8 @@ def save(log: FeatureLog, folder: Path) -> None:
 
 
 def forget(folder: Path, *shopper_keys: str) -> None:
+    """Takes shoppers out; whose rows that changes, such as of who logged in on the same device, the next run makes again."""
     if exists(folder):
-        save(load(folder).without(pl.Series(shopper_keys, dtype=pl.String)), folder)
+        held, gone = load(folder), pl.Series(shopper_keys, dtype=pl.String)
+        left = held.without(gone)
+        save(left._replace(pending=stale_since(held, left).filter(~pl.col("shopper_key").is_in(gone.implode()))), folder)
