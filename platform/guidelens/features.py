@@ -238,10 +238,10 @@ class Features:
             if store.get_feature_view(projection.name).entities == ["shopper"]
             for feature in projection.features
         ]
-        known = store.get_historical_features(entities.select(ENTITY_COLUMNS).to_pandas(), refs).to_arrow()
-        if known.num_rows != len(entities):
-            raise FeatureStoreError(f"the feature store must answer {len(entities)} rows, got {known.num_rows}")
-        return entities.with_columns(pl.DataFrame(pl.from_arrow(known.select(["packed"]))))
+        known: pl.DataFrame = store.get_historical_features(_entity_frame(entities), refs).to_polars()
+        if len(known) != len(entities):
+            raise FeatureStoreError(f"the feature store must answer {len(entities)} rows, got {len(known)}")
+        return entities.with_columns(known["packed"])
 
     def products(self) -> pl.DataFrame:
         """The catalogue snapshot: views product_content and product_stock of every product, sorted by product_id.
@@ -325,6 +325,16 @@ class Features:
             if self._opened is None:
                 self._opened = _open_store(self.home, self.config)
             return self._opened
+
+
+def _entity_frame(entities: pl.DataFrame) -> Any:
+    """As pandas, which Feast asks for; the keys stay in Arrow's memory, for a Python string each costs more than the join."""
+    import pandas as pd
+    import pyarrow as pa
+
+    keys = entities["shopper_key"].to_arrow(compat_level=pl.CompatLevel.oldest())
+    text = pd.ArrowDtype(pa.large_string())
+    return pd.DataFrame({"shopper_key": pd.Series(keys, dtype=text), "event_timestamp": entities["event_timestamp"].to_pandas()})
 
 
 def _newest_of_each(rows: pl.DataFrame) -> pl.DataFrame:
