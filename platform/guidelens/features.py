@@ -36,7 +36,8 @@ ENTITY_COLUMNS = ("shopper_key", "event_timestamp")
 _PACKED_VIEW = "shopper_packed"
 _STOCK_VIEW = "product_stock"
 _CONTENT_VIEW = "product_content"
-_WRITTEN_AT_ONCE = 5_000
+_WRITTEN_AT_ONCE = 200
+"""Rows: of many more values at once, Python spends most of the time looking for garbage among them."""
 
 
 class MaterializeReport(Frozen):
@@ -101,7 +102,6 @@ class Features:
         The catalogue is a snapshot: its newest rows are loaded whenever they became known. What was pushed online later than a row
         to be loaded stays; what came out of the tables before, and is newer than what they hold now, goes.
         """
-        store = self._store()
         from feature_repo.parts import by_month, is_table, replace_table, write_parquet
 
         before = self.shopper_table(ENTITY_COLUMNS) if is_table(self.offline / SHOPPER_TABLE) else None
@@ -110,12 +110,10 @@ class Features:
         self.apply()
         if before is not None:
             self._retire(_newest_of_each(before), _newest_of_each(shopper_rows))
-        for view in store.list_feature_views():
-            end = as_of if view.entities == ["shopper"] else _newest(product_rows) or as_of
-            with _quiet():
-                store.materialize(ALWAYS, end, feature_views=[view.name])
-        loaded = shopper_rows.filter(pl.col("event_timestamp") <= as_of)["shopper_key"].n_unique()
-        return self._report({"shopper": loaded, "product": product_rows["product_id"].n_unique()})
+        newest = shopper_rows.filter(pl.col("event_timestamp") <= as_of).sort("event_timestamp").unique("shopper_key", keep="last").sort("shopper_key")
+        self.online().load_shoppers(newest)
+        self._load_products(product_rows, as_of)
+        return self._report({"shopper": len(newest), "product": product_rows["product_id"].n_unique()})
 
     def update(self, shopper_rows: pl.DataFrame, since: pl.DataFrame, product_rows: pl.DataFrame | None, until: datetime | None = None) -> MaterializeReport:
         """Replaces the rows of some shoppers from a moment on, in the tables and online; the rest stays as it is.
@@ -134,9 +132,13 @@ class Features:
         self._load_shoppers(since["shopper_key"], gone)
         if product_rows is not None:
             write_parquet(product_rows, self.offline / PRODUCT_TABLE)
-            with _quiet():
-                self._store().materialize(ALWAYS, _newest(product_rows) or ALWAYS, feature_views=[_CONTENT_VIEW, _STOCK_VIEW])
+            self._load_products(product_rows, ALWAYS)
         return self._report({"shopper": len(since), "product": 0 if product_rows is None else len(product_rows)})
+
+    def _load_products(self, product_rows: pl.DataFrame, otherwise: datetime) -> None:
+        """otherwise: the time of a catalogue without rows."""
+        with _quiet():
+            self._store().materialize(ALWAYS, _newest(product_rows) or otherwise, feature_views=[_CONTENT_VIEW, _STOCK_VIEW])
 
     def _load_shoppers(self, shopper_keys: pl.Series, gone: pl.DataFrame) -> None:
         """Loads the newest row of each of these shoppers. `gone`: shopper_key, event_timestamp of the newest row that went away."""
@@ -397,16 +399,11 @@ class OnlineReader:
 
     def load_shoppers(self, rows: pl.DataFrame) -> None:
         """Writes rows of the shopper table into all shopper views, as a materialization does; rows newer than these stay."""
-        from feast.utils import _convert_arrow_to_proto
+        from feature_repo.entity_rows import entity_rows
 
-        if rows.is_empty():
-            return
         for view in self._shopper_views():
-            keys = {column.name: column.dtype.to_value_type() for column in view.entity_columns}
-            wanted = rows.select(*keys, "event_timestamp", *(feature.name for feature in view.features))
-            for batch in wanted.iter_slices(_WRITTEN_AT_ONCE):
-                one_chunk = batch.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())  # of several, Feast converts the first and drops the rest
-                data = _convert_arrow_to_proto(one_chunk, view, keys)
+            for batch in rows.iter_slices(_WRITTEN_AT_ONCE):
+                data = entity_rows(batch, view)
                 with self._lock:
                     self._online.online_write_batch(self._store.config, view, data, None)
 
