@@ -7,9 +7,10 @@ change nobody else's rows. Events count as the shoppers' consent has it now: whe
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import polars as pl
 
@@ -58,7 +59,8 @@ _REFUSALS: dict[str, pl.DataType] = {"shopper_key": pl.String(), "from_ts": _TIM
 _PENDING: dict[str, pl.DataType] = {"shopper_key": pl.String(), "since": _TIME}
 
 
-class FeatureLog(NamedTuple):
+@dataclass(frozen=True)
+class FeatureLog:
     """pieces: file, shopper_key, session_id, is_anonymous, start_ts, end_ts, known_from, digest: what each event file holds of each
     client session. logins: of each file, the events that name an anonymous id and a shopper. profiles: shopper_key, created_ts, digest.
     withheld: file, shopper_key: whose events of the file are in none of this for want of consent. refusals: those that decided it.
@@ -71,7 +73,7 @@ class FeatureLog(NamedTuple):
     refusals: pl.DataFrame
     pending: pl.DataFrame
 
-    @property
+    @cached_property
     def clients(self) -> pl.DataFrame:
         """Client sessions under each who has features of them: asked_as (the key of their events), shopper_key, client_session_id,
         session_id (`data.sessions.joined`), linked_ts (null where it is the same key), start_ts, known_from, digest."""
@@ -84,13 +86,13 @@ class FeatureLog(NamedTuple):
         named = joined(all_of_them.group_by(_SESSION).agg(*times)).select(*_SESSION, "joined_id")
         return all_of_them.join(named, on=_SESSION).rename({"session_id": "client_session_id", "joined_id": "session_id"})
 
-    @property
+    @cached_property
     def sessions(self) -> pl.DataFrame:
         """shopper_key, session_id, start_ts, known_from, digest."""
         digest = pl.col("digest").sum() + pl.col("client_session_id").hash(seed=2).sum()
         return self.clients.group_by(_SESSION).agg(pl.col("start_ts").min(), pl.col("known_from").max(), digest)
 
-    @property
+    @cached_property
     def moments(self) -> pl.DataFrame:
         """shopper_key, t: when each shopper's rows are stamped; where the shopper did not decline."""
         of_profiles = self.profiles.select("shopper_key", t=pl.col("created_ts").fill_null(ALWAYS))
@@ -258,8 +260,8 @@ def save(log: FeatureLog, folder: Path) -> None:
     beside = folder.with_name(f".writing-{folder.name}")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    for name, frame in zip(_FILES, log, strict=True):
-        frame.write_parquet(beside / name, compression="zstd")
+    for name, held in zip(_FILES, fields(log), strict=True):
+        getattr(log, held.name).write_parquet(beside / name, compression="zstd")
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
 
@@ -269,4 +271,4 @@ def forget(folder: Path, *shopper_keys: str) -> None:
     if exists(folder):
         held, gone = load(folder), pl.Series(shopper_keys, dtype=pl.String)
         left = held.without(gone)
-        save(left._replace(pending=stale_since(held, left).filter(~pl.col("shopper_key").is_in(gone.implode()))), folder)
+        save(replace(left, pending=stale_since(held, left).filter(~pl.col("shopper_key").is_in(gone.implode()))), folder)
