@@ -1,6 +1,6 @@
 """How do materialize and the point-in-time join grow? A log of 1x, 4x and 16x as many shoppers, in the same run.
 
-    python -m benchmarks.features [--sessions 16000] [--out benchmarks/results]
+    python -m benchmarks.features [--sessions 32000] [--out benchmarks/results]
 
 Times: a full materialization (lake to Feast's tables and sqlite), an incremental one after a last day of log, and the join of all
 slate-like requests with the packed row. The exponent b is that of seconds = a * size^b, by least squares on the logarithms; the
@@ -187,7 +187,7 @@ def as_markdown(found: Found) -> str:
 
 
 @click.command()
-@click.option("--sessions", default=16_000, show_default=True, type=click.IntRange(100), help="At 1x.")
+@click.option("--sessions", default=32_000, show_default=True, type=click.IntRange(100), help="At 1x.")
 @click.option("--out", default=Path("benchmarks/results"), type=click.Path(file_okay=False, path_type=Path))
 def command(sessions: int, out: Path) -> None:
     """Measure and write benchmarks/results/features.{json,md}."""
