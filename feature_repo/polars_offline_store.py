@@ -49,6 +49,10 @@ class PolarsRetrievalJob(RetrievalJob):  # type: ignore[misc]
         self._on_demand = on_demand
         self._metadata = metadata
 
+    def to_polars(self) -> pl.DataFrame:
+        """The result without a copy; `to_arrow` spells strings and bytes as every Arrow reader knows them, which copies them."""
+        return self._compute()
+
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
         return self._to_arrow_internal(timeout).to_pandas()
 

@@ -4,7 +4,7 @@ Feast's own reads the stored times, compares, and writes: a push between its rea
 the write are one script on the server. A view's ttl bounds how long Redis keeps a row: until its own time plus ttl.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -31,6 +31,19 @@ elseif redis.call('PTTL', KEYS[1]) < 0 or redis.call('PEXPIRETIME', KEYS[1]) < e
   redis.call('PEXPIREAT', KEYS[1], ARGV[3])
 end
 return 1
+"""
+
+# KEYS[1] the entity; ARGV: microseconds, then each view's field of microseconds. What holds none of them is not ours to judge.
+_EXPIRE_IF_OLDER = """
+local held = false
+for i = 2, #ARGV do
+  local stamp = redis.call('HGET', KEYS[1], ARGV[i])
+  if stamp then
+    if tonumber(stamp) >= tonumber(ARGV[1]) then return 0 end
+    held = true
+  end
+end
+return held and redis.call('DEL', KEYS[1]) or 0
 """
 
 
@@ -84,17 +97,35 @@ class NewerWinsRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
         client.delete(name)
         return held
 
+    def expire_entities(self, config: RepoConfig, views: Sequence[FeatureView], before: datetime) -> int:
+        """Removes the entities of which none of the views holds a row stamped `before` or later; returns how many. A push meanwhile is kept."""
+        client = self._get_client(config.online_store)
+        expire = client.register_script(_EXPIRE_IF_OLDER)
+        stamps = [f"_us:{_versioned_fv_name(view, config)}" for view in views]
+        gone = 0
+        for keys in _batches(client, config, views[0]):
+            with client.pipeline(transaction=False) as pipe:
+                for key in keys:
+                    expire(keys=[key], args=[microseconds(before), *stamps], client=pipe)
+                gone += sum(pipe.execute())
+        return gone
+
     def num_entities(self, config: RepoConfig, view: FeatureView) -> int:
         """Entities that have a row of the view; looks at each key once."""
-        client = self._get_client(config.online_store)
-        pattern = b"".join([_redis_key_prefix(view.join_keys), b"*", config.project.encode()])
-        held, keys = 0, list(client.scan_iter(pattern, count=_SCAN))
-        for start in range(0, len(keys), _SCAN):
+        client, held = self._get_client(config.online_store), 0
+        for keys in _batches(client, config, view):
             with client.pipeline(transaction=False) as pipe:
-                for key in keys[start : start + _SCAN]:
+                for key in keys:
                     pipe.hexists(key, f"_ts:{_versioned_fv_name(view, config)}")
                 held += sum(map(bool, pipe.execute()))
         return held
+
+
+def _batches(client: Any, config: RepoConfig, view: FeatureView) -> Iterator[list[bytes]]:
+    """The keys of the view's entities, each once."""
+    keys = list(set(client.scan_iter(b"".join([_redis_key_prefix(view.join_keys), b"*", config.project.encode()]), count=_SCAN)))
+    for start in range(0, len(keys), _SCAN):
+        yield keys[start : start + _SCAN]
 
 
 def _timestamp(moment: datetime) -> bytes:

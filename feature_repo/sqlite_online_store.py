@@ -18,6 +18,7 @@ from feast.repo_config import RepoConfig
 from feature_repo.moments import microseconds
 
 _BUSY_TIMEOUT_MS = 10_000
+_EXPIRED_AT_ONCE = 1_000
 
 
 class NewerWinsSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):  # type: ignore[misc]
@@ -73,6 +74,21 @@ class NewerWinsSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
             for view in views:
                 held += connection.execute(f'DELETE FROM "{_table(config, view)}" WHERE entity_key = ?', (name,)).rowcount > 0
         return held
+
+    def expire_entities(self, config: RepoConfig, views: Sequence[FeatureView], before: datetime) -> int:
+        """Removes the entities of which none of the views holds a value stamped `before` or later; returns how many. A push meanwhile is kept."""
+        names, connection = [_table(config, view) for view in views], self._get_conn(config)
+        stamps = " UNION ALL ".join(f'SELECT entity_key, created_ts FROM "{name}"' for name in names)
+        stale = f"SELECT entity_key FROM ({stamps}) GROUP BY entity_key HAVING MAX(created_ts) < ?"
+        keys = [key for (key,) in connection.execute(stale, (microseconds(before),))]
+        newer = " OR ".join(f'EXISTS (SELECT 1 FROM "{name}" WHERE entity_key = ?1 AND created_ts >= ?2)' for name in names)
+        gone = 0
+        for start in range(0, len(keys), _EXPIRED_AT_ONCE):
+            with connection:  # one transaction: the first DELETE keeps writers out until its end
+                for key in keys[start : start + _EXPIRED_AT_ONCE]:
+                    asked = (key, microseconds(before))
+                    gone += sum(connection.execute(f'DELETE FROM "{name}" WHERE entity_key = ?1 AND NOT ({newer})', asked).rowcount for name in names) > 0
+        return gone
 
     def num_entities(self, config: RepoConfig, view: FeatureView) -> int:
         """Entities that have a row of the view."""

@@ -1,6 +1,6 @@
 """Look at the features: how fresh they are, whether online equals offline, whether they drifted, and what one was made of."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from guidelens.config import Config, Home
 from guidelens.data.features import log as feature_log
 from guidelens.data.features.checks import Comparison, compared, recounted
 from guidelens.data.features.lineage import SourceRun, contributing, source_runs
-from guidelens.data.features.log import EVENT_COLUMNS, EventFiles
+from guidelens.data.features.log import EventFiles
 from guidelens.data.lake.lake import Lake
 from guidelens.data.pseudonyms import Pseudonymizer
 from guidelens.data.sessions import identity_links, in_sessions, with_owned
@@ -22,7 +22,6 @@ from guidelens.evaluation.drift_html import render
 from guidelens.features import ENTITY_COLUMNS, LOG, Features, ViewStatus
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.packed import PACKED_DTYPE
-from guidelens.schemas.tables import Table
 from pipelines.entry import config_options, emit, home_option, progress, run_command
 from pipelines.materialize import materialized, parsed_time
 
@@ -98,11 +97,14 @@ def check(home: Home, config: Config, shoppers: int) -> CheckResult:
     keys = keys.sample(min(shoppers, len(keys)), seed=config.seed)
     rows = table.filter(pl.col("shopper_key").is_in(keys.implode())).sort(ENTITY_COLUMNS)
     newest = rows.unique("shopper_key", keep="last", maintain_order=True)
+    if ttl_days := config.features.shopper_ttl_days:
+        newest = newest.filter(pl.col("event_timestamp") > datetime.now(UTC) - timedelta(days=ttl_days))  # older is not there, online
     online = features.online()
     pairs = [(online.shopper(key), packed) for key, packed in newest.select("shopper_key", "packed").iter_rows()]
     settled = [(left, right) for left, right in pairs if left is None or _as_of_us(left) <= _as_of_us(right)]
     lake = Lake(held.lake, home.s3)
-    log = lake.read(Table.EVENTS, EVENT_COLUMNS, manifest=lake.manifest(held.manifest))
+    files = EventFiles(lake, lake.manifest(held.manifest))
+    log = files.read_all(list(files.files))
     events = in_sessions(with_owned(log, identity_links(log))).filter(pl.col("shopper_key").is_in(keys.implode()))
     return CheckResult(
         shoppers=len(newest),

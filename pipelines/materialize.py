@@ -20,11 +20,13 @@ from guidelens.data import visits as visits_module
 from guidelens.data.features import log as feature_log
 from guidelens.data.features import products as product_features
 from guidelens.data.features import shoppers as shopper_features
-from guidelens.data.features.log import NOTHING_KNOWN, EventFiles, FeatureLog, files_needed, known_by, known_now, newest_known, stale_since
+from guidelens.data.features.dormant import dormant, horizon
+from guidelens.data.features.log import BEGINNING, NOTHING_KNOWN, EventFiles, FeatureLog, files_needed, known_by, known_now, newest_known, stale_since
 from guidelens.data.features.products import PHOTO_COLUMNS, product_rows
 from guidelens.data.features.shoppers import Resumed, declined, needed_since, shopper_rows
 from guidelens.data.lake.lake import Lake, Manifest
-from guidelens.data.privacy.consent import as_consented, consents, refused_once
+from guidelens.data.privacy import consent as consent_module
+from guidelens.data.privacy.consent import as_consented, refusals_changed
 from guidelens.data.sessions import identity_links, in_sessions, with_owned
 from guidelens.data.visits import visits
 from guidelens.errors import InputError, NotFoundError
@@ -41,8 +43,8 @@ _UNDER_WAY = "materializing.json"
 class Materialized(Frozen):
     """materialized.json beside the feature tables: the snapshot they hold.
 
-    whole: all of the snapshot's log is counted, so that a later run may go on from here. made_as: what rows are made of and where
-    they are loaded; rows made otherwise are all made again. catalogue: the files that the product rows are made of.
+    whole: all of the snapshot's log is counted, so that a later run may go on from here. made_by: a digest of the code and views that
+    make rows, loaded_as: one of `features.*`; where either is another, all rows are made again. catalogue: the files of the product rows.
     """
 
     lake: str
@@ -50,7 +52,8 @@ class Materialized(Frozen):
     snapshot_sha256: str
     as_of: datetime
     whole: bool = False
-    made_as: str = ""
+    made_by: str = ""
+    loaded_as: str = ""
     catalogue: tuple[str, ...] = ()
 
 
@@ -68,14 +71,18 @@ class ReadCounts(Frozen):
 class MaterializeResult(Frozen):
     """rows: by feature view, rows of the offline table. online: by feature view, entities loaded into the online store.
 
-    changed_shoppers: whose rows were made again. newest: the time of the newest row; lag_s: how long before the end of this run.
+    full_because: why every row was made again; None where only some were. changed_shoppers: whose rows were made again;
+    changed_consents: of how many a refusal came, ended, or was moved since the last run (0 of a full one).
+    lag_s: how long before the end of this run the newest of the log was known.
     """
 
     feature_service: str
     mode: Literal["full", "incremental", "backfill"]
+    full_because: str | None
     rows: dict[str, int]
     online: dict[str, int]
     changed_shoppers: int
+    changed_consents: int
     read: ReadCounts
     as_of: datetime
     lag_s: float
@@ -101,6 +108,12 @@ class _Inputs(NamedTuple):
     forgotten: pl.Series
     before: FeatureLog
     log: FeatureLog
+    shoppers_from: datetime | None
+
+    @property
+    def rowless(self) -> pl.Series:
+        """The shopper_key of those who get no row: they declined, or nothing came of them since the horizon."""
+        return pl.concat([declined(self.shoppers), dormant(self.log, self.shoppers_from)]).unique()
 
 
 def run(
@@ -128,35 +141,56 @@ def run(
     opened = Lake(lake or home.lake_uri, home.s3)
     snapshot = opened.manifest(manifest)
     opened.require(snapshot, Table.PRODUCTS)
-    held = None if full else _resumable(home, config, opened, snapshot)
-    inputs = _inputs(home, opened, snapshot, held)
+    held = _left_by_the_last(home)
+    full_because = "--full was given" if full else _not_resumable(home, config, opened, held)
+    inputs = _inputs(home, opened, snapshot, resume=full_because is None)
     newest = newest_known(inputs.log, inputs.products)
     until = as_of or newest
-    held = held if until >= newest else None
-    if backfill is not None and held is None:
-        raise NotFoundError(f"a backfill needs whole feature tables of {opened.uri} in {home.feast}; run `guidelens materialize --full` first")
+    if full_because is None and until < newest:
+        full_because = "--as-of lies before the newest of the log"
+    if backfill is not None and full_because is not None:
+        raise NotFoundError(
+            f"a backfill needs whole feature tables of {opened.uri} in {home.feast}, but {full_because}; run `guidelens materialize --full` first"
+        )
     features = Features(home, config.features)
-    if held is None:
+    if held is None or full_because is not None:
+        progress(f"materialize: full, because {full_because}")
         report, changed = _make_all(home, features, inputs, until)
+        consents_changed = 0
     else:
         report, changed = _make_changed(home, features, inputs, held, backfill)
+        consents_changed = len(refusals_changed(inputs.before.refusals, inputs.log.refusals))
     _remember(home, config, inputs, until, whole=until >= newest)
-    mode: Literal["full", "incremental", "backfill"] = "full" if held is None else "incremental" if backfill is None else "backfill"
-    read = _read_counts(inputs.events)
-    progress(f"materialize: {mode}, {changed:,} shoppers changed; read {read.rows:,} of {read.of_rows:,} events; {report.online['shopper_packed']:,} loaded")
-    lag_s = (datetime.now(UTC) - until).total_seconds()
-    return MaterializeResult(
-        **report.model_dump(), mode=mode, changed_shoppers=changed, read=read, as_of=until, lag_s=lag_s, lake=opened.uri, manifest=snapshot.version
+    mode: Literal["full", "incremental", "backfill"] = "full" if full_because else "incremental" if backfill is None else "backfill"
+    found = MaterializeResult(
+        **report.model_dump(),
+        mode=mode,
+        full_because=full_because,
+        changed_shoppers=changed,
+        changed_consents=consents_changed,
+        read=_read_counts(inputs.events),
+        as_of=until,
+        lag_s=(datetime.now(UTC) - until).total_seconds(),
+        lake=opened.uri,
+        manifest=snapshot.version,
     )
+    progress(_in_a_line(found))
+    return found
 
 
-def _inputs(home: Home, lake: Lake, snapshot: Manifest, held: Materialized | None) -> _Inputs:
+def _in_a_line(done: MaterializeResult) -> str:
+    read, of_consents = done.read, f", and consent of {done.changed_consents:,}" if done.changed_consents else ""
+    made = f"{done.changed_shoppers:,} shoppers changed{of_consents}" if done.mode != "full" else f"all rows of {done.changed_shoppers:,} shoppers"
+    return f"materialize: {done.mode}, {made}; read {read.rows:,} of {read.of_rows:,} events; {done.online['shopper_packed']:,} loaded"
+
+
+def _inputs(home: Home, lake: Lake, snapshot: Manifest, *, resume: bool) -> _Inputs:
     forgotten = lake.read(Table.TOMBSTONES, ["shopper_key"], manifest=snapshot)["shopper_key"]
     events = EventFiles(lake, snapshot)
     shoppers = as_consented(lake.read(Table.SHOPPERS, manifest=snapshot), events.said).filter(~pl.col("shopper_key").is_in(forgotten.implode()))
-    before = feature_log.load(home.feast / LOG) if held else NOTHING_KNOWN
+    before = feature_log.load(home.feast / LOG) if resume else NOTHING_KNOWN
     log = known_now(before, events, shoppers).without(forgotten)
-    return _Inputs(lake, snapshot, events, shoppers, lake.read(Table.PRODUCTS, manifest=snapshot), forgotten, before, log)
+    return _Inputs(lake, snapshot, events, shoppers, lake.read(Table.PRODUCTS, manifest=snapshot), forgotten, before, log, horizon(home.feast))
 
 
 def _make_all(home: Home, features: Features, inputs: _Inputs, until: datetime) -> tuple[MaterializeReport, int]:
@@ -165,7 +199,8 @@ def _make_all(home: Home, features: Features, inputs: _Inputs, until: datetime) 
     events = in_sessions(with_owned(log, identity_links(log)))
     rows_known_by = until + timedelta(microseconds=1)  # rows are stamped a microsecond after what they count
     progress(f"materialize: {len(log):,} events and {len(inputs.shoppers):,} shoppers known by {until.isoformat()}")
-    rows = shopper_rows(visits(events), events, inputs.shoppers).filter(pl.col("event_timestamp") <= rows_known_by)
+    has_rows = (pl.col("event_timestamp") <= rows_known_by) & ~pl.col("shopper_key").is_in(inputs.rowless.implode())
+    rows = shopper_rows(visits(events), events, inputs.shoppers).filter(has_rows)
     for name in (_MARK, _UNDER_WAY):
         (home.feast / name).unlink(missing_ok=True)
     report = features.materialize(rows, _product_rows(inputs), rows_known_by)
@@ -178,19 +213,33 @@ def _make_changed(home: Home, features: Features, inputs: _Inputs, held: Materia
     mark = home.feast / _MARK
     if mark.exists():
         mark.replace(home.feast / _UNDER_WAY)  # nobody may train on tables under way
-    since = stale_since(inputs.before, inputs.log)
+    since = _whole_of_who_slept(stale_since(inputs.before, inputs.log), inputs)
     products = None if held.catalogue == _catalogue(inputs.snapshot) else _product_rows(inputs)
     report = features.update(_changed_rows(features, inputs, since), since, products)
     if backfill is not None:
         everybody = pl.concat([inputs.log.sessions["shopper_key"], inputs.log.profiles["shopper_key"]]).drop_nulls().unique().sort()
         since = pl.DataFrame({"shopper_key": everybody}).with_columns(since=pl.lit(backfill.start, pl.Datetime("us", "UTC")))
         report = features.update(_changed_rows(features, inputs, since, backfill.end), since, None, backfill.end)
-    _take_offline(features, inputs.forgotten.to_list())
+    _take_offline(features, [*inputs.forgotten, *_declined_since(inputs, since)])
     return report, len(since)
 
 
+def _whole_of_who_slept(since: pl.DataFrame, inputs: _Inputs) -> pl.DataFrame:
+    """Who was or is past the horizon has all rows or none."""
+    slept = pl.concat([dormant(log, inputs.shoppers_from) for log in (inputs.before, inputs.log)])
+    whole = pl.when(pl.col("shopper_key").is_in(slept.implode())).then(pl.lit(BEGINNING, pl.Datetime("us", "UTC")))
+    return since.with_columns(since=whole.otherwise("since"))
+
+
+def _declined_since(inputs: _Inputs, since: pl.DataFrame) -> set[str]:
+    """Who declined and may have a row online: it was theirs before they did, or was pushed for an event that came in since."""
+    seen = inputs.log.withheld.join(inputs.before.withheld, on=["file", "shopper_key"], how="anti")
+    return set(declined(inputs.shoppers)) & {*since["shopper_key"], *seen["shopper_key"]}
+
+
 def _changed_rows(features: Features, inputs: _Inputs, since: pl.DataFrame, until: datetime | None = None) -> pl.DataFrame:
-    """The rows of these shoppers (shopper_key, since) from `since` on, and before `until`."""
+    """The rows of these shoppers (shopper_key, since) from `since` on, and before `until`. Of who gets no row nothing is read."""
+    since = since.filter(~pl.col("shopper_key").is_in(inputs.rowless.implode()))
     sessions = inputs.log.sessions.drop("digest").join(since.select("shopper_key"), on="shopper_key", how="semi")
     asked = sessions if until is None else sessions.filter(pl.col("start_ts") < until)
     keys = files_needed(inputs.log, inputs.events, needed_since(since, asked))
@@ -221,23 +270,36 @@ def _take_offline(features: Features, shopper_keys: Sequence[str]) -> None:
         online.forget(key)
 
 
-def _made_as(config: Config, said: pl.DataFrame) -> str:
-    """Changes whenever rows are made by other code, into other views, of events that another refusal takes away, or go elsewhere."""
-    refusing = said.filter(pl.col("shopper_key").is_in(refused_once(said).implode())).sort("shopper_key", "since_ts", "consent")
-    found = hashlib.sha256(f"{pl.__version__} {config.features.model_dump_json()}".encode())
-    makers = [Path(str(module.__file__)) for module in (shopper_features, visits_module, sessions_module, product_features, packed, feature_log)]
-    found.update(refusing.write_csv().encode())
+def _made_by() -> str:
+    """Changes whenever rows are made by other code, or into other views."""
+    found = hashlib.sha256(pl.__version__.encode())
+    modules = (shopper_features, visits_module, sessions_module, product_features, packed, feature_log, consent_module)
+    makers = [Path(str(module.__file__)) for module in modules]
     for source in (*makers, feature_repo_path() / "definitions.py"):
         found.update(source.read_bytes())
     return found.hexdigest()
 
 
-def _resumable(home: Home, config: Config, lake: Lake, snapshot: Manifest) -> Materialized | None:
-    """What a run of before left to go on from; None where all must be made."""
-    held = _mark_at(home.feast / _MARK) or _mark_at(home.feast / _UNDER_WAY)
-    if held is None or not (held.whole and held.made_as == _made_as(config, consents(lake, snapshot)) and held.lake == lake.uri):
-        return None
-    return held if feature_log.exists(home.feast / LOG) else None
+def _loaded_as(config: Config) -> str:
+    """A digest: a connection may hold a password."""
+    return hashlib.sha256(config.features.model_dump_json().encode()).hexdigest()
+
+
+def _left_by_the_last(home: Home) -> Materialized | None:
+    return _mark_at(home.feast / _MARK) or _mark_at(home.feast / _UNDER_WAY)
+
+
+def _not_resumable(home: Home, config: Config, lake: Lake, held: Materialized | None) -> str | None:
+    """Why a run cannot go on from what the last one left; None where it can."""
+    if held is None or not feature_log.exists(home.feast / LOG):
+        return "no earlier run of this version left tables to go on from"
+    if held.lake != lake.uri:
+        return f"the last run was of another lake, {held.lake}"
+    if not held.whole:
+        return "the last run counted only a part of the log (--as-of)"
+    if held.made_by != _made_by():
+        return "the code, the views or the polars that make rows are not those of the last run"
+    return None if held.loaded_as == _loaded_as(config) else "features.* is set otherwise than at the last run"
 
 
 def _mark_at(path: Path) -> Materialized | None:
@@ -256,7 +318,8 @@ def _remember(home: Home, config: Config, inputs: _Inputs, until: datetime, whol
         snapshot_sha256=inputs.snapshot.snapshot_sha256,
         as_of=until,
         whole=whole,
-        made_as=_made_as(config, inputs.events.said),
+        made_by=_made_by(),
+        loaded_as=_loaded_as(config),
         catalogue=_catalogue(inputs.snapshot),
     )
     (home.feast / _MARK).write_text(held.model_dump_json())

@@ -144,13 +144,14 @@ class RetentionConfig(Frozen):
     """How many days each table keeps what: None keeps it. Nothing goes before `guidelens retention apply` runs.
 
     events_days: by the day (UTC) they happened. reviews_days: since they were written. quarantine_days, frames_days (photos of no product):
-    since they came in.
+    since they came in. features_days: all features of a shopper, since anything was known of the shopper last.
     """
 
     events_days: Days | None = None
     reviews_days: Days | None = None
     quarantine_days: Days | None = None
     frames_days: Days | None = None
+    features_days: Days | None = None
 
 
 class RecognizerConfig(Frozen):

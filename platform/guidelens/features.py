@@ -36,7 +36,8 @@ ENTITY_COLUMNS = ("shopper_key", "event_timestamp")
 _PACKED_VIEW = "shopper_packed"
 _STOCK_VIEW = "product_stock"
 _CONTENT_VIEW = "product_content"
-_WRITTEN_AT_ONCE = 5_000
+_WRITTEN_AT_ONCE = 200
+"""Rows: of many more values at once, Python spends most of the time looking for garbage among them."""
 
 
 class MaterializeReport(Frozen):
@@ -101,7 +102,6 @@ class Features:
         The catalogue is a snapshot: its newest rows are loaded whenever they became known. What was pushed online later than a row
         to be loaded stays; what came out of the tables before, and is newer than what they hold now, goes.
         """
-        store = self._store()
         from feature_repo.parts import by_month, is_table, replace_table, write_parquet
 
         before = self.shopper_table(ENTITY_COLUMNS) if is_table(self.offline / SHOPPER_TABLE) else None
@@ -110,12 +110,10 @@ class Features:
         self.apply()
         if before is not None:
             self._retire(_newest_of_each(before), _newest_of_each(shopper_rows))
-        for view in store.list_feature_views():
-            end = as_of if view.entities == ["shopper"] else _newest(product_rows) or as_of
-            with _quiet():
-                store.materialize(ALWAYS, end, feature_views=[view.name])
-        loaded = shopper_rows.filter(pl.col("event_timestamp") <= as_of)["shopper_key"].n_unique()
-        return self._report({"shopper": loaded, "product": product_rows["product_id"].n_unique()})
+        newest = shopper_rows.filter(pl.col("event_timestamp") <= as_of).sort("event_timestamp").unique("shopper_key", keep="last").sort("shopper_key")
+        self.online().load_shoppers(newest)
+        self._load_products(product_rows, as_of)
+        return self._report({"shopper": len(newest), "product": product_rows["product_id"].n_unique()})
 
     def update(self, shopper_rows: pl.DataFrame, since: pl.DataFrame, product_rows: pl.DataFrame | None, until: datetime | None = None) -> MaterializeReport:
         """Replaces the rows of some shoppers from a moment on, in the tables and online; the rest stays as it is.
@@ -134,9 +132,13 @@ class Features:
         self._load_shoppers(since["shopper_key"], gone)
         if product_rows is not None:
             write_parquet(product_rows, self.offline / PRODUCT_TABLE)
-            with _quiet():
-                self._store().materialize(ALWAYS, _newest(product_rows) or ALWAYS, feature_views=[_CONTENT_VIEW, _STOCK_VIEW])
+            self._load_products(product_rows, ALWAYS)
         return self._report({"shopper": len(since), "product": 0 if product_rows is None else len(product_rows)})
+
+    def _load_products(self, product_rows: pl.DataFrame, otherwise: datetime) -> None:
+        """otherwise: the time of a catalogue without rows."""
+        with _quiet():
+            self._store().materialize(ALWAYS, _newest(product_rows) or otherwise, feature_views=[_CONTENT_VIEW, _STOCK_VIEW])
 
     def _load_shoppers(self, shopper_keys: pl.Series, gone: pl.DataFrame) -> None:
         """Loads the newest row of each of these shoppers. `gone`: shopper_key, event_timestamp of the newest row that went away."""
@@ -238,10 +240,10 @@ class Features:
             if store.get_feature_view(projection.name).entities == ["shopper"]
             for feature in projection.features
         ]
-        known = store.get_historical_features(entities.select(ENTITY_COLUMNS).to_pandas(), refs).to_arrow()
-        if known.num_rows != len(entities):
-            raise FeatureStoreError(f"the feature store must answer {len(entities)} rows, got {known.num_rows}")
-        return entities.with_columns(pl.DataFrame(pl.from_arrow(known.select(["packed"]))))
+        known: pl.DataFrame = store.get_historical_features(_entity_frame(entities), refs).to_polars()
+        if len(known) != len(entities):
+            raise FeatureStoreError(f"the feature store must answer {len(entities)} rows, got {len(known)}")
+        return entities.with_columns(known["packed"])
 
     def products(self) -> pl.DataFrame:
         """The catalogue snapshot: views product_content and product_stock of every product, sorted by product_id.
@@ -288,6 +290,25 @@ class Features:
         feature_log.forget(self.home.feast / LOG, *shopper_keys)
         return before - num_rows(folder) + removed
 
+    def let_go(self, shopper_keys: pl.Series, before: datetime | None) -> tuple[int, int]:
+        """Removes these shoppers from the feature tables, and from the online store whoever has no row stamped `before` or later.
+
+        Who has a newer row online than in the tables keeps it: something came since.
+
+        Returns:
+            Rows removed from the shopper table, and shoppers removed from the online store.
+        """
+        from feature_repo.parts import is_table, num_rows, replace_parts
+        from feature_repo.shopper_table import moments, replaced
+
+        folder = self.offline / SHOPPER_TABLE
+        if not is_table(folder):
+            return 0, 0
+        held = num_rows(folder)
+        months, _ = replaced(folder, pl.DataFrame(), moments(shopper_keys, None))
+        replace_parts(folder, months)
+        return held - num_rows(folder), 0 if before is None else self.online().expire(before)
+
     def forget_everybody(self) -> int:
         """Removes all shoppers: their rows are under names that mean nothing any more. Returns the rows removed, by table and view."""
         from feature_repo.parts import is_table, read_table
@@ -306,6 +327,16 @@ class Features:
             if self._opened is None:
                 self._opened = _open_store(self.home, self.config)
             return self._opened
+
+
+def _entity_frame(entities: pl.DataFrame) -> Any:
+    """As pandas, which Feast asks for; the keys stay in Arrow's memory, for a Python string each costs more than the join."""
+    import pandas as pd
+    import pyarrow as pa
+
+    keys = entities["shopper_key"].to_arrow(compat_level=pl.CompatLevel.oldest())
+    text = pd.ArrowDtype(pa.large_string())
+    return pd.DataFrame({"shopper_key": pd.Series(keys, dtype=text), "event_timestamp": entities["event_timestamp"].to_pandas()})
 
 
 def _newest_of_each(rows: pl.DataFrame) -> pl.DataFrame:
@@ -368,16 +399,11 @@ class OnlineReader:
 
     def load_shoppers(self, rows: pl.DataFrame) -> None:
         """Writes rows of the shopper table into all shopper views, as a materialization does; rows newer than these stay."""
-        from feast.utils import _convert_arrow_to_proto
+        from feature_repo.entity_rows import entity_rows
 
-        if rows.is_empty():
-            return
         for view in self._shopper_views():
-            keys = {column.name: column.dtype.to_value_type() for column in view.entity_columns}
-            wanted = rows.select(*keys, "event_timestamp", *(feature.name for feature in view.features))
-            for batch in wanted.iter_slices(_WRITTEN_AT_ONCE):
-                one_chunk = batch.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())  # of several, Feast converts the first and drops the rest
-                data = _convert_arrow_to_proto(one_chunk, view, keys)
+            for batch in rows.iter_slices(_WRITTEN_AT_ONCE):
+                data = entity_rows(batch, view)
                 with self._lock:
                     self._online.online_write_batch(self._store.config, view, data, None)
 
@@ -399,6 +425,14 @@ class OnlineReader:
         with self._lock:
             held: int = self._online.forget_entity(self._store.config, self._shopper_views(), _entity_key("shopper_key", shopper_key))
         return held
+
+    def expire(self, before: datetime) -> int:
+        """Removes the shoppers of whom no view holds a row stamped `before` or later, with the bytes; returns how many there were."""
+        with self._lock:
+            gone: int = self._online.expire_entities(self._store.config, self._shopper_views(), before)
+        if gone:
+            self.compact()
+        return gone
 
     def compact(self) -> None:
         """Leaves nothing of removed rows in the store's files: sqlite keeps the bytes of freed pages, and of all in its log.

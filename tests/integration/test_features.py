@@ -118,6 +118,27 @@ def test_online_equals_offline_bit_for_bit(filled: Features) -> None:
     assert [online.shopper(key) for key in keys] == offline["packed"].to_list() == rows.group_by("shopper_key").last().sort("shopper_key")["packed"].to_list()
 
 
+def test_rows_are_put_online_as_feast_itself_would_put_them(filled: Features) -> None:
+    from feast.utils import _convert_arrow_to_proto
+
+    from feature_repo.entity_rows import entity_rows
+    from feature_repo.moments import microseconds
+
+    rows = rows_of(a_log())
+    rows = pl.concat([rows, rows.head(1).with_columns(height_cm=pl.lit(float("nan"), pl.Float32), region=pl.lit(None, pl.String))])
+    assert rows["height_cm"].null_count() > 0 and (rows["recent_products"].list.len() == 0).any()
+    views = [view for view in filled._store().list_feature_views() if view.entities == ["shopper"]]
+    for view in views:
+        keys = {column.name: column.dtype.to_value_type() for column in view.entity_columns}
+        wanted = rows.select(*keys, "event_timestamp", *(feature.name for feature in view.features))
+        expected = _convert_arrow_to_proto(wanted.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest()), view, keys)
+        found = entity_rows(rows, view)
+        assert [(key, values, microseconds(moment)) for key, values, moment, _ in found] == [
+            (key, values, microseconds(moment)) for key, values, moment, _ in expected
+        ], view.name
+    assert len(views) == 5
+
+
 def test_detail_views_are_online_with_the_packed_rows_numbers(filled: Features) -> None:
     newest = rows_of(a_log()).group_by("shopper_key").last().sort("shopper_key")
     store = filled._store()

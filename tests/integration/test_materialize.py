@@ -42,6 +42,9 @@ def test_the_verb_says_where_and_how_much(home: Home) -> None:
     assert said["feature_service"] == "guide_v1"
     assert (said["rows"]["shopper_packed"], said["online"]["shopper_packed"], said["rows"]["product_content"]) == (3, 2, 3)
     assert "2 events" in result.stderr
+    assert said["full_because"] in result.stderr and "no earlier run" in said["full_because"]
+    told = verb(home)
+    assert "incremental, 0 shoppers changed" in told.stderr and json.loads(told.stdout.strip().splitlines()[-1])["full_because"] is None
 
 
 def test_the_last_session_of_the_log_is_online(home: Home) -> None:

@@ -62,9 +62,22 @@ def as_consented(shoppers: pl.DataFrame, said: pl.DataFrame) -> pl.DataFrame:
     return shoppers.join(newest, on="shopper_key", how="left", maintain_order="left").with_columns(consent=pl.coalesce("stands", "consent")).drop("stands")
 
 
-def refused_once(said: pl.DataFrame) -> pl.Series:
-    """The shopper_key of those who ever refused."""
-    return said.filter(~pl.col("consent"))["shopper_key"].unique()
+def refusals(said: pl.DataFrame) -> pl.DataFrame:
+    """The times in which a shopper did not agree: shopper_key, from_ts, until_ts (null: to this day), half-open and not adjacent.
+
+    Of anything said, only this decides which events are used (`consented`); a yes where nobody refused, or a no said twice, changes nothing.
+    """
+    at_once = said.sort("shopper_key", "since_ts", pl.col("consent").not_())
+    settled = at_once.unique(["shopper_key", "since_ts"], keep="last", maintain_order=True)
+    turns = settled.filter(pl.col("consent") != pl.col("consent").shift(fill_value=True).over("shopper_key"))
+    spans = turns.select("shopper_key", "consent", from_ts="since_ts", until_ts=pl.col("since_ts").shift(-1).over("shopper_key"))
+    return spans.filter(~pl.col("consent")).drop("consent")
+
+
+def refusals_changed(before: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
+    """shopper_key, from_ts: whose `refusals` differ, and no event of theirs before from_ts is used otherwise than before."""
+    both = [one.join(other, on=one.columns, how="anti", nulls_equal=True) for one, other in ((before, now), (now, before))]
+    return pl.concat(both).group_by("shopper_key").agg(pl.col("from_ts").min()).sort("shopper_key")
 
 
 def _newest(said: pl.DataFrame) -> pl.DataFrame:

@@ -146,13 +146,14 @@ def read_messages(chunk: Chunk) -> Iterator[Block]:
             silent_s = 0.0 if got else silent_s + 1.0
             if silent_s > _SILENCE_S:
                 raise StorageError(f"{chunk.uri}: the brokers sent nothing for {_SILENCE_S:.0f} s at offset {at} of {chunk.stop}")
-            found = [(message.offset() or 0, message.value() or b"") for message in got if message.error() is None]
-            ended = None if len(found) == len(got) else _end_told(got, at, chunk)
-            at = max(at, ended or 0, found[-1][0] + 1 if found else 0)
-            while found and found[-1][0] >= chunk.stop:
-                found.pop()
-            if found:
-                yield from _blocks(found)
+            held = [message for message in got if message.error() is None]
+            ended = None if len(held) == len(got) else _end_told(got, at, chunk)
+            offsets = [message.offset() or 0 for message in held]
+            at = max(at, ended or 0, offsets[-1] + 1 if offsets else 0)
+            while offsets and offsets[-1] >= chunk.stop:
+                offsets.pop()
+            if offsets:
+                yield from _blocks(offsets, [message.value() or b"" for message in held[: len(offsets)]])
 
 
 def _end_told(got: Sequence[Message], at: int, chunk: Chunk) -> int:
@@ -170,14 +171,17 @@ def _end_told(got: Sequence[Message], at: int, chunk: Chunk) -> int:
     return end
 
 
-def _blocks(found: Sequence[tuple[int, bytes]]) -> Iterator[Block]:
+def _blocks(offsets: Sequence[int], values: Sequence[bytes]) -> Iterator[Block]:
     """Messages, by offset and value: those of one line at once, the others as records."""
+    data = b"\n".join([*values, b""])
+    if data.count(b"\n") == len(values):
+        yield Messages(np.array(offsets, np.int64), data)
+        return
+    found = list(zip(offsets, values, strict=True))
     lines = [(offset, value) for offset, value in found if b"\n" not in value]
     if lines:
-        offsets, values = zip(*lines, strict=True)
-        yield Messages(np.array(offsets, np.int64), b"\n".join([*values, b""]))
-    if len(lines) < len(found):
-        yield [as_record(offset, value) for offset, value in found if b"\n" in value]
+        yield from _blocks(*zip(*lines, strict=True))
+    yield [as_record(offset, value) for offset, value in found if b"\n" in value]
 
 
 def _parsed(uri: str, settings: Mapping[str, SecretStr]) -> tuple[KafkaOptions, list[str]]:
