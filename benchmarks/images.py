@@ -165,7 +165,7 @@ def steady(log: Path) -> Steady:
 def with_ray(tasks: pa.Table, folder: str, num_workers: int, embeds: bool, log: Path) -> None:
     from guidelens.data.ingest import stages
 
-    stages.quiet()
+    stages.set_up_ray_data()
     real, stages.PhotoEmbedder = stages.PhotoEmbedder, noting(log, embeds)  # type: ignore[misc]
     try:
         found = stages.embed_photos(tasks, _NOTHING_KNOWN, folder, S3Options(), IngestConfig(num_workers=num_workers))

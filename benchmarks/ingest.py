@@ -37,7 +37,7 @@ _SAMPLED_EVERY_S = 0.05
 _START = "Ray's start"
 _NUM_WORKERS = {"1 worker": 1, "2 workers": 2, _START: 2}
 _WAYS = ("polars", "check only", "one process", *_NUM_WORKERS)
-_WARM_ROWS = 20_000
+_WARM_ROWS = 110_000
 _IDLE_SHARE = 0.05
 _IDLE_PATIENCE_S = 30.0
 
@@ -156,7 +156,7 @@ def _check_only(folder: Path) -> None:
 
 def measure_here(way: str, folder: Path, rows: int) -> Measured:
     """Runs one way in this process and its children, warm."""
-    from guidelens.data.ingest.stages import quiet
+    from guidelens.data.ingest.stages import set_up_ray_data
     from pipelines.cluster import ray_session
 
     with tempfile.TemporaryDirectory(prefix="gl-ingest-", dir=folder) as name:
@@ -171,7 +171,7 @@ def measure_here(way: str, folder: Path, rows: int) -> Measured:
         with ExitStack() as session:
             with _watched(_START, _WARM_ROWS) as begun:
                 session.enter_context(ray_session())
-                quiet()
+                set_up_ray_data()
                 _ours(warm, _NUM_WORKERS[way])
             _until_idle()
             with _watched(way, rows) as found:

@@ -18,7 +18,7 @@ from types import FrameType
 from guidelens.config import Config, Home
 from guidelens.data.inbox import segments
 from guidelens.data.ingest.intake import drain_inbox
-from guidelens.data.ingest.stages import EmbedHere, is_small, quiet
+from guidelens.data.ingest.stages import EmbedHere, is_small, set_up_ray_data
 from guidelens.data.lake import garbage, history
 from guidelens.data.lake.compaction import compact, mergeable
 from guidelens.data.lake.event_ids import IdReader
@@ -76,7 +76,7 @@ def run(
     """
     if sources.names_something and not (sources.events and all(uri.startswith("kafka://") for uri in sources.events)):
         raise ConfigError("--follow takes the inbox (no source) or kafka:// events alone, got other sources; ingest those without --follow")
-    quiet()
+    set_up_ray_data()
     with ExitStack() as stack:
         ending = stopped or stack.enter_context(_until_signalled())
         follower = Follower(home, config, sources, lake, ending, stack)

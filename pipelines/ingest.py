@@ -73,10 +73,10 @@ def run(home: Home, config: Config, sources: IngestSources, lake: str | None = N
         CommitConflictError: other writers were faster again and again.
     """
     from guidelens.data.ingest.intake import drain_inbox
-    from guidelens.data.ingest.stages import quiet
+    from guidelens.data.ingest.stages import set_up_ray_data
 
     with ray_session():
-        quiet()
+        set_up_ray_data()
         if sources.names_something:
             return Ingest(home, config, lake).take(sources)
         return drain_inbox(home.inbox, lambda sealed: Ingest(home, config, lake).take(inbox_sources(sealed), from_inbox=True))

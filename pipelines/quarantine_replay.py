@@ -112,21 +112,21 @@ class _Replay:
         return Checker(kind, self.pseudonyms, self.now, renamed=self.config.ingest.rename, replayed=True)
 
     def _embedded(self, plan: "PhotoPlan", folder: str) -> "pl.DataFrame":
-        from guidelens.data.ingest.stages import embed_photos, quiet
+        from guidelens.data.ingest.stages import embed_photos, set_up_ray_data
 
-        quiet()
+        set_up_ray_data()
         return embed_photos(plan.tasks, plan.contents, folder, self.home.s3, self.config.ingest)
 
     def _taken_in(self, good: "Mapping[Kind, Good]") -> tuple[int, dict[Kind, tuple[int, int]]]:
         """The manifest's version, and accepted and refused (forgotten) by kind."""
         from guidelens.data.ingest.intake import StagedKind, take_in
-        from guidelens.data.ingest.stages import embed_texts, quiet
+        from guidelens.data.ingest.stages import embed_texts, set_up_ray_data
         from guidelens.data.records.replay import LABEL
 
         staged: dict[Kind, StagedKind] = {kind: StagedKind(found.rows, [LABEL]) for kind, found in good.items() if kind is not Kind.EVENTS and found.ids}
         released = frozenset(record for found in good.values() for record in found.ids)
         with ray_session(), self._events(good.get(Kind.EVENTS)) as events:
-            quiet()
+            set_up_ray_data()
             embed = partial(embed_texts, config=self.config.ingest)
             done = take_in(self.lake, staged, embed, self.now, events, released, pseudonyms=self.pseudonyms)
         totals = {kind: report.total for kind, report in done.reports.items()}

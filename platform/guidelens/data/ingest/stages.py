@@ -30,12 +30,20 @@ Result = TypeVar("Result")
 Vector = NDArray[np.float32]
 _DRIVERS_OWN_BYTES = 1024 * 1024
 """Sources up to this size, such as what a few seconds bring to the inbox, are done sooner than Ray would begin."""
+_MOST_TASKS_AT_ONCE = 16
+_ROUNDS = 4
+"""How often a worker comes back for more, at least, so that workers end at about the same time."""
 _TEXTS_PER_BATCH = 128
 
 
-def quiet() -> None:
-    """Ray Data's own progress and plans are logged to its files only: callers print a line a stage themselves."""
+def set_up_ray_data() -> None:
+    """For the pipelines below: how many work at once is said by their pools alone, and callers print a line a stage themselves.
+
+    Ray Data's own budgets are off: they are nothing for a pipeline's first second or two (its coordinator answers later), in which one
+    task would run at a time. Its progress and plans are logged to its files only.
+    """
     context = ray.data.DataContext.get_current()
+    context.op_resource_reservation_enabled = False
     context.enable_progress_bars = False
     context.verbose_progress = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
@@ -58,7 +66,11 @@ def run_for(size_bytes: int, config: IngestConfig) -> Run:
 
 
 class OnRay:
-    """Runs tasks as a Ray Data pipeline, `num_workers` at a time; yields each task's number and result as they are done."""
+    """Runs tasks as a Ray Data pipeline, `num_workers` at a time; yields each task's number and result as they are done.
+
+    Ray Data looks after finished work about ten times a second, so that a worker with short tasks waits as long as it works: of many
+    tasks it gets several at once. A single one is done here.
+    """
 
     def __init__(self, num_workers: int) -> None:
         self._num_workers = num_workers
@@ -66,25 +78,32 @@ class OnRay:
     def __call__(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
         """Raises what the function raised, where that is an error of ours."""
 
-        def work(batch: pa.Table) -> pa.Table:
-            task = pickle.loads(batch["task"][0].as_py())  # noqa: S301 - packed by the driver below
-            try:
-                result: Result | GuideLensError = function(task)
-            except GuideLensError as error:
-                result = error
-            return pa.table({"number": batch["number"], "result": pa.array([pickle.dumps(result)], pa.large_binary())})
+        def work(batch: pa.Table) -> Iterator[pa.Table]:
+            for number, packed in zip(batch["number"].to_pylist(), batch["task"].to_pylist(), strict=True):
+                try:
+                    result: Result | GuideLensError = function(pickle.loads(packed))  # noqa: S301 - packed by the driver below
+                except GuideLensError as error:
+                    result = error
+                yield pa.table({"number": [number], "result": pa.array([pickle.dumps(result)], pa.large_binary())})
 
-        if not tasks:
+        if len(tasks) < 2:
+            yield from in_driver(function, tasks)
             return
-        blocks = [pa.table({"number": [number], "task": pa.array([pickle.dumps(task)], pa.large_binary())}) for number, task in enumerate(tasks)]
+        size = min(_MOST_TASKS_AT_ONCE, max(1, len(tasks) // (self._num_workers * _ROUNDS)))
+        packed = [(number, pickle.dumps(task)) for number, task in enumerate(tasks)]
+        blocks = [_packed(packed[start : start + size]) for start in range(0, len(packed), size)]
         pool = TaskPoolStrategy(size=min(self._num_workers, len(blocks)))
-        done = ray.data.from_arrow(blocks).map_batches(work, batch_size=1, batch_format="pyarrow", compute=pool)
+        done = ray.data.from_arrow(blocks).map_batches(work, batch_size=None, batch_format="pyarrow", compute=pool)
         for batch in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            for number, packed in zip(batch["number"].to_pylist(), batch["result"].to_pylist(), strict=True):
-                result = pickle.loads(packed)  # noqa: S301 - packed by `work` above
+            for number, answer in zip(batch["number"].to_pylist(), batch["result"].to_pylist(), strict=True):
+                result = pickle.loads(answer)  # noqa: S301 - packed by `work` above
                 if isinstance(result, GuideLensError):
                     raise result
                 yield number, result
+
+
+def _packed(tasks: Sequence[tuple[int, bytes]]) -> pa.Table:
+    return pa.table({"number": [number for number, _ in tasks], "task": pa.array([task for _, task in tasks], pa.large_binary())})
 
 
 def check_records(chunks: Sequence[Chunk], checker: Checker, s3: S3Options, config: IngestConfig) -> pl.DataFrame:
