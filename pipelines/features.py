@@ -104,7 +104,7 @@ def check(home: Home, config: Config, shoppers: int) -> CheckResult:
     settled = [(left, right) for left, right in pairs if left is None or _as_of_us(left) <= _as_of_us(right)]
     lake = Lake(held.lake, home.s3)
     files = EventFiles(lake, lake.manifest(held.manifest))
-    log = files.read_all(list(files.files))
+    log = feature_log.known_by(files.read_all(list(files.files)), held.as_of)
     events = in_sessions(with_owned(log, identity_links(log))).filter(pl.col("shopper_key").is_in(keys.implode()))
     return CheckResult(
         shoppers=len(newest),

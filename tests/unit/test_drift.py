@@ -75,10 +75,12 @@ def test_the_statistics_are_the_textbooks() -> None:
     assert found["region"].statistic == pytest.approx(0.5 * (gaps["proportion"] - gaps["proportion_right"]).abs().sum())
 
 
-def test_a_sample_without_shoppers_or_features_does_not_alarm() -> None:
+def test_drift_without_shoppers_is_refused_and_without_features_does_not_alarm() -> None:
     some = shoppers(np.random.default_rng(9), 30)
-    assert not compare(some, some.clear()).drifted
-    assert not compare(some.select([]), some.select([])).drifted
+    for one, other in ((some, some.clear()), (some.clear(), some)):
+        with pytest.raises(InputError, match="drift needs shoppers at both times"):
+            compare(one, other)
+    assert not compare(some, some, left_out=dict.fromkeys(some.columns, "for this test")).drifted
 
 
 def test_what_is_left_out_is_told_and_not_judged() -> None:

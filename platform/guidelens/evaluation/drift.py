@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from guidelens.errors import InputError
 from guidelens.schemas.base import Frozen
 
 ALPHA = 0.01
@@ -71,7 +72,13 @@ def drift(
         names: what the two samples are called.
         left_out: columns not to judge, with the reason.
         deals: permutations; at least 1 / ALPHA - 1, else nothing can alarm.
+
+    Raises:
+        InputError: there is no shopper in one of them.
     """
+    for sample, name in zip((reference, current), names, strict=True):
+        if sample.is_empty():
+            raise InputError(f"drift needs shoppers at both times, got none for {name}; name a time with a log before it")
     reference, current = _at_most(reference), _at_most(current)
     judged = [name for name in reference.columns if name not in (left_out or {})]
     both = pl.concat([reference.select(judged), current.select(judged)])
