@@ -106,7 +106,7 @@ class IngestConfig(Frozen):
     photo_batch_size: Annotated[int, Field(ge=1)] = 32
     event_chunk_bytes: Annotated[int, Field(gt=0)] = 16 * 1024 * 1024
     event_file_rows: Annotated[int, Field(gt=0)] = 250_000
-    event_ids_per_task: Annotated[int, Field(gt=0)] = 4_000_000
+    event_ids_per_task: Annotated[int, Field(gt=0)] = 1_000_000
     rename: dict[str, str] = {}
     """Field of a contract by the name that the files give it, for every kind of record that has the field."""
 

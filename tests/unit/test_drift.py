@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
+from guidelens.errors import InputError
 from guidelens.evaluation.drift import ALPHA, DriftReport, drift
 from guidelens.evaluation.drift_html import render
 

@@ -122,11 +122,15 @@ def _id_records(ids: Ids, row_of: U64) -> tuple[bytes, NDArray[np.int64]]:
     return records.tobytes(), starts_of(ids.high[order])
 
 
-def read_segments(store: Store, key: str, positions: NDArray[np.int64]) -> pa.Table:
-    """Consecutive segments as one table."""
-    start = int(positions[0])
-    data = pa.py_buffer(store.read_range(key, start, int(positions[-1])))
-    return pa.concat_tables(pa.ipc.open_stream(data[int(at) - start :]).read_all() for at in positions[:-1])
+def read_segments(store: Store, key: str, positions: NDArray[np.int64]) -> bytes:
+    """Consecutive segments as they are stored."""
+    return store.read_range(key, int(positions[0]), int(positions[-1]))
+
+
+def unpack_segments(data: bytes, positions: NDArray[np.int64]) -> pa.Table:
+    """What `read_segments` read, as one table."""
+    stored = pa.py_buffer(data)
+    return pa.concat_tables(pa.ipc.open_stream(stored[int(at - positions[0]) :]).read_all() for at in positions[:-1])
 
 
 def read_refused(store: Store, part: PartIndex) -> pa.Table:

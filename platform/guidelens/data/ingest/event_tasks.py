@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from guidelens.config import S3Options
 from guidelens.crash_points import reach
-from guidelens.data.ingest.event_parts import PartIndex, kept_of, pack, read_refused, read_segments
+from guidelens.data.ingest.event_parts import PartIndex, kept_of, pack, read_refused, read_segments, unpack_segments
 from guidelens.data.lake.event_ids import NO_IDS, U64, IdReader, Ids, in_order, places_of, write_ids
 from guidelens.data.lake.lake import DataFile, IdFile, Lake
 from guidelens.data.lake.staging import PARTS
@@ -191,9 +191,10 @@ class Writer(NamedTuple):
     def _events(self, asked: Stretch) -> Written:
         """Final files, each sorted by (event_ts, created_ts, event_id)."""
         schema = SCHEMAS[Table.EVENTS]
-        read = pa.concat_tables([schema.empty_table(), *side_by_side(lambda where: self._kept(where, asked), asked.slices)])
+        stored = side_by_side(lambda where: read_segments(self.lake.store, where.key, where.positions), asked.slices)
+        read = pa.concat_tables([schema.empty_table(), *(_kept(data, where, asked) for data, where in zip(stored, asked.slices, strict=True))])
         rows = read.combine_chunks()
-        del read
+        del read, stored
         rows = rows.take(pc.sort_indices(rows, [(name, "ascending") for name in ("event_ts", "created_ts", "event_id")]))
         times = pc.cast(rows["event_ts"], pa.int64()).to_numpy()
         days, piece = times // DAY_US, np.searchsorted(np.array(asked.cuts_us, np.int64), times, side="right")
@@ -209,12 +210,6 @@ class Writer(NamedTuple):
         products = rows["product_id"].drop_null().value_counts().to_pylist()
         return Written(files, texts, rows.num_rows, {one["values"]: one["counts"] for one in products})
 
-    def _kept(self, where: SegmentSlice, asked: Stretch) -> pa.Table:
-        read = read_segments(self.lake.store, where.key, where.positions)
-        times = pc.cast(read["event_ts"], pa.int64()).to_numpy()
-        kept = kept_of(where.dropped, where.rows) & (times >= asked.start_us) & (times < asked.stop_us)
-        return read if kept.all() else read.filter(pa.array(kept))
-
     def _refused(self, asked: RefusedBatch) -> Written:
         read = [read_refused(self.lake.store, part).filter(pa.array(kept_of(dropped, part.refused))) for part, dropped in asked.parts]
         rows = pa.concat_tables(read)
@@ -226,8 +221,15 @@ class Writer(NamedTuple):
         return Written([file], [], rows.num_rows, {})
 
 
+def _kept(data: bytes, where: SegmentSlice, asked: Stretch) -> pa.Table:
+    read = unpack_segments(data, where.positions)
+    times = pc.cast(read["event_ts"], pa.int64()).to_numpy()
+    kept = kept_of(where.dropped, where.rows) & (times >= asked.start_us) & (times < asked.stop_us)
+    return read if kept.all() else read.filter(pa.array(kept))
+
+
 def side_by_side(read: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:
-    """Reads in threads, because an object store takes its time for each."""
+    """Reads in threads, because an object store takes its time for each. For waiting only: a task has one core."""
     if len(items) < 2:
         return [read(item) for item in items]
     with ThreadPoolExecutor(_READS_AT_ONCE) as pool:

@@ -48,8 +48,13 @@ NO_IDS = Ids(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
 
 def hashed(keys: pa.ChunkedArray | pa.Array) -> Ids:
     """The ids of keys (strings, none null), in their order."""
-    digest = hashlib.blake2b
-    joined = b"".join([digest(key, digest_size=_ID_BYTES).digest() for key in keys.cast(pa.binary()).to_pylist()])
+    begun = hashlib.blake2b(digest_size=_ID_BYTES).copy  # a copy is made sooner than a new one
+    digests = []
+    for key in keys.cast(pa.binary()).to_pylist():
+        one = begun()
+        one.update(key)
+        digests.append(one.digest())
+    joined = b"".join(digests)
     return unpacked(joined)
 
 
