@@ -69,7 +69,7 @@ def as_markdown(found: FaultStudy) -> str:
 
 
 @click.command()
-@click.option("--rows", default=40_000, show_default=True, type=click.IntRange(1))
+@click.option("--rows", default=200_000, show_default=True, type=click.IntRange(1))
 @click.option("--out", default=Path("benchmarks/results"), type=click.Path(file_okay=False, path_type=Path))
 def command(rows: int, out: Path) -> None:
     """Measure and write benchmarks/results/ingest_faults.{json,md}."""

@@ -34,6 +34,7 @@ Found = TypeVar("Found")
 _PART_ROWS = 65_536
 _PART_BYTES = 64 * 1024 * 1024
 _READS_AT_ONCE = 8
+_SLICES_READ = 4 * _READS_AT_ONCE
 DAY_US = 86_400_000_000
 
 
@@ -191,10 +192,9 @@ class Writer(NamedTuple):
     def _events(self, asked: Stretch) -> Written:
         """Final files, each sorted by (event_ts, created_ts, event_id)."""
         schema = SCHEMAS[Table.EVENTS]
-        stored = side_by_side(lambda where: read_segments(self.lake.store, where.key, where.positions), asked.slices)
-        read = pa.concat_tables([schema.empty_table(), *(_kept(data, where, asked) for data, where in zip(stored, asked.slices, strict=True))])
+        read = pa.concat_tables([schema.empty_table(), *self._kept(asked)])
         rows = read.combine_chunks()
-        del read, stored
+        del read
         rows = rows.take(pc.sort_indices(rows, [(name, "ascending") for name in ("event_ts", "created_ts", "event_id")]))
         times = pc.cast(rows["event_ts"], pa.int64()).to_numpy()
         days, piece = times // DAY_US, np.searchsorted(np.array(asked.cuts_us, np.int64), times, side="right")
@@ -209,6 +209,13 @@ class Writer(NamedTuple):
         texts = sorted(text for text in pc.unique(rows["query"]).to_pylist() if text and text.strip())
         products = rows["product_id"].drop_null().value_counts().to_pylist()
         return Written(files, texts, rows.num_rows, {one["values"]: one["counts"] for one in products})
+
+    def _kept(self, asked: Stretch) -> Iterator[pa.Table]:
+        """A few slices are read at a time: of parts that all span the whole log, most of what is read belongs to other stretches."""
+        for start in range(0, len(asked.slices), _SLICES_READ):
+            slices = asked.slices[start : start + _SLICES_READ]
+            stored = side_by_side(lambda where: read_segments(self.lake.store, where.key, where.positions), slices)
+            yield from (_kept(data, where, asked) for data, where in zip(stored, slices, strict=True))
 
     def _refused(self, asked: RefusedBatch) -> Written:
         read = [read_refused(self.lake.store, part).filter(pa.array(kept_of(dropped, part.refused))) for part, dropped in asked.parts]

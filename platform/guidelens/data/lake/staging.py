@@ -6,6 +6,7 @@ A run that dies leaves its staging behind; a later run, or `guidelens lake gc`, 
 import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from guidelens.storage import Store
 _ROOT = "_staging/"
 PARTS = "parts/"
 _RENEWED_EVERY_S = 60.0
+_DELETES_AT_ONCE = 8
 STALE_AFTER = timedelta(hours=1)
 
 
@@ -82,5 +84,5 @@ def remove_parts(store: Store) -> None:
 
 
 def _remove(store: Store, prefix: str) -> None:
-    for key in list(store.keys(prefix)):
-        store.delete(key)
+    with ThreadPoolExecutor(_DELETES_AT_ONCE) as pool:  # for waiting: an object store takes its time for each
+        list(pool.map(store.delete, list(store.keys(prefix))))
