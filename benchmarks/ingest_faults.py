@@ -1,6 +1,6 @@
 """What does it cost to take events in over an S3 API of which 30 % of the answers fail? Beside the same without faults.
 
-    python -m benchmarks.ingest_faults [--rows 40000] [--out benchmarks/results]
+    python -m benchmarks.ingest_faults [--rows 200000] [--out benchmarks/results]
 
 The store is moto's server on loopback, behind the proxy of the tests (5xx, answers lost after the write, silence, bodies cut short,
 409). Both runs go through it and must end with the same files.
