@@ -145,6 +145,14 @@ def test_an_endless_line_of_csv_is_one_problem_and_the_next_row_is_read(tmp_path
     ]
 
 
+def test_damage_within_a_row_of_many_lines_is_said(tmp_path: Path) -> None:
+    noise = "\n".join(f"{number * 7919 % 1_000_003:x}" for number in range(30_000))
+    packed = gzip.compress(f'product_id,title\np-1,chair\np-2,"{noise}"\n'.encode())
+    (tmp_path / "c.csv.gz").write_bytes(packed[: len(packed) * 3 // 4])
+    found = records(tmp_path / "c.csv.gz", Kind.CATALOGUE)
+    assert [record.problem.rule if record.problem else record.cells for record in found] == [{"product_id": "p-1", "title": "chair"}, "file.damaged"]
+
+
 def test_a_cell_of_half_a_record_is_read(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_bytes(b"product_id,title\np-1," + b"x" * (MAX_RECORD_BYTES // 2) + b"\n")
     assert [len(record.cells["title"]) for record in records(tmp_path / "c.csv", Kind.CATALOGUE) if record.cells] == [MAX_RECORD_BYTES // 2]

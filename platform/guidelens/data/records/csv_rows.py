@@ -53,8 +53,9 @@ class _Text:
         del self.taken[1:]
 
     def end(self) -> None:
-        """Nothing more can be read."""
+        """Nothing more can be read, and what was begun is no row."""
         self._given_back.clear()
+        self.taken.clear()
         self._text = io.StringIO()
 
     def skip_line(self) -> None:
