@@ -46,6 +46,7 @@ def a_log(seed: int = 0) -> pl.DataFrame:
     """Sessions that are uploaded whole, some days late; times in several zones; many of one moment."""
     chance = random.Random(seed)
     rows: list[dict[str, Any]] = []
+    begun: dict[int, list[tuple[datetime, int]]] = {}
     kinds = ("impression", "click", "view", "ar_open", "ar_view", "ar_gesture", "step_outcome", "cart", "purchase")
     for k in range(NUM_SHOPPERS * 6):
         zone = chance.choice([UTC, BERLIN, SHANGHAI])
@@ -54,6 +55,10 @@ def a_log(seed: int = 0) -> pl.DataFrame:
             start = datetime(2025, 10, 26, 0, 30, tzinfo=UTC)  # 02:30 in Berlin, where clocks go back half an hour later; and a tie
         late = timedelta(days=(0, 0, 0, 1, 9)[k % NUM_SHOPPERS % 5])  # by shopper: of one session, no part arrives before a time asked for and another after it
         uploaded = start + timedelta(minutes=12) + late
+        told = sum(uploaded >= asked for asked in ASKED_AT)
+        if any(abs(start - other) < timedelta(hours=1) and told != before for other, before in begun.setdefault(k % NUM_SHOPPERS, [])):
+            continue  # it would go on with a session that was online as finished, which docs/features.md tells apart
+        begun[k % NUM_SHOPPERS].append((start, told))
         for j in range(chance.randrange(1, 9)):
             happened = (start + timedelta(seconds=chance.choice([0, 0, 5, 300, 700]))).astimezone(zone)
             kind = chance.choice(kinds)
