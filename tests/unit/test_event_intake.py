@@ -80,6 +80,16 @@ def test_files_hold_one_day_each_in_order_of_time_and_about_as_many_rows_as_aske
         assert rows.equals(rows.sort("event_ts", "created_ts", "event_id")) and set(rows["event_ts"].dt.date().cast(pl.String)) == {file.date}
 
 
+def test_files_are_of_like_size_where_nights_are_quiet_and_parts_span_days(tmp_path: Path) -> None:
+    rng, lake = random.Random(5), Lake(str(tmp_path / "lake"))
+    noons = [day + 0.5 + 0.08 * max(-1.0, min(1.0, rng.gauss(0, 0.4))) for day in range(7) for _ in range(6000)]
+    rng.shuffle(noons)  # as of one client after another: each part holds every day
+    config = SMALL.model_copy(update={"event_chunk_bytes": 1_000_000, "event_file_rows": 1500})
+    ingest(lake, [write_log(tmp_path / "a.jsonl", [click(f"e-{k}", day) for k, day in enumerate(noons)])], config)
+    rows = [file.rows for file in lake.manifest().of(Table.EVENTS)]
+    assert max(rows) < 1.6 * 1500
+
+
 def test_the_same_input_gives_the_same_files_and_another_chunking_the_same_digest(tmp_path: Path) -> None:
     path = write_log(tmp_path / "a.jsonl", troubled(random.Random(5), 300, 200))
     lakes = [Lake(str(tmp_path / name)) for name in "abc"]
@@ -284,4 +294,4 @@ def test_many_id_files_are_merged_although_together_they_are_too_large(tmp_path:
 def test_memory_of_the_plan_is_bits_not_events() -> None:
     bits = event_intake.Bits(10_000)
     bits.set(np.array([0, 9, 9_999], np.uint64))
-    assert (bits.dropped, bits.packed.nbytes, bits.kept_by_segment().tolist()) == (3, 1250, [2046, 2048, 2048, 2048, 1807])
+    assert (bits.dropped, bits.packed.nbytes, bits.kept_by_step().tolist()) == (3, 1250, [254, *[256] * 38, 15])

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from itertools import pairwise
+from math import ceil
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from guidelens.config import IngestConfig, S3Options
 from guidelens.crash_points import reach
-from guidelens.data.ingest.event_parts import Bits, PartIndex
+from guidelens.data.ingest.event_parts import Bits, PartIndex, kept_of
 from guidelens.data.ingest.event_tasks import DAY_US, IdSlice, Judge, Judgement, RefusedBatch, SegmentSlice, Stager, Stretch, Writer
 from guidelens.data.lake.event_ids import FIRST_BYTES, IdReader, live_ids, merged
 from guidelens.data.lake.lake import DataFile, IdFile, Lake, Manifest
@@ -27,6 +28,8 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 Note = Callable[[str, int], None]
 """Told what is being done and how many rows more of it are done; 0 where it begins."""
+_LARGEST_FILE = 1.25
+"""Times `file_rows`: a day with a little more than a file's worth is not cut in two for it."""
 _REFUSED_BATCH_BYTES = 32 * 1024 * 1024
 _CHECK, _JUDGE, _WRITE, _COMMIT = "events: check", "events: find duplicates", "events: write", "events: commit"
 _JUDGED = (Table.EVENTS, Table.QUARANTINE)
@@ -151,17 +154,18 @@ class EventIntake:
         return tasks
 
     def _stretches(self, dropped: Sequence[Bits]) -> list[Stretch]:
-        kept = [bits.kept_by_segment() for bits in dropped]
+        kept = [bits.kept_by_step() for bits in dropped]
         plan = plan_files([part.times_us for part in self._parts], kept, self._config.event_file_rows)
-        return [Stretch(start, stop, cuts, tuple(self._slices(start, stop, dropped, kept))) for start, stop, cuts in plan]
+        spans = [part.segments_us for part in self._parts]
+        return [Stretch(start, stop, cuts, tuple(self._slices(start, stop, dropped, spans))) for start, stop, cuts in plan]
 
-    def _slices(self, start_us: int, stop_us: int, dropped: Sequence[Bits], kept: Sequence[NDArray[np.int64]]) -> Iterator[SegmentSlice]:
-        for part, bits, left in zip(self._parts, dropped, kept, strict=True):
-            first = int(np.searchsorted(part.times_us[:, 1], start_us, side="left"))
-            stop = int(np.searchsorted(part.times_us[:, 0], stop_us, side="left"))
-            if first < stop and left[first:stop].any():
-                rows = bits.of_segments(first, stop)
-                yield SegmentSlice(part.key, part.segments_at[first : stop + 1], *rows)
+    def _slices(self, start_us: int, stop_us: int, dropped: Sequence[Bits], spans_us: Sequence[NDArray[np.int64]]) -> Iterator[SegmentSlice]:
+        for part, bits, spans in zip(self._parts, dropped, spans_us, strict=True):
+            first = int(np.searchsorted(spans[:, 1], start_us, side="left"))
+            stop = int(np.searchsorted(spans[:, 0], stop_us, side="left"))
+            rows, packed = bits.of_segments(first, stop)
+            if first < stop and kept_of(packed, rows).any():
+                yield SegmentSlice(part.key, part.segments_at[first : stop + 1], rows, packed)
 
     def _refused(self, dropped: Sequence[Bits]) -> list[RefusedBatch]:
         batches: list[list[tuple[PartIndex, NDArray[np.uint8]]]] = []
@@ -194,11 +198,11 @@ class EventIntake:
 def plan_files(times_us: Sequence[NDArray[np.int64]], kept: Sequence[NDArray[np.int64]], file_rows: int) -> list[tuple[int, int, tuple[int, ...]]]:
     """Stretches of time with about `file_rows` events each, as (start, stop, where to cut inside besides at midnight).
 
-    Where a day has more, it is cut where the counts, taken as even within a segment, say that as many events lie before as behind.
+    Where a day has more, it is cut where the counts, taken as even within a step, say that as many events lie before as behind.
 
     Args:
-        times_us: of each part, event_ts of the first and last row of each segment.
-        kept: of each part, the rows of each segment to be written.
+        times_us: of each part, event_ts of the first and last row of each step (`PartIndex.times_us`).
+        kept: of each part, the rows of each step to be written.
     """
     spans = np.concatenate([np.zeros((0, 2), np.int64), *times_us])
     weights = np.concatenate([np.zeros(0, np.int64), *kept])
@@ -210,7 +214,7 @@ def plan_files(times_us: Sequence[NDArray[np.int64]], kept: Sequence[NDArray[np.
     start, held, cuts = 0, 0.0, []  # type: int, float, list[int]
     for day in _days(spans):
         before, after = np.interp([day * DAY_US, (day + 1) * DAY_US], knots, below)
-        number = max(1, round((after - before) / file_rows))
+        number = max(1, ceil((after - before) / (_LARGEST_FILE * file_rows)))
         cut_at = np.interp(np.linspace(before, after, number + 1)[1:-1], below, knots).astype(np.int64)
         edges = np.maximum.accumulate(np.clip(cut_at, day * DAY_US, (day + 1) * DAY_US)).tolist()
         for piece_start, _piece_stop in zip([day * DAY_US, *edges], [*edges, (day + 1) * DAY_US], strict=True):

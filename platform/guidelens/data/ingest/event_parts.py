@@ -7,7 +7,6 @@
 `PartIndex` says where everything lies; it stays with the driver (about two bytes an event), the part in the lake's staging.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +20,9 @@ from guidelens.storage import Store
 
 SEGMENT_ROWS = 2048
 """A multiple of eight: the bits that mark a segment's rows begin with a byte."""
+STEP_ROWS = 256
+"""How finely the driver knows when a segment's events happened; a segment of a log in no order may span days, with their nights."""
+_STEPS = SEGMENT_ROWS // STEP_ROWS
 ID_RECORD_BYTES = 24
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 
@@ -44,7 +46,7 @@ class PartIndex(NamedTuple):
         source: index of the file it comes from.
         rows, refused: good and refused records.
         segments_at: (S + 1,) where each segment begins, and where the last one ends.
-        times_us: (S, 2) event_ts of the first and last row of each segment, microseconds.
+        times_us: (M, 2) event_ts of the first and last of each STEP_ROWS rows, microseconds.
         refused_at: where the refused records begin; they end where `event_ids` begin.
         rules: refused records by rule.
         remarks: records by what is remarked on them.
@@ -61,6 +63,12 @@ class PartIndex(NamedTuple):
     refused_ids: IdSection
     rules: dict[str, int]
     remarks: dict[str, int]
+
+    @property
+    def segments_us(self) -> NDArray[np.int64]:
+        """(S, 2) event_ts of the first and last row of each segment."""
+        lasts = np.minimum(np.arange(_STEPS, len(self.times_us) + _STEPS, _STEPS), len(self.times_us)) - 1
+        return np.stack([self.times_us[::_STEPS, 0], self.times_us[lasts, 1]], axis=1)
 
     def ids_of(self, table: Table) -> tuple[int, IdSection]:
         """Number of rows and ids of the staged rows of a table."""
@@ -86,8 +94,8 @@ def pack(key: str, source: int, events: pa.Table, refused: pa.Table, rules: dict
     for start in range(0, events.num_rows, SEGMENT_ROWS):
         parts.append(_stream(events.slice(start, SEGMENT_ROWS)))
         positions.append(positions[-1] + len(parts[-1]))
-    firsts = np.arange(0, len(times), SEGMENT_ROWS)
-    lasts = np.minimum(firsts + SEGMENT_ROWS, len(times)) - 1
+    firsts = np.arange(0, len(times), STEP_ROWS)
+    lasts = np.minimum(firsts + STEP_ROWS, len(times)) - 1
     refused_at = positions[-1]
     parts.append(_stream(refused) if refused.num_rows else b"")
     at = refused_at + len(parts[-1])
@@ -148,10 +156,10 @@ class Bits:
     def set(self, rows: U64) -> None:
         np.bitwise_or.at(self.packed, (rows >> np.uint64(3)).astype(np.intp), np.uint8(128) >> (rows & np.uint64(7)).astype(np.uint8))
 
-    def kept_by_segment(self) -> NDArray[np.int64]:
-        """Of each segment, the rows that are not dropped."""
-        whole = np.unpackbits(self.packed, count=self.rows)
-        return np.array([len(segment) - int(segment.sum()) for segment in _split(whole)], dtype=np.int64)
+    def kept_by_step(self) -> NDArray[np.int64]:
+        """Of each STEP_ROWS rows, those that are not dropped."""
+        kept = 1 - np.unpackbits(self.packed, count=self.rows).astype(np.int64)
+        return np.add.reduceat(kept, np.arange(0, self.rows, STEP_ROWS)) if self.rows else kept
 
     def of_segments(self, first: int, stop: int) -> tuple[int, NDArray[np.uint8]]:
         """Number of rows of the segments [first, stop), and their bits."""
@@ -166,7 +174,3 @@ class Bits:
 def kept_of(packed: NDArray[np.uint8], rows: int) -> NDArray[np.bool_]:
     """Of each row whether it is kept, from the bits of its dropping."""
     return ~np.unpackbits(packed, count=rows).astype(np.bool_)
-
-
-def _split(bits: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    return (bits[start : start + SEGMENT_ROWS] for start in range(0, len(bits), SEGMENT_ROWS))
