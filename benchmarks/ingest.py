@@ -1,6 +1,6 @@
 """How fast are events taken in, beside a bare polars program that scans, checks, drops duplicates and writes? And in how much memory?
 
-    python -m benchmarks.ingest [--rows 100000,1000000,10000000] [--out benchmarks/results]
+    python -m benchmarks.ingest [--rows 100000,1000000,4000000,10000000] [--out benchmarks/results]
 
 The log is a small simulated shop's, cloned with other event ids. Each measurement is a process of its own, once what it imports is loaded
 and, through Ray, once a small log was taken in by the same session: what is measured is the work, Ray's own processes' included, and what the
@@ -16,8 +16,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import click
@@ -36,7 +38,9 @@ _WORLD = WorldSize(num_products=60, num_shoppers=400, num_sessions=1500, num_fra
 _SAMPLED_EVERY_S = 0.05
 _START = "Ray's start"
 _NUM_WORKERS = {"1 worker": 1, "2 workers": 2, _START: 2}
-_WAYS = ("polars", "check only", "one process", *_NUM_WORKERS)
+_ALONE, _TOGETHER = "one process", "2 processes"
+_FASTER_THAN = {_TOGETHER: _ALONE, "2 workers": "1 worker"}
+_WAYS = ("polars", "check only", _ALONE, _TOGETHER, *_NUM_WORKERS)
 _WARM_ROWS = 110_000
 _IDLE_SHARE = 0.05
 _IDLE_PATIENCE_S = 30.0
@@ -166,7 +170,7 @@ def measure_here(way: str, folder: Path, rows: int) -> Measured:
             bare_polars(warm)
             _ours(warm, 0)
             with _watched(way, rows) as found:
-                {"polars": bare_polars, "check only": _check_only, "one process": lambda log: _ours(log, 0)}[way](folder)
+                {"polars": bare_polars, "check only": _check_only, _ALONE: lambda log: _ours(log, 0)}[way](folder)
             return found[0]
         with ExitStack() as session:
             with _watched(_START, _WARM_ROWS) as begun:
@@ -252,10 +256,29 @@ def study(sizes: tuple[int, ...], repeats: int, peer_rows: int) -> list[Measured
             for way in _WAYS:
                 if (way == "polars" and rows > peer_rows) or (way == _START and rows != sizes[0]):
                     continue
-                runs = [_in_a_process(way, folder, rows) for _ in range(repeats)]
+                measure = _side_by_side if way == _TOGETHER else partial(_in_a_process, way)
+                runs = [measure(folder, rows) for _ in range(repeats)]
                 found.append(min(runs, key=lambda run: run.cpu_seconds))
                 progress(f"{rows} events, {way}: {found[-1].rows_per_cpu_second:,.0f} rows per CPU second, {found[-1].seconds} s, {found[-1].peak_mb:.0f} MB")
     return found
+
+
+def _side_by_side(folder: Path, rows: int) -> Measured:
+    """Two processes at once with half of the files each, into lakes of their own: what the machine gives at best, without Ray."""
+    with tempfile.TemporaryDirectory(prefix="gl-ingest-", dir=folder) as name, ThreadPoolExecutor(2) as pool:
+        halves = [Path(name) / half for half in "ab"]
+        for half in halves:
+            (half / "events").mkdir(parents=True)
+        for number, file in enumerate(sorted((folder / "events").iterdir())):
+            (halves[number % 2] / "events" / file.name).symlink_to(file)
+        found = list(pool.map(lambda half: _in_a_process(_ALONE, half, rows // 2), halves))
+    return Measured(
+        way=_TOGETHER,
+        rows=rows,
+        seconds=max(one.seconds for one in found),
+        cpu_seconds=sum(one.cpu_seconds for one in found),
+        peak_mb=sum(one.peak_mb for one in found),
+    )
 
 
 def _in_a_process(way: str, folder: Path, rows: int) -> Measured:
@@ -274,24 +297,25 @@ def as_markdown(found: IngestStudy) -> str:
         "# Taking in events",
         "",
         f"`{found.command}`, {found.machine}, {found.date}. Shares are of bare polars at the same number of events, or at the most it was given.",
+        "Two processes without Ray, with a lake and half of the files each, are what the machine gives two workers at best.",
         "",
-        "| events | way | rows per CPU second | share of bare polars | seconds | x 1 worker | peak MB |",
+        "| events | way | rows per CPU second | share of bare polars | seconds | times as fast as one | peak MB |",
         "|---|---|---|---|---|---|---|",
     ]
     by_way = {(one.way, one.rows): one for one in found.measured}
     for one in found.measured:
         peer = max((other for other in found.measured if other.way == "polars" and other.rows <= one.rows), key=lambda other: other.rows, default=one)
-        share, alone = one.rows_per_cpu_second / peer.rows_per_cpu_second, by_way.get(("1 worker", one.rows))
-        faster = f"{alone.seconds / one.seconds:.2f}" if alone and one.way == "2 workers" else ""
+        share, alone = one.rows_per_cpu_second / peer.rows_per_cpu_second, by_way.get((_FASTER_THAN.get(one.way, ""), one.rows))
+        faster = f"{alone.seconds / one.seconds:.2f}" if alone else ""
         rates = f"{one.rows_per_cpu_second:,.0f} | {share:.2f}" if one.way != _START else " | "
         lines.append(f"| {one.rows:,} | {one.way} | {rates} | {one.seconds} | {faster} | {one.peak_mb:.0f} |")
     return "\n".join([*lines, ""])
 
 
 @click.command()
-@click.option("--rows", default="100000,1000000,10000000", show_default=True, help="Numbers of events.")
+@click.option("--rows", default="100000,1000000,4000000,10000000", show_default=True, help="Numbers of events.")
 @click.option("--repeats", default=2, show_default=True, type=click.IntRange(1), help="Runs of each; the one with the least CPU time counts.")
-@click.option("--peer-rows", default=1_000_000, show_default=True, help="No more to bare polars, which holds them all in memory.")
+@click.option("--peer-rows", default=4_000_000, show_default=True, help="No more to bare polars, which holds them all in memory.")
 @click.option("--out", default=Path("benchmarks/results"), type=click.Path(file_okay=False, path_type=Path))
 @click.option("--way", type=click.Choice(_WAYS), default=None, hidden=True)
 @click.option("--folder", type=click.Path(path_type=Path), default=None, hidden=True)
@@ -304,7 +328,7 @@ def command(rows: str, repeats: int, peer_rows: int, out: Path, way: str | None,
     found = IngestStudy(
         machine=machine(),
         date=today(),
-        command=f"python -m benchmarks.ingest --rows {rows} --repeats {repeats}",
+        command=f"python -m benchmarks.ingest --rows {rows} --repeats {repeats} --peer-rows {peer_rows}",
         measured=tuple(study(sizes, repeats, peer_rows)),
     )
     keep(found, as_markdown(found), out, "ingest")

@@ -23,6 +23,8 @@ from guidelens.storage import Store
 
 KEY_OF = {Table.EVENTS: "event_id", Table.QUARANTINE: "record_sha256", Table.QUERIES: "query"}
 """The tables with id files: those that are appended to."""
+KEEPS_IDS = frozenset({Table.QUARANTINE})
+"""What left quarantine by a replay has no row any more, but keeps its id, so that it stays out: there may be more ids than rows."""
 FIRST_BYTES = 256
 _HEADER_BYTES = 8 * (FIRST_BYTES + 1)
 _ID_BYTES = 16
@@ -161,7 +163,8 @@ def write_ids(store: Store, table: Table, ids: Ids) -> list[IdFile]:
 def live_ids(lake: Lake, base: Manifest, table: Table) -> list[IdFile]:
     """The table's id files as of a manifest, made from its rows where they are not complete: in a lake from before there were any."""
     files = base.ids_of(table)
-    if sum(file.num_ids for file in files) >= base.rows(table):  # more: of records that left quarantine by a replay
+    num_ids, rows = sum(file.num_ids for file in files), base.rows(table)
+    if num_ids == rows or (num_ids > rows and table in KEEPS_IDS):
         return list(files)
     return made_of_rows(lake, base, table)
 
@@ -184,8 +187,7 @@ def reindex(lake: Lake) -> Manifest:
     """
     with staging(lake.store):  # so that nobody collects what is not committed yet
         base = lake.manifest()
-        made = [file for table in KEY_OF if table is not Table.QUARANTINE for file in made_of_rows(lake, base, table)]
-        made += _with_those_of_rows(lake, base, Table.QUARANTINE)
+        made = [file for table in KEY_OF for file in (_with_those_of_rows if table in KEEPS_IDS else made_of_rows)(lake, base, table)]
         return lake.commit(base, base.files, {"reindexed": sum(file.num_ids for file in made)}, made)
 
 

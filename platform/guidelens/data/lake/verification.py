@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from guidelens.data.lake.event_ids import FIRST_BYTES, KEY_OF, U64, IdReader, Ids, hashed, joined
+from guidelens.data.lake.event_ids import FIRST_BYTES, KEEPS_IDS, KEY_OF, U64, IdReader, Ids, hashed, joined
 from guidelens.data.lake.lake import DataFile, IdFile, Lake, Manifest
 from guidelens.errors import ContractError, NotFoundError, StorageError
 from guidelens.schemas.base import Frozen
@@ -22,8 +22,6 @@ from guidelens.schemas.tables import Table
 _READS_AT_ONCE = 8
 _PIECE_BYTES = 8 * 1024 * 1024
 _IDS_AT_ONCE = 4_000_000
-_KEEPS_IDS = frozenset({Table.QUARANTINE})
-"""What left quarantine by a replay has no row any more, but keeps its id, so that it stays out: there may be more ids than rows."""
 _FROM_BACKUP = "restore it from a backup"
 _FROM_ROWS = "make the ids anew from the rows: `guidelens lake reindex`"
 
@@ -211,7 +209,7 @@ def _count_problems(manifest: Manifest, read: dict[str, _Read]) -> Iterator[Prob
             continue
         rows, num_ids = manifest.rows(table), sum(file.num_ids for file in id_files)
         of_rows, of_ids = _sum_of(read, files), _sum_of(read, id_files)
-        if num_ids < rows or (num_ids > rows and table not in _KEEPS_IDS):
+        if num_ids < rows or (num_ids > rows and table not in KEEPS_IDS):
             yield Problem(file=key, wrong=f"has {num_ids} ids for {rows} rows of {table}", remedy=_FROM_ROWS)
         elif num_ids == rows and None not in (of_rows, of_ids) and of_rows != of_ids:
             yield Problem(file=key, wrong=f"the id files of {table} hold other ids than its rows", remedy=_FROM_ROWS)
