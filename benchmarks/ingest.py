@@ -161,7 +161,7 @@ def _check_only(folder: Path) -> None:
 def measure_here(way: str, folder: Path, rows: int) -> Measured:
     """Runs one way in this process and its children, warm."""
     from guidelens.data.ingest.stages import set_up_ray_data
-    from pipelines.cluster import ray_session
+    from pipelines.cluster import NUM_LOGICAL_CPUS, ray_session
 
     with tempfile.TemporaryDirectory(prefix="gl-ingest-", dir=folder) as name:
         warm = Path(name)
@@ -176,7 +176,7 @@ def measure_here(way: str, folder: Path, rows: int) -> Measured:
             with _watched(_START, _WARM_ROWS) as begun:
                 session.enter_context(ray_session())
                 set_up_ray_data()
-                _ours(warm, _NUM_WORKERS[way])
+                _ours(warm, NUM_LOGICAL_CPUS)  # any worker process may be given a task
             _until_idle()
             with _watched(way, rows) as found:
                 if way != _START:

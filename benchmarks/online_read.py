@@ -104,9 +104,9 @@ def measured(online: OnlineReader, port: int, reads: int, shoppers: int) -> tupl
 
     client: Any = redis.Redis(host="127.0.0.1", port=port)
     config, fields = online._store.config, [_mmh3("shopper_packed:packed"), "_ts:shopper_packed"]
-    from guidelens.features import _entity_key
+    from guidelens.features.online import entity_key
 
-    names = [_redis_key(config.project, _entity_key("shopper_key", key_of(k)), config.entity_key_serialization_version) for k in range(shoppers)]
+    names = [_redis_key(config.project, entity_key("shopper_key", key_of(k)), config.entity_key_serialization_version) for k in range(shoppers)]
     keys = [key_of(k) for k in range(shoppers)]
     order = np.random.default_rng(1).integers(0, shoppers, reads + WARM_UP)
     ours, raw = [], []

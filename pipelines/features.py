@@ -9,7 +9,7 @@ import polars as pl
 
 from guidelens.config import Config, Home
 from guidelens.data.features import log as feature_log
-from guidelens.data.features.checks import Comparison, compared, recounted
+from guidelens.data.features.checks import Comparison, compared, lacking_rows, recounted
 from guidelens.data.features.lineage import SourceRun, contributing, source_runs
 from guidelens.data.features.log import EventFiles
 from guidelens.data.lake.lake import Lake
@@ -40,12 +40,14 @@ class FeatureStatus(Frozen):
 
 
 class CheckResult(Frozen):
-    """online_newer: shoppers whose online row counts events that came after the last materialization, and is not compared."""
+    """online_newer: shoppers whose online row counts events that came after the last materialization, and is not compared.
+    lacking_rows: sessions of these shoppers that should have made a row and did not."""
 
     shoppers: int
     online_newer: int
     online_equals_offline: Comparison
     recount: Comparison
+    lacking_rows: int
 
 
 class DriftResult(Frozen):
@@ -111,6 +113,7 @@ def check(home: Home, config: Config, shoppers: int) -> CheckResult:
         online_newer=len(pairs) - len(settled),
         online_equals_offline=compared([left for left, _ in settled], [right for _, right in settled]),
         recount=recounted(rows, events),
+        lacking_rows=lacking_rows(rows, events),
     )
 
 
@@ -207,8 +210,8 @@ def status_command(home: Home, config: Config) -> None:
 def check_command(home: Home, config: Config, shoppers: int) -> None:
     found = check(home, config, shoppers)
     emit(found)
-    if not (found.online_equals_offline.equal and found.recount.equal):
-        raise FeatureStoreError("features differ (see `different` in the result); run `guidelens materialize --full`")
+    if not (found.online_equals_offline.equal and found.recount.equal) or found.lacking_rows:
+        raise FeatureStoreError("features differ (see `different` and `lacking_rows` in the result); run `guidelens materialize --full`")
 
 
 @command.command("drift", help="Compare the features of a time with those a run was trained on, or of an earlier time; HTML and JSON.")

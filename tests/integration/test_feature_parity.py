@@ -13,7 +13,7 @@ import pytest
 from event_frames import frame
 
 from guidelens.config import FeatureConfig, Home
-from guidelens.data.features.checks import VALUES_PER_ROW, Comparison, compared, recounted
+from guidelens.data.features.checks import VALUES_PER_ROW, Comparison, compared, lacking_rows, recounted
 from guidelens.data.features.shoppers import shopper_rows
 from guidelens.data.features.updates import advanced
 from guidelens.data.lake.lake import Lake
@@ -130,6 +130,12 @@ def test_a_row_known_a_microsecond_too_early_is_caught(counted: tuple[pl.DataFra
     assert not recounted(stamped(rows, timedelta(microseconds=1)), log).equal
     one = rows.filter(pl.col("event_timestamp") > FIRST + timedelta(days=1)).tail(1)
     assert recounted(one, log).equal and not recounted(stamped(one, timedelta(microseconds=1)), log).equal
+
+
+def test_a_row_that_is_lacking_is_caught(counted: tuple[pl.DataFrame, pl.DataFrame]) -> None:
+    log, rows = counted
+    assert lacking_rows(rows, log) == 0
+    assert lacking_rows(rows.filter(pl.col("event_timestamp") < rows["event_timestamp"].max()), log) >= 1
 
 
 def test_one_future_event_in_a_row_is_caught(counted: tuple[pl.DataFrame, pl.DataFrame]) -> None:

@@ -336,5 +336,5 @@ def test_reading_before_anything_was_materialized_names_the_remedy(home: Home) -
 
 
 def test_opening_a_store_turns_no_warnings_on() -> None:
-    code = "import warnings; from guidelens import features; before = list(warnings.filters); features._import_feast(); assert warnings.filters == before"
+    code = "import warnings; from guidelens.features import store as features; before = list(warnings.filters); features._import_feast(); assert warnings.filters == before"
     subprocess.run([sys.executable, "-c", code], check=True)

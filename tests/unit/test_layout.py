@@ -51,7 +51,7 @@ def test_ray_train_outside_training_is_caught(copy: Path, line: str) -> None:
     ("module", "line", "contract"),
     [
         ("serve/planted.py", "import mlflow", "only registry.py imports mlflow"),
-        ("pipelines/planted.py", "from feast import FeatureStore", "only features.py and feature_repo import feast"),
+        ("pipelines/planted.py", "from feast import FeatureStore", "only features and feature_repo import feast"),
         ("platform/guidelens/data/planted.py", "import boto3", "only storage.py imports boto3"),
         ("serve/planted.py", "import pipelines.entry", "pipelines and serve never import each other"),
         ("platform/guidelens/schemas/planted.py", "import guidelens.storage", "imports go one way inside the core"),

@@ -77,9 +77,24 @@ def recounted(rows: pl.DataFrame, events: pl.DataFrame) -> Comparison:
     return Comparison(values=found.size + packed["recent_ts_us"].size + len(rows), different={name: count for name, count in different.items() if count})
 
 
+def lacking_rows(rows: pl.DataFrame, events: pl.DataFrame) -> int:
+    """Sessions of which no row is stamped at the moment after the last of them was known.
+
+    Args:
+        rows: shopper_key, event_timestamp: all rows of these shoppers.
+        events: all of their events that were known when the rows were made.
+    """
+    moments = of_the_session(events).group_by("shopper_key", "session_id").agg(event_timestamp=_known().max() + timedelta(microseconds=1))
+    return moments.join(rows, on=["shopper_key", "event_timestamp"], how="anti").height
+
+
+def _known() -> pl.Expr:
+    return pl.max_horizontal("event_ts", "created_ts")
+
+
 def _expected(rows: pl.DataFrame, events: pl.DataFrame) -> NDArray[np.float32]:
     """(rows, windows and AR features)."""
-    known = pl.max_horizontal("event_ts", "created_ts").max().over("shopper_key", "session_id")
+    known = _known().max().over("shopper_key", "session_id")
     values = {name: whole_microseconds(name) for name in _DURATIONS} | {"depth": pl.col("depth").cast(pl.Int64).fill_null(0)}
     values |= {name: (pl.col("type") == kind).cast(pl.Int64) for name, kind in TYPE_OF_COUNT.items()}
     is_outcome = pl.col("type") == EventType.STEP_OUTCOME

@@ -1,7 +1,4 @@
-"""The feature store of a home: feature tables, point-in-time frames, the online store. The only importer of feast here.
-
-feast takes seconds to import, so it is imported when a store is opened, once a process.
-"""
+"""Feature tables and point-in-time frames through Feast, and the online store opened beside them."""
 
 import contextlib
 import importlib
@@ -9,23 +6,20 @@ import io
 import string
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import polars as pl
 import yaml
 
 from guidelens.config import FEATURE_SERVICE, FeatureConfig, Home
 from guidelens.data.features import log as feature_log
 from guidelens.data.features.shoppers import ALWAYS
-from guidelens.data.features.updates import advanced
-from guidelens.data.pseudonyms import PseudonymousEvent
-from guidelens.errors import FeatureStoreError, NotFoundError, StorageError
+from guidelens.errors import FeatureStoreError, NotFoundError
+from guidelens.features.online import STOCK_VIEW, OnlineReader
 from guidelens.schemas.base import Frozen
-from guidelens.schemas.packed import PACKED_DTYPE
 
 SHOPPER_TABLE = "shopper"
 LOG = "log"
@@ -33,11 +27,7 @@ LOG = "log"
 PRODUCT_TABLE = "product.parquet"
 ENTITY_COLUMNS = ("shopper_key", "event_timestamp")
 
-_PACKED_VIEW = "shopper_packed"
-_STOCK_VIEW = "product_stock"
 _CONTENT_VIEW = "product_content"
-_WRITTEN_AT_ONCE = 200
-"""Rows: of many more values at once, Python spends most of the time looking for garbage among them."""
 
 
 class MaterializeReport(Frozen):
@@ -57,14 +47,6 @@ class ViewStatus(Frozen):
     age_s: float | None
     ttl_s: float | None
     online_entities: int
-
-
-class StockAndPrice(NamedTuple):
-    """Of one product; None where the catalogue does not say. price_minor in minor units of currency."""
-
-    stock: int | None
-    price_minor: int | None
-    currency: str | None
 
 
 def feature_repo_path() -> Path:
@@ -138,7 +120,7 @@ class Features:
     def _load_products(self, product_rows: pl.DataFrame, otherwise: datetime) -> None:
         """otherwise: the time of a catalogue without rows."""
         with _quiet():
-            self._store().materialize(ALWAYS, _newest(product_rows) or otherwise, feature_views=[_CONTENT_VIEW, _STOCK_VIEW])
+            self._store().materialize(ALWAYS, _newest(product_rows) or otherwise, feature_views=[_CONTENT_VIEW, STOCK_VIEW])
 
     def _load_shoppers(self, shopper_keys: pl.Series, gone: pl.DataFrame) -> None:
         """Loads the newest row of each of these shoppers. `gone`: shopper_key, event_timestamp of the newest row that went away."""
@@ -256,7 +238,7 @@ class Features:
         """
         self._require_tables()
         store = self._store()
-        views = [store.get_feature_view(name) for name in (_CONTENT_VIEW, _STOCK_VIEW)]
+        views = [store.get_feature_view(name) for name in (_CONTENT_VIEW, STOCK_VIEW)]
         features = list(dict.fromkeys(feature.name for view in views for feature in view.features))
         source = views[0].batch_source
         job = store._get_provider().offline_store.pull_all_from_table_or_query(
@@ -265,7 +247,7 @@ class Features:
         rows = pl.DataFrame(pl.from_arrow(job.to_arrow()))
         return rows.sort("event_timestamp", maintain_order=True).unique("product_id", keep="last").sort("product_id")
 
-    def online(self) -> "OnlineReader":
+    def online(self) -> OnlineReader:
         """The online store, for any number of threads.
 
         Raises:
@@ -346,125 +328,6 @@ def _newest_of_each(rows: pl.DataFrame) -> pl.DataFrame:
 def _newest(rows: pl.DataFrame) -> datetime | None:
     found = rows["event_timestamp"].max()
     return found if isinstance(found, datetime) else None
-
-
-class OnlineReader:
-    """Reads and pushes single rows, through Feast's online store without its per-call overhead. Thread-safe.
-
-    Each call takes one read or write of the store: 0.3-3 ms, so call it from a thread where nothing may block.
-    """
-
-    def __init__(self, store: Any, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._store = store
-        self._online = store._get_provider().online_store
-        self._views = {view.name: view for view in store.list_feature_views()}
-        self._lock = threading.Lock()
-        self._now = now
-
-    def shopper(self, shopper_key: str) -> bytes | None:
-        """The shopper's packed row (schemas/packed.py), None where the store has none that is younger than the view's ttl."""
-        view = self._views[_PACKED_VIEW]
-        key = _entity_key("shopper_key", shopper_key)
-        with self._lock:
-            ((_, values),) = self._online.online_read(self._store.config, view, [key], ["packed"])
-        if values is None or not values["packed"].HasField("bytes_val"):
-            return None
-        packed = bytes(values["packed"].bytes_val)
-        return packed if not view.ttl or self._now() <= _as_of(packed) + view.ttl else None
-
-    def stock_and_price(self, product_ids: Sequence[str]) -> dict[str, StockAndPrice]:
-        """Stock and price by product, in one multi-get; products of which the store knows neither are left out."""
-        if not product_ids:
-            return {}
-        keys = [_entity_key("product_id", product_id) for product_id in product_ids]
-        with self._lock:
-            found = self._online.online_read(self._store.config, self._views[_STOCK_VIEW], keys, ["stock", "price_minor", "currency"])
-        known = ((product_id, values) for product_id, (_, values) in zip(product_ids, found, strict=True) if _any_value(values))
-        return {
-            product_id: StockAndPrice(
-                values["stock"].int64_val if values["stock"].HasField("int64_val") else None,
-                values["price_minor"].int64_val if values["price_minor"].HasField("int64_val") else None,
-                values["currency"].string_val if values["currency"].HasField("string_val") else None,
-            )
-            for product_id, values in known
-        }
-
-    def push_shopper(self, shopper_key: str, packed: bytes) -> None:
-        """Writes a packed row, stamped with the as_of inside it; a row newer than that stays."""
-        from feast.protos.feast.types.Value_pb2 import Value
-
-        row = (_entity_key("shopper_key", shopper_key), {"packed": Value(bytes_val=packed)}, _as_of(packed), None)
-        with self._lock:
-            self._online.online_write_batch(self._store.config, self._views[_PACKED_VIEW], [row], None)
-
-    def load_shoppers(self, rows: pl.DataFrame) -> None:
-        """Writes rows of the shopper table into all shopper views, as a materialization does; rows newer than these stay."""
-        from feature_repo.entity_rows import entity_rows
-
-        for view in self._shopper_views():
-            for batch in rows.iter_slices(_WRITTEN_AT_ONCE):
-                data = entity_rows(batch, view)
-                with self._lock:
-                    self._online.online_write_batch(self._store.config, view, data, None)
-
-    def _shopper_views(self) -> list[Any]:
-        return [view for view in self._views.values() if view.entities == ["shopper"]]
-
-    def observe(self, events: Sequence[PseudonymousEvent]) -> None:
-        """Counts new events into their shoppers' rows (data/features/updates.py), a shopper that has none gets one.
-
-        Events must not have been observed before; of two processes observing one shopper at one time, one's may be lost
-        until the next materialization.
-        """
-        for shopper_key in sorted({event.shopper_key for event in events}):
-            mine = [event for event in events if event.shopper_key == shopper_key]
-            self.push_shopper(shopper_key, advanced(self.shopper(shopper_key), mine))
-
-    def forget(self, shopper_key: str) -> int:
-        """Removes the shopper's rows of all views; returns how many there were."""
-        with self._lock:
-            held: int = self._online.forget_entity(self._store.config, self._shopper_views(), _entity_key("shopper_key", shopper_key))
-        return held
-
-    def expire(self, before: datetime) -> int:
-        """Removes the shoppers of whom no view holds a row stamped `before` or later, with the bytes; returns how many there were."""
-        with self._lock:
-            gone: int = self._online.expire_entities(self._store.config, self._shopper_views(), before)
-        if gone:
-            self.compact()
-        return gone
-
-    def compact(self) -> None:
-        """Leaves nothing of removed rows in the store's files: sqlite keeps the bytes of freed pages, and of all in its log.
-
-        Raises:
-            StorageError: somebody reads without end, so that the log cannot be emptied.
-        """
-        from feast.infra.online_stores.sqlite import SqliteOnlineStore
-
-        if isinstance(self._online, SqliteOnlineStore):
-            with self._lock:
-                connection = self._online._get_conn(self._store.config)
-                connection.execute("VACUUM")
-                (is_busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            if is_busy:
-                raise StorageError("the online store's log must be emptied of removed rows, but a reader holds it; run this again")
-
-
-def _as_of(packed: bytes) -> datetime:
-    return ALWAYS + timedelta(microseconds=int(np.frombuffer(packed, dtype=PACKED_DTYPE)[0]["as_of_us"]))
-
-
-def _any_value(values: Any) -> bool:
-    """Whether an entity was found: sqlite answers None for one it does not know, Redis a row of unset values."""
-    return values is not None and any(value.WhichOneof("val") for value in values.values())
-
-
-def _entity_key(join_key: str, value: str) -> Any:
-    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-    from feast.protos.feast.types.Value_pb2 import Value
-
-    return EntityKey(join_keys=[join_key], entity_values=[Value(string_val=value)])
 
 
 def _open_store(home: Home, config: FeatureConfig) -> Any:
