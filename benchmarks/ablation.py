@@ -30,9 +30,9 @@ from guidelens.inference.scorer import GuideScorer
 from guidelens.models.items import Catalogue
 from guidelens.registry import CHAMPION, Registry
 from guidelens.schemas.base import Frozen
+from guidelens.training.data import FitJob
 from guidelens.training.fit import fit_guide
 from guidelens.training.publish import publish
-from guidelens.training.steps import FitJob
 from guidelens.world import World
 from pipelines.cluster import ray_session
 from pipelines.entry import open_home, run_command

@@ -145,9 +145,9 @@ class FitParts:
 
     def _fitted(self, examples: Examples, medians: InterestMedians, catalogue: Catalogue) -> GuideDone:
         from guidelens.models.outcomes import with_targets
+        from guidelens.training.data import FitJob, controls
         from guidelens.training.fit import fit_guide
         from guidelens.training.publish import publish
-        from guidelens.training.steps import FitJob, controls
 
         examples = with_targets(examples, catalogue, self.config)
         examples.save(self.work / EXAMPLES)
@@ -155,12 +155,12 @@ class FitParts:
         if not any(lambdas.values()):
             reason = "absent: the log's training part holds no label of a task whose train.lambdas is above 0"
             return GuideDone(reason, reason)
-        jobs = [FitJob(name="guide", lambdas=lambdas, model=self.config.train.model)]
+        jobs = [FitJob(name="guide", lambdas=lambdas, model=self.config.train.model, extra=self.config.train.extra_tasks)]
         jobs += controls(self.config.train, [task for task, weight in lambdas.items() if weight > 0]) if self.config.train.single_task_controls else []
         progress(f"train: {len(examples):,} rows, models {', '.join(job.name for job in jobs)}")
         fitted = fit_guide(examples, catalogue, self.config, jobs, self.work, self._tell)
         publish(fitted, jobs, examples, catalogue, medians, self.fit_dir)
-        by_epoch = tuple((losses.epoch, epoch_metrics(losses.job, losses.train, losses.val)) for losses in fitted.history)
+        by_epoch = tuple((losses.epoch, epoch_metrics(losses)) for losses in fitted.history)
         alone = TRAINED if len(jobs) > 1 else "absent: train.single_task_controls is false"
         return GuideDone(TRAINED, alone, by_epoch, tuple(task for task, weight in lambdas.items() if weight == 0))
 
@@ -188,7 +188,7 @@ def read_examples(home: Home, config: Config, lake: Lake, snapshot: Manifest, ca
     return build_examples(log, packed, list(catalogue.product_ids), catalogue.price_N, config.train)
 
 
-def epoch_metrics(job: str, train: dict[str, float], val: dict[str, float]) -> dict[str, float]:
-    """MLflow names of one epoch's mean losses."""
-    named: Sequence[tuple[str, dict[str, float]]] = (("train", train), ("val", val))
-    return {f"{job}.{split}.{term}": value for split, terms in named for term, value in terms.items()}
+def epoch_metrics(losses: "EpochLosses") -> dict[str, float]:
+    """MLflow names of one epoch's mean losses, and of what was measured between its tasks."""
+    named: Sequence[tuple[str, dict[str, float]]] = (("train.", losses.train), ("val.", losses.val), ("", losses.signals))
+    return {f"{losses.job}.{prefix}{name}": value for prefix, values in named for name, value in values.items()}

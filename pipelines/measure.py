@@ -74,7 +74,7 @@ def _left_out(files: RunFiles, scorer: GuideScorer, task: TaskName) -> str | Non
 
 def _losses(files: RunFiles) -> tuple[Curve, ...]:
     """Epoch losses of the joint model: metrics guide.SPLIT.TERM become curves SPLIT/TERM."""
-    names = [name for name in files.registry.metrics(files.run_id) if name.startswith("guide.")]
+    names = [name for name in files.registry.metrics(files.run_id) if name.startswith(("guide.train.", "guide.val."))]
     return curves({name.removeprefix("guide.").replace(".", "/"): files.registry.history(files.run_id, name) for name in names})
 
 

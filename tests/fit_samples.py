@@ -9,7 +9,8 @@ from guidelens.config import TASKS
 from guidelens.data.visits import InterestMedians
 from guidelens.inference.guide_files import Blend, GuideHeader, save_guide
 from guidelens.inference.search_texts import build_text_index
-from guidelens.training.steps import FitData, FitJob, Learner, Place
+from guidelens.training.data import FitData, FitJob, Place
+from guidelens.training.learner import Learner
 
 
 def write_fit(folder: Path, *, with_guide: bool = True) -> Path:

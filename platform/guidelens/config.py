@@ -9,13 +9,15 @@ from guidelens.schemas.base import Frozen
 from guidelens.schemas.catalog import Product, Review, Shopper
 from guidelens.schemas.events import Event
 
-Fusion = Literal["concat", "attention"]
-Sharing = Literal["single_task", "shared_bottom", "mmoe"]
+Fusion = Literal["concat", "weighted", "attention"]
+Sharing = Literal["single_task", "shared_bottom", "mmoe", "ple"]
 Sequence = Literal["mean", "gru", "attention"]
 Modality = Literal["x1", "x2", "x3", "frame", "query"]
 TaskName = Literal["recommendation", "interest", "plan"]
 TASKS: tuple[TaskName, ...] = ("recommendation", "interest", "plan")
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Balancing = Literal["fixed", "uncertainty", "dwa", "gradnorm", "famo", "pcgrad", "cagrad"]
+VisitValue = Literal["browse_ms", "stay_ms", "depth", "view_ms", "carts", "gestures"]
 
 REGISTERED_MODEL = "guidelens"
 FEATURE_SERVICE = "guide_v1"
@@ -162,19 +164,69 @@ class RecognizerConfig(Frozen):
 
 
 class ModelConfig(Frozen):
-    """The guide model's shape. width: of the intent and item vectors, and of the experts."""
+    """The guide model's shape. width: of the intent and item vectors, and of the experts.
+
+    num_experts: shared ones (mmoe, ple); num_task_experts: of each task beside them (ple), in each of num_expert_levels.
+    expert_norm: each expert's output is normalized, so that none dies or drowns the others (HoME).
+    target_attention: each candidate looks at the recent visits by itself (DIN). cross_layers, cross_rank: explicit feature
+    crosses of a pair (DCN-v2), none by default. personal_gates: the profile scales each task's vector (PEPNet).
+    """
 
     fusion: Fusion = "attention"
     sharing: Sharing = "mmoe"
     sequence: Sequence = "attention"
     width: Annotated[int, Field(ge=8)] = 64
     num_experts: Annotated[int, Field(ge=1)] = 4
+    num_task_experts: Annotated[int, Field(ge=1)] = 1
+    num_expert_levels: Annotated[int, Field(ge=1, le=4)] = 1
+    expert_norm: bool = False
+    target_attention: bool = False
+    cross_layers: Annotated[int, Field(ge=0, le=4)] = 0
+    cross_rank: Annotated[int, Field(ge=1)] = 16
+    personal_gates: bool = False
     num_attention_heads: Annotated[int, Field(ge=1)] = 4
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of products whose id vector is left out of a step, so that content alone has to place them (DropoutNet)."""
     num_profile_buckets: Annotated[int, Field(ge=2)] = 256
     without: tuple[Modality, ...] = ()
     """Modalities the model never sees: the ablations."""
+
+    @model_validator(mode="after")
+    def _levels_are_of_ple(self) -> Self:
+        if self.num_expert_levels > 1 and self.sharing != "ple":
+            raise ValueError(f"train.model.num_expert_levels above 1 needs sharing ple, got {self.sharing}; set train.model.sharing=ple or one level")
+        if self.width % self.num_attention_heads:
+            raise ValueError(f"train.model.width must be a multiple of num_attention_heads ({self.num_attention_heads}), got {self.width}")
+        return self
+
+
+class ExtraTask(Frozen):
+    """A task beside the three: one more head over the shared experts, for the products of a slate.
+
+    label: what of the visit that followed it predicts. loss: `binary` (was there any: cross-entropy) or `mse` (of
+    1 - exp(-value / median), the median being that of the training part's non-zero values). weight: its lambda.
+    """
+
+    label: VisitValue
+    loss: Literal["binary", "mse"] = "binary"
+    weight: Weight = 1.0
+
+
+class BalancingConfig(Frozen):
+    """How the tasks' losses (lambda x L each) are brought together; models/balancing.py names the papers.
+
+    rate: step size of the method's own weights (uncertainty, gradnorm, famo). alpha: gradnorm's pull towards like speed of
+    training. temperature: dwa's softmax. decay: famo's. radius: cagrad's c.
+    """
+
+    method: Balancing = "fixed"
+    rate: Annotated[float, Field(gt=0)] = 0.025
+    alpha: Annotated[float, Field(ge=0)] = 1.5
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    decay: Annotated[float, Field(ge=0)] = 1e-3
+    radius: Annotated[float, Field(ge=0, lt=1)] = 0.4
 
 
 class PlanCosts(Frozen):
@@ -194,6 +246,8 @@ class TrainConfig(Frozen):
     """lambdas: weight of each task's loss; 0, or none given, leaves the task out. global_batch_size counts requests over all workers."""
 
     lambdas: dict[TaskName, Weight] = {"recommendation": 1.0, "interest": 1.0, "plan": 1.0}
+    extra_tasks: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], ExtraTask] = {}
+    balancing: BalancingConfig = BalancingConfig()
     model: ModelConfig = ModelConfig()
     recognizer: RecognizerConfig = RecognizerConfig()
     epochs: Annotated[int, Field(ge=1)] = 5
@@ -201,8 +255,19 @@ class TrainConfig(Frozen):
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     num_workers: Annotated[int, Field(ge=1)] = 1
+    min_workers: Annotated[int, Field(ge=1)] | None = None
+    """Fewest workers to go on with: training is elastic between them and num_workers. None: num_workers, no fewer."""
+    micro_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Rows of a worker's batch that are taken at once; the gradients of the parts are summed. None: all of them."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Epochs without a better validation objective after which a model's training ends; 0 trains all epochs."""
     use_gpu: bool = False
-    """Places each worker where a GPU is; its steps run on the CPU there all the same."""
+    """A GPU a worker, over NCCL; the CPU over gloo otherwise."""
+    device: Literal["auto", "cpu"] = "auto"
+    """cpu: workers that Ray places on GPUs compute on the CPU all the same, as when a cluster is tried without its driver."""
+    telemetry: bool = True
+    """Measure, at the end of each epoch, how the tasks' gradients lie to each other and how the experts are used."""
     max_failures: Annotated[int, Field(ge=0)] = 2
     single_task_controls: bool = True
     validation_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
@@ -223,10 +288,15 @@ class TrainConfig(Frozen):
     def _consistent(self) -> Self:
         if self.global_batch_size % self.num_workers:
             raise ValueError(f"train.global_batch_size must be a multiple of num_workers ({self.num_workers}), got {self.global_batch_size}")
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(f"train.min_workers must be at most num_workers ({self.num_workers}), got {self.min_workers}")
+        if self.micro_batch_size is not None and self.balancing.method == "famo":
+            raise ValueError("train.micro_batch_size cannot be set with balancing famo, which weighs by the whole batch's losses first; leave it out")
         if not any(weight > 0 for weight in self.lambdas.values()):
             raise ValueError(f"train.lambdas must leave at least one task in, got {self.lambdas}; set one above 0")
-        if self.model.width % self.model.num_attention_heads:
-            raise ValueError(f"train.model.width must be a multiple of num_attention_heads ({self.model.num_attention_heads}), got {self.model.width}")
+        taken = {"click", "purchase", "softmax", *TASKS} & set(self.extra_tasks)
+        if taken:
+            raise ValueError(f"train.extra_tasks must have names of their own, got {sorted(taken)}; call it otherwise")
         return self
 
 

@@ -2,33 +2,30 @@
 
 import dataclasses
 import json
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from model_learners import EVERYTHING, Together, in_threads, learner, with_train
 from model_samples import NUM_PRODUCTS, sample_catalogue, sample_config, sample_examples
 from numpy.typing import NDArray
-from torch import Tensor
 
-from guidelens.config import TASKS, Config, TaskName
+from guidelens.config import TASKS, ExtraTask, TaskName
+from guidelens.errors import InputError
+from guidelens.models.crosses import CrossLayers
+from guidelens.models.experts import expert_groups
+from guidelens.models.gates import PersonalGates
+from guidelens.models.inputs import NUM_VALUES
+from guidelens.models.items import REDUCED_DIM
 from guidelens.models.losses import TERM_TASK, TERM_WEIGHT, TERMS
 from guidelens.models.noise import Noise
-from guidelens.training.steps import FitData, FitJob, Learner, Place, controls
+from guidelens.models.target_attention import TargetAttention
+from guidelens.training.data import FitData, controls
+from guidelens.training.learner import Learner
+from guidelens.training.warm_start import WarmStart, warm
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses_first_steps.json"
-EVERYTHING: dict[TaskName, float] = {"recommendation": 1.0, "interest": 1.0, "plan": 1.0}
-
-
-def alone(_tensor: Tensor) -> None:
-    """What one worker sums over all workers."""
-
-
-def learner(config: Config, lambdas: dict[TaskName, float] | None = None, place: Place | None = None, reduce: Callable[[Tensor], None] = alone) -> Learner:
-    data = FitData.of(sample_examples(120), sample_catalogue(), config.train.model.num_profile_buckets)
-    return Learner(FitJob(name="guide", lambdas=lambdas or EVERYTHING, model=config.train.model), data, config.train, 0, place or Place(), reduce)
 
 
 @torch.no_grad()
@@ -36,11 +33,23 @@ def totals(own: Learner, rows: NDArray[np.int64]) -> dict[str, float]:
     return {name: float(term.total) for name, term in own.terms(rows, slice(0, len(rows)), None).items()}
 
 
-@pytest.mark.parametrize("fusion", ["concat", "attention"])
-@pytest.mark.parametrize("sharing", ["single_task", "shared_bottom", "mmoe"])
-@pytest.mark.parametrize("sequence", ["mean", "gru", "attention"])
-def test_every_configuration_learns(fusion: str, sharing: str, sequence: str) -> None:
-    own = learner(sample_config(fusion=fusion, sharing=sharing, sequence=sequence))
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"fusion": "concat", "sharing": "single_task", "sequence": "mean"},
+        {"fusion": "weighted", "sharing": "shared_bottom", "sequence": "gru"},
+        {"fusion": "attention", "sharing": "mmoe", "sequence": "attention"},
+        {"sharing": "mmoe", "expert_norm": True},
+        {"sharing": "ple", "num_task_experts": 2},
+        {"sharing": "ple", "num_expert_levels": 2, "expert_norm": True},
+        {"target_attention": True},
+        {"cross_layers": 2, "cross_rank": 4},
+        {"personal_gates": True},
+        {"sharing": "ple", "target_attention": True, "cross_layers": 1, "personal_gates": True, "without": ["x1"]},
+    ],
+)
+def test_every_configuration_learns(choices: dict[str, object]) -> None:
+    own = learner(sample_config(**choices))
     first = own.epoch(0)
     for epoch in range(1, 4):
         last = own.epoch(epoch)
@@ -51,9 +60,9 @@ def test_every_configuration_learns(fusion: str, sharing: str, sequence: str) ->
 @pytest.mark.parametrize("without", ["x1", "x2", "x3", "frame", "query"])
 def test_a_model_without_a_modality_does_not_read_it(without: str) -> None:
     own = learner(sample_config(without=[without]))
-    rows = np.arange(len(own.data.context))
+    rows = np.arange(len(own.terms.data.context))
     before = totals(own, rows)
-    context, plans = own.data.context, own.data.plans
+    context, plans = own.terms.data.context, own.terms.data.plans
     changed = {
         "x1": {"windows_RF": context.windows_RF + 1, "profile_RF": context.profile_RF + 1, "recent_RHF": context.recent_RHF + 1},
         "x3": {"ar_RF": context.ar_RF + 1},
@@ -61,11 +70,12 @@ def test_a_model_without_a_modality_does_not_read_it(without: str) -> None:
         "query": {"query_R": torch.where(context.query_R >= 0, (context.query_R + 1) % 6, -1)},
         "x2": {},
     }[without]
-    own.data = dataclasses.replace(own.data, context=dataclasses.replace(context, **changed))
+    own.terms.data = dataclasses.replace(own.terms.data, context=dataclasses.replace(context, **changed))
     if without == "x2":
-        own.items = dataclasses.replace(own.items, image_NR=own.items.image_NR + 1, text_NR=own.items.text_NR + 1, fields_NC=own.items.fields_NC + 1)
+        items = own.terms.items
+        own.terms.items = dataclasses.replace(items, image_NR=items.image_NR + 1, text_NR=items.text_NR + 1, fields_NC=items.fields_NC + 1)
     if without == "x3":
-        own.data = dataclasses.replace(own.data, plans=dataclasses.replace(plans, view_RS=plans.view_RS + 1, outcomes_RS=plans.outcomes_RS * 0))
+        own.terms.data = dataclasses.replace(own.terms.data, plans=dataclasses.replace(plans, view_RS=plans.view_RS + 1, outcomes_RS=plans.outcomes_RS * 0))
     after = totals(own, rows)
     assert after == pytest.approx(before, rel=1e-5)
 
@@ -74,7 +84,7 @@ def test_rows_that_lack_every_input_give_finite_scores() -> None:
     own = learner(sample_config())
     nothing = dataclasses.replace(sample_examples(8), packed=np.full(8, None, dtype=object), frame_row=np.full(8, -1, np.int32))
     nothing = dataclasses.replace(nothing, query_row=nothing.frame_row, focus_row=nothing.frame_row, plan_row=nothing.frame_row)
-    own.data = FitData.of(nothing, sample_catalogue(), own.job.model.num_profile_buckets)
+    own.terms.data = FitData.of(nothing, sample_catalogue(), own.job.model.num_profile_buckets)
     assert all(np.isfinite(value) for value in totals(own, np.arange(8)).values())
 
 
@@ -88,7 +98,7 @@ def test_lambda_0_equals_leaving_the_task_out(left_out: TaskName) -> None:
     sum(TERM_WEIGHT[name] * term.total / term.count for name, term in kept.items()).backward()
     left = zero.terms(rows, slice(0, 32), None)
     assert set(left) == set(kept)
-    torch.autograd.backward(zero._loss(left, torch.tensor([float(left[name].count) if name in left else 0.0 for name in TERMS])))
+    torch.stack(list(zero._losses(left, zero.terms.counts(rows)).values())).sum().backward()
     for (name, one), other in zip(joint.model.named_parameters(), zero.model.parameters(), strict=True):
         if other.grad is None:
             assert one.grad is None or not bool(one.grad.any()), name
@@ -112,41 +122,15 @@ def test_the_first_seeded_steps_have_the_golden_losses() -> None:
     assert losses == pytest.approx(np.array(json.loads(GOLDEN.read_text())["losses"]), abs=2e-3)
 
 
-class Together:
-    """An all-reduce of threads: every worker adds its tensor, all get the sum, in rank order."""
-
-    def __init__(self, num_workers: int) -> None:
-        self.barrier = threading.Barrier(num_workers)
-        self.parts: list[Tensor | None] = [None] * num_workers
-
-    def reduce_of(self, rank: int) -> Callable[[Tensor], None]:
-        def reduce(tensor: Tensor) -> None:
-            self.parts[rank] = tensor.clone()
-            self.barrier.wait(60)
-            total = torch.stack([part for part in self.parts if part is not None]).sum(0)
-            self.barrier.wait(60)
-            tensor.copy_(total)
-
-        return reduce
-
-
 @pytest.mark.parametrize("num_workers", [2, 3])
 def test_any_number_of_workers_takes_the_steps_of_one(num_workers: int) -> None:
     config = sample_config()
     one = learner(config)
     expected = [one.epoch(epoch) for epoch in range(2)]
     together = Together(num_workers)
-    workers = [learner(config, place=Place(rank=rank, num_workers=num_workers), reduce=together.reduce_of(rank)) for rank in range(num_workers)]
-    found: dict[int, list[dict[str, float]]] = {}
-    threads = [
-        threading.Thread(target=lambda rank=rank: found.update({rank: [workers[rank].epoch(epoch) for epoch in range(2)]})) for rank in range(num_workers)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-    for rank in range(num_workers):
-        for mine, alone_epoch in zip(found[rank], expected, strict=True):
+    workers = [learner(config, place=together.place(rank), reduce=together.reduce_of(rank)) for rank in range(num_workers)]
+    for found in in_threads([lambda own=own: [own.epoch(epoch) for epoch in range(2)] for own in workers]):
+        for mine, alone_epoch in zip(found, expected, strict=True):
             assert mine == pytest.approx(alone_epoch, rel=2e-5)
     for name, value in one.model.state_dict().items():
         assert torch.allclose(value, workers[0].model.state_dict()[name], atol=2e-4), name
@@ -160,13 +144,165 @@ def test_controls_are_one_task_each_on_experts_of_their_own() -> None:
 
 
 def test_a_sampled_softmax_scores_what_was_shown_and_corrects_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("guidelens.training.steps.SAMPLE_SOFTMAX_ABOVE", 4)
-    monkeypatch.setattr("guidelens.training.steps.NUM_SAMPLED", 3)
+    monkeypatch.setattr("guidelens.training.terms.SAMPLE_SOFTMAX_ABOVE", 4)
+    monkeypatch.setattr("guidelens.training.terms.NUM_SAMPLED", 3)
     own = learner(sample_config())
     rows = torch.from_numpy(own.train_rows[:2])
-    columns, column_of_N, correction = own._columns(rows, Noise(0, 2, slice(0, 2)))
+    columns, column_of_N, correction = own.terms.columns(rows, Noise(0, 2, slice(0, 2)))
     shown = own.data.slates.rows_RK[rows]
     assert set(shown[shown >= 0].tolist()) <= set(columns.tolist())
     assert bool((columns[column_of_N[columns]] == columns).all())
     num_drawn = int((correction > 0).sum())
     assert num_drawn == 0 or float(correction.max()) == pytest.approx(np.log(NUM_PRODUCTS / num_drawn), rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_a_batch_taken_in_parts_makes_the_step_of_the_whole(size: int) -> None:
+    whole, parts = learner(sample_config()), learner(with_train(micro_batch_size=size))
+    rows = whole.train_rows[:40]
+    assert torch.allclose(whole.step(rows, 0), parts.step(rows, 0), rtol=1e-5)
+    for (name, one), other in zip(whole.model.named_parameters(), parts.model.parameters(), strict=True):
+        if one.grad is not None:
+            assert other.grad is not None and torch.allclose(one.grad, other.grad, atol=2e-6), name
+
+
+def test_labels_counted_ahead_are_those_that_the_terms_have() -> None:
+    own = learner(sample_config(), extra={"cart": ExtraTask(label="carts")})
+    rows = own.train_rows[:50]
+    assert {name: float(term.count) for name, term in own.terms(rows, slice(0, 50), None).items()} == own.terms.counts(rows)
+
+
+def test_bf16_steps_end_near_those_of_fp32() -> None:
+    full, half = learner(sample_config()), learner(with_train(precision="bf16"))
+    for epoch in range(3):
+        wanted, found = full.epoch(epoch), half.epoch(epoch)
+    assert full.objective(wanted) != half.objective(found)
+    assert half.objective(found) == pytest.approx(full.objective(wanted), rel=0.05)
+
+
+@pytest.mark.parametrize("task", [ExtraTask(label="carts"), ExtraTask(label="stay_ms", loss="mse")])
+def test_a_fourth_task_is_one_entry_of_the_config_and_learns(task: ExtraTask) -> None:
+    own = learner(with_train(epochs=8, learning_rate=0.01), extra={"fourth": task})
+    labels = own.data.visits_RKV
+    labels[:] = (own.data.slates.click_RK * 3)[:, :, None]
+    first = own.epoch(0)
+    for epoch in range(1, 8):
+        last = own.epoch(epoch)
+    assert last["fourth"] < 0.8 * first["fourth"]
+    assert {"softmax", "interest", "plan"} <= set(last)
+
+
+def test_what_a_visit_brought_reaches_no_input() -> None:
+    """The labels of added tasks may change as they like: the other tasks' losses stay what they were."""
+    own = learner(sample_config(), extra={"fourth": ExtraTask(label="carts")})
+    rows = np.arange(40)
+    before = totals(own, rows)
+    own.data.visits_RKV.fill_(7.0)
+    after = totals(own, rows)
+    assert before.pop("fourth") != after.pop("fourth")
+    assert before == after
+
+
+def test_normalized_experts_are_of_like_size_whatever_the_size_of_their_weights() -> None:
+    """An expert a hundred times as loud as another drowns it; normalized, the two are heard alike, and neither gives zeros."""
+    loud = torch.logspace(-1, 1, 2)
+    spreads = {}
+    for normalized in (True, False):
+        experts = learner(sample_config(expert_norm=normalized)).model.heads.experts
+        before = torch.randn(64, experts.count, experts.width, generator=torch.Generator().manual_seed(0)) * loud[:, None]
+        hidden = experts._activated(before.flatten(1), None).detach()
+        spreads[normalized] = float(hidden.std(dim=(0, 2))[1] / hidden.std(dim=(0, 2))[0])
+    assert spreads[True] == pytest.approx(1.0, abs=0.1)
+    assert spreads[False] > 50
+
+
+def test_signals_name_every_task_and_expert() -> None:
+    own = learner(sample_config(sharing="ple"))
+    own.epoch(0)
+    signals = own.signals()
+    assert signals["gradient_norm.plan"] > 0
+    assert -1 <= signals["gradient_cosine.recommendation.interest"] <= 1
+    shares = [value for name, value in signals.items() if name.startswith("expert_share.click.")]
+    assert len(shares) == own.model.heads.experts.count
+    assert sum(shares) == pytest.approx(1.0, abs=1e-5)
+    assert signals["step_seconds.forward"] > 0
+    assert own.signals().keys().isdisjoint({"step_seconds.forward"})
+
+
+def test_a_tasks_gradient_signal_is_that_of_its_loss_alone() -> None:
+    own = learner(sample_config())
+    rows = own.train_rows[:64]
+    interest = own._losses(own.terms(rows, slice(0, 64), None), own.terms.counts(rows))["interest"]
+    interest.backward()
+    norm = torch.cat([p.grad.reshape(-1) for p in own.model.shared_parameters().values() if p.grad is not None]).norm()
+    assert own.signals()["gradient_norm.interest"] == pytest.approx(float(norm), rel=1e-4)
+
+
+@torch.no_grad()
+def test_ple_gives_a_task_no_other_tasks_experts() -> None:
+    own = learner(sample_config(sharing="ple", num_task_experts=2))
+    experts = own.model.heads.experts
+    shares = experts.shares(torch.randn(5, experts.first.out_features))
+    assert shares is not None
+    groups = expert_groups(own.job.model, len(experts.tasks))
+    for task in range(len(experts.tasks)):
+        foreign = [number for number, group in enumerate(groups) if group not in (task, len(experts.tasks))]
+        assert float(shares[:, task, foreign].max()) == 0.0
+
+
+def test_cross_layers_are_the_papers_formula() -> None:
+    layers, x = CrossLayers(6, 2, 3), torch.randn(4, 6)
+    expected = x
+    for down, up in zip(layers.down, layers.up, strict=True):
+        expected = x * (expected @ down.weight.T @ up.weight.T + up.bias) + expected
+    assert torch.allclose(layers(x), expected, atol=1e-6)
+
+
+@torch.no_grad()
+def test_personal_gates_change_nothing_before_training_and_differ_by_shopper_after() -> None:
+    gates = PersonalGates(3, 4, ("one", "two"))
+    prior = torch.randn(2, 3)
+    assert all(torch.equal(gate, torch.ones(2, 1, 4)) for gate in gates(prior, ("two", "one")))
+    torch.nn.init.normal_(gates.second.weight)
+    (gate,) = gates(prior, ("two",))
+    assert not torch.allclose(gate[0], gate[1])
+    assert float(gate.min()) > 0 and float(gate.max()) < 2
+
+
+def test_target_attention_ignores_visits_that_are_not_there() -> None:
+    attention, items = TargetAttention(8), torch.randn(5, 8)
+    visited, values = torch.tensor([[1, 2, -1]]), torch.randn(1, 3, NUM_VALUES)
+    before = attention(items, torch.tensor([[0, 4]]), visited, values)
+    values[0, 2] += 100
+    assert torch.equal(attention(items, torch.tensor([[0, 4]]), visited, values), before)
+    assert not torch.allclose(before[0, 0], before[0, 1])
+
+
+def test_a_warm_start_moves_vectors_by_product_id_and_refuses_another_shape() -> None:
+    own = learner(sample_config())
+    own.epoch(0)
+    ids = [f"p-{number:02d}" for number in range(NUM_PRODUCTS)]
+    start = WarmStart.of(own.model, ids)
+    fresh = learner(sample_config()).model
+    warmed = warm(fresh, start, ["p-new", *ids[1:][::-1]])
+    assert torch.equal(warmed.tower.ids.weight[1], own.model.tower.ids.weight[NUM_PRODUCTS - 1])
+    assert torch.equal(warmed.decoder.out.weight, own.model.decoder.out.weight)
+    assert warmed.bias[0].item() == pytest.approx(float(own.model.bias.detach().mean()))
+    with pytest.raises(InputError, match="same shape"):
+        warm(learner(sample_config(width=32)).model, start, ids)
+
+
+def test_the_forward_pass_makes_its_tensors_where_the_weights_are() -> None:
+    """On the meta device any tensor made on the CPU would be refused, as it would be on a GPU."""
+    own = learner(sample_config(sharing="ple", target_attention=True, personal_gates=True, cross_layers=1))
+    rows, meta = torch.arange(6), torch.device("meta")
+    data = dataclasses.replace(own.data, context=own.data.context.take(rows), plans=own.data.plans.take(rows), slates=own.data.slates.take(rows)).to(meta)
+    model = own.model.to(meta)
+    items = dataclasses.replace(own.terms.items, **{field.name: getattr(own.terms.items, field.name).to(meta) for field in dataclasses.fields(own.terms.items)})
+    items_ND = model.items(items)
+    looked = model.look(torch.zeros(6, REDUCED_DIM, device=meta), torch.zeros(6, REDUCED_DIM, device=meta), data.context)
+    encoded = model.encode(data.context, looked, items_ND)
+    logits = model.retrieval(encoded, items, items_ND)
+    pairs = model.pairs(encoded, items, items_ND, data.slates.rows_RK, logits[:, : data.slates.rows_RK.shape[1]])
+    plan = model.plan(encoded, items, items_ND, data.plans, own.data.allowed_RSA[rows].to(meta))
+    assert {logits.device.type, pairs.click.device.type, plan.device.type} == {"meta"}

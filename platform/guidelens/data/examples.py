@@ -18,13 +18,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from guidelens.config import TaskName, TrainConfig
+from guidelens.config import TaskName, TrainConfig, VisitValue
 from guidelens.errors import NotFoundError, ShapeError
 from guidelens.schemas.steps import MAX_STEPS, NUM_STEPS
 
 SPLITS = ("train", "val", "test")
 DEVICES = ("none", "ar", "ar+front")
 CHANNELS = ("", "app", "web", "store", "mini_program")
+VISIT_VALUES: tuple[VisitValue, ...] = ("browse_ms", "stay_ms", "depth", "view_ms", "carts", "gestures")
 _TEXT = ("request_id", "session_id", "shopper_key", "split", "device", "channel")
 _EMBEDDINGS = ("frames", "queries")
 
@@ -35,7 +36,7 @@ class Examples:
 
     Rows of products are integers of the fit's item table, -1 where there is none. `packed` is the shopper's packed row as of
     `ts_us` or None. `frame_row` and `query_row` point into `frames` (F, 1280) and `queries` (Q, 512). `interest` is NaN where
-    not observed. Steps and outcomes are -1 past the plan's end. `kept`: the session kept something it bought. `returns` is what a step and all after it earned, in minor
+    not observed. `visit_values` (R, K, VISIT_VALUES): the visit of each product shown, what labels are made of; never an input. Steps and outcomes are -1 past the plan's end. `kept`: the session kept something it bought. `returns` is what a step and all after it earned, in minor
     units; `targets` the strategist's target weights of each next step (zeros where there is no plan).
     """
 
@@ -56,6 +57,7 @@ class Examples:
     purchase: NDArray[np.float32]
     interest: NDArray[np.float32]
     interest_observed: NDArray[np.bool_]
+    visit_values: NDArray[np.float32]
     propensity: NDArray[np.float32]
     plan_row: NDArray[np.int32]
     steps: NDArray[np.int8]
@@ -149,7 +151,10 @@ def _from_arrow(column: pa.Array, name: str) -> NDArray[np.generic]:
         return found
     if not pa.types.is_fixed_size_list(column.type):
         return np.asarray(column.to_numpy(zero_copy_only=False))
-    shape = (len(column), MAX_STEPS, NUM_STEPS) if name == "targets" else (len(column), column.type.list_size)
+    size = column.type.list_size
+    shape = {"targets": (len(column), MAX_STEPS, NUM_STEPS), "visit_values": (len(column), size // len(VISIT_VALUES), len(VISIT_VALUES))}.get(
+        name, (len(column), size)
+    )
     values: NDArray[np.generic] = column.flatten().to_numpy(zero_copy_only=False).reshape(shape)
     return values
 
@@ -189,6 +194,7 @@ def empty(num_rows: int, num_places: int = 1, frames: NDArray[np.float32] | None
         purchase=zeros_RK,
         interest=np.full((num_rows, num_places), np.nan, dtype=np.float32),
         interest_observed=np.zeros((num_rows, num_places), dtype=np.bool_),
+        visit_values=np.zeros((num_rows, num_places, len(VISIT_VALUES)), dtype=np.float32),
         propensity=np.ones((num_rows, num_places), dtype=np.float32),
         plan_row=nothing,
         steps=np.full((num_rows, MAX_STEPS), -1, dtype=np.int8),

@@ -13,11 +13,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from guidelens.config import TrainConfig
-from guidelens.data.examples import Examples, empty, row_of, temporal_split
+from guidelens.data.examples import VISIT_VALUES, Examples, empty, row_of, temporal_split
 from guidelens.data.lake.lake import Lake, Manifest
 from guidelens.data.privacy.consent import consented, consents
 from guidelens.data.sessions import as_people, identity_links, in_sessions
-from guidelens.data.visits import InterestMedians, interest, interest_medians, plans, requests, visits
+from guidelens.data.visits import OBSERVED, InterestMedians, interest, interest_medians, plans, requests, visits
 from guidelens.schemas.steps import MAX_STEPS, OUTCOME_INDEX, STEP_INDEX
 from guidelens.schemas.tables import IMAGE_DIM, TEXT_DIM, Table
 
@@ -39,7 +39,6 @@ _EVENT_COLUMNS = (
     *("browse_ms", "stay_ms", "depth", "view_ms", "gesture", "step", "step_index", "step_propensity", "outcome", "query", "frame_id", "value_minor"),
     *("channel", "device"),
 )
-_VISIT_VALUES = ("browse_ms", "stay_ms", "depth", "view_ms")
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,8 @@ def _with_slates(base: Examples, rows: pl.DataFrame, item_ids: list[str], median
     shown = rows.with_row_index("row").select("row", "slate_product_id").explode("slate_product_id")
     coded = shown.with_columns(pl.Series("code", row_of(shown["slate_product_id"], item_ids))).group_by("row", maintain_order=True).agg("code")
     slate_rows = _padded(coded, "code", width, -1).astype(np.int32)
-    browse, stay, depth, view = (_padded(rows, name, width, 0) for name in _VISIT_VALUES)
+    visit_RKV = np.stack([_padded(rows, name, width, 0) for name in VISIT_VALUES], axis=2)
+    browse, stay, depth, view = (visit_RKV[:, :, VISIT_VALUES.index(name)] for name in OBSERVED)
     observed = (_padded(rows, "interest_observed", width, 0) > 0) & (slate_rows >= 0)
     values = interest(browse, stay, depth, view, medians, config.interest_weights)
     return dataclasses.replace(
@@ -155,6 +155,7 @@ def _with_slates(base: Examples, rows: pl.DataFrame, item_ids: list[str], median
         purchase=_padded(rows, "purchase", width, 0).astype(np.float32),
         propensity=_padded(rows, "propensity", width, np.nan).astype(np.float32),
         interest_observed=observed,
+        visit_values=visit_RKV.astype(np.float32),
         interest=np.where(observed, values, np.nan).astype(np.float32),
     )
 

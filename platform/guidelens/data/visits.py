@@ -23,7 +23,8 @@ _VISIT = (*_SESSION, "product_id")
 _ASKED = ("session_id", "client_session_id", "shopper_key", "asked_as")
 _AR_TYPES = (EventType.AR_VIEW, EventType.AR_GESTURE, EventType.GUIDE_STEP, EventType.STEP_OUTCOME)
 _OWN_CONTEXT = ("frame_id", "query")
-_OBSERVED = ("browse_ms", "stay_ms", "depth", "view_ms")
+OBSERVED = ("browse_ms", "stay_ms", "depth", "view_ms")
+_DONE = ("carts", "gestures")
 
 
 class InterestMedians(Frozen):
@@ -83,7 +84,7 @@ def visits(events: pl.DataFrame) -> pl.DataFrame:
             *((pl.col("type") == kind).sum().cast(pl.Int64).alias(name) for name, kind in counts.items()),
         )
     )
-    observed = pl.any_horizontal(pl.col(name) > 0 for name in (*_OBSERVED, *counts))
+    observed = pl.any_horizontal(pl.col(name) > 0 for name in (*OBSERVED, *counts))
     columns = ["session_id", "shopper_key", "product_id", "visit_ts", "browse_ms", "stay_ms", "depth", "view_ms", *counts]
     return summed.filter(observed).select(columns).sort("visit_ts", *_VISIT)
 
@@ -100,7 +101,7 @@ def whole_microseconds(name: str) -> pl.Expr:
 
 def interest_medians(visits: pl.DataFrame) -> InterestMedians:
     """Medians of the non-zero values of the visits given: those of the training part only, kept in the bundle."""
-    found = [visits[name].cast(pl.Float64).filter(visits[name] > 0).median() for name in _OBSERVED]
+    found = [visits[name].cast(pl.Float64).filter(visits[name] > 0).median() for name in OBSERVED]
     p50, s50, l50, t50 = (float(value) if isinstance(value, float) else None for value in found)
     return InterestMedians(p50=p50, s50=s50, l50=l50, t50=t50)
 
@@ -153,15 +154,15 @@ def requests(events: pl.DataFrame, purchase_window_h: float = 24.0) -> pl.DataFr
     Returns:
         request_id, session_id, client_session_id, shopper_key, asked_as, request_ts, channel, device, frame_id, query, focus_product_id
         and lists slate_product_id, position, propensity (NaN where not logged), click, purchase (bool), browse_ms,
-        stay_ms, depth, view_ms (of the session and product), interest_observed (bool). Sorted by (request_ts, request_id).
+        stay_ms, depth, view_ms, carts, gestures (of the session and product), interest_observed (bool). Sorted by (request_ts, request_id).
     """
     shown = _shown(events)
     shown = shown.join(_clicked(events, shown), on=["request_id", "product_id"], how="left").with_columns(pl.col("click").fill_null(False))
     shown = shown.join(_bought(events, shown, purchase_window_h), on=["request_id", "product_id"], how="left").with_columns(pl.col("purchase").fill_null(False))
-    seen = visits(events).select(*_VISIT, *_OBSERVED)
-    shown = shown.join(seen, on=_VISIT, how="left").with_columns(pl.col(name).fill_null(0) for name in _OBSERVED)
-    shown = shown.with_columns(pl.any_horizontal(pl.col(name) > 0 for name in _OBSERVED).alias("interest_observed"))
-    per_item = ["product_id", "position", "propensity", "click", "purchase", *_OBSERVED, "interest_observed"]
+    seen = visits(events).select(*_VISIT, *OBSERVED, *_DONE)
+    shown = shown.join(seen, on=_VISIT, how="left").with_columns(pl.col(name).fill_null(0) for name in (*OBSERVED, *_DONE))
+    shown = shown.with_columns(pl.any_horizontal(pl.col(name) > 0 for name in OBSERVED).alias("interest_observed"))
+    per_item = ["product_id", "position", "propensity", "click", "purchase", *OBSERVED, *_DONE, "interest_observed"]
     slates = (
         shown.sort("request_id", "position", "product_id")
         .group_by("request_id", maintain_order=True)

@@ -20,6 +20,7 @@ from guidelens.models.items import CATEGORICAL, NUM_FIELD_BUCKETS, REDUCED_DIM, 
 from guidelens.models.noise import Noise
 from guidelens.models.sequence import SequenceEncoder
 from guidelens.models.strategist import PlanDecoder, allowed_at_each
+from guidelens.models.target_attention import TargetAttention
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.packed import PROFILE_FIELDS
 from guidelens.schemas.tables import IMAGE_DIM, TEXT_DIM
@@ -27,13 +28,15 @@ from guidelens.schemas.tables import IMAGE_DIM, TEXT_DIM
 TOKENS = ("x1_windows", "x1_recent", "x3", "frame", "query", "focus", "moment")
 _TOKEN_MODALITY: dict[str, Modality] = {"x1_windows": "x1", "x1_recent": "x1", "x3": "x3", "frame": "frame", "query": "query"}
 NUM_SIMILARITIES = 7
+_OF_ONE_TASK = ("bias", "similarity", "habit", "decoder.", *(f"heads.{name}" for name in ("click.", "buy.", "interest.", "position", "extra.", "gates.")))
 _LEAF = CATEGORICAL.index("category")
 
 
 class GuideSpec(Frozen):
-    """What of the data shapes the weights."""
+    """What beside ModelConfig shapes the weights. extra_tasks: names of the tasks beside the three."""
 
     num_products: int
+    extra_tasks: tuple[str, ...] = ()
 
 
 class Looked(NamedTuple):
@@ -54,6 +57,8 @@ class Encoded(NamedTuple):
 class GuideModel(nn.Module):
     """Weights of the joint model; items are passed in, because the catalogue outlives no fit."""
 
+    reads_F: Tensor
+
     def __init__(self, config: ModelConfig, spec: GuideSpec) -> None:
         super().__init__()
         width, without = config.width, set(config.without)
@@ -72,12 +77,23 @@ class GuideModel(nn.Module):
         self.fusion = build_fusion(config, len(TOKENS))
         self.similarity = nn.Parameter(torch.zeros(NUM_SIMILARITIES))
         self.habit = nn.Parameter(torch.zeros(NUM_HISTORY))
-        self.heads = PairHeads(config)
+        self.heads = PairHeads(config, NUM_PROFILE + width, spec.extra_tasks)
         self.decoder = PlanDecoder(config)
+        self.target = TargetAttention(width) if config.target_attention else None
         self.sees = tuple(_TOKEN_MODALITY.get(token) not in without for token in TOKENS)
         ar = [*AR_VALUES, *(NUM_HISTORY // 2 + value for value in AR_VALUES)]
-        self.reads_F = torch.tensor([float("x1" not in without and ("x3" not in without or feature not in ar)) for feature in range(NUM_HISTORY)])
+        reads = [float("x1" not in without and ("x3" not in without or feature not in ar)) for feature in range(NUM_HISTORY)]
+        self.register_buffer("reads_F", torch.tensor(reads), persistent=False)
         self.sees_x1, self.sees_x2, self.sees_x3 = "x1" not in without, "x2" not in without, "x3" not in without
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; inputs must be there too."""
+        return self.bias.device
+
+    def shared_parameters(self) -> dict[str, nn.Parameter]:
+        """The weights that more than one task moves, by name: what tasks can conflict over."""
+        return {name: parameter for name, parameter in self.named_parameters() if not name.startswith(_OF_ONE_TASK)}
 
     def items(self, items: ItemInputs, noise: Noise | None = None) -> Tensor:
         """(N, D) product vectors of the whole catalogue."""
@@ -97,13 +113,9 @@ class GuideModel(nn.Module):
 
     def encode(self, context: ContextInputs, looked: Looked, items_ND: Tensor, noise: Noise | None = None) -> Encoded:
         """The intent vector of each row. In training whole modalities are dropped at random, so that any may be missing."""
-        recent_there = context.recent_rows_RH >= 0
-        recent_values = context.recent_RHF if self.sees_x3 else context.recent_RHF.index_fill(2, torch.tensor(AR_VALUES), 0.0)
-        buckets = context.profile_ids_RP + torch.arange(len(PROFILE_FIELDS)) * self.config.num_profile_buckets
-        profile_BD = (self.profile(buckets) * (context.profile_ids_RP > 0)[:, :, None]).sum(1)
         tokens = [
-            self.windows(torch.cat([context.windows_RF, context.profile_RF], dim=1)) + profile_BD,
-            self.recent(items_ND[context.recent_rows_RH.clamp_min(0)], recent_values, recent_there),
+            self.windows(torch.cat([context.windows_RF, context.profile_RF], dim=1)) + self._profile(context),
+            self.recent(items_ND[context.recent_rows_RH.clamp_min(0)], self._recent_values(context), context.recent_rows_RH >= 0),
             self.ar(context.ar_RF),
             self.frame(looked.frame_BR),
             self.query(looked.query_BR),
@@ -114,13 +126,24 @@ class GuideModel(nn.Module):
         tokens_BMD = fn.gelu(torch.stack(tokens, dim=1)) * there_BM[:, :, None]
         return Encoded(self.fusion(tokens_BMD, there_BM, noise), context, looked)
 
+    def _profile(self, context: ContextInputs) -> Tensor:
+        """(B, D) sum of the vectors of the profile's fields that are known."""
+        buckets = context.profile_ids_RP + torch.arange(len(PROFILE_FIELDS), device=self.device) * self.config.num_profile_buckets
+        profile_BD: Tensor = (self.profile(buckets) * (context.profile_ids_RP > 0)[:, :, None]).sum(1)
+        return profile_BD
+
+    def _recent_values(self, context: ContextInputs) -> Tensor:
+        if self.sees_x3:
+            return context.recent_RHF
+        return context.recent_RHF.index_fill(2, torch.tensor(AR_VALUES, device=self.device), 0.0)
+
     def _there(self, context: ContextInputs, noise: Noise | None) -> Tensor:
         """(B, M) bool: which tokens exist, are not ablated, and were not dropped."""
         always = torch.ones_like(context.known_R)
         ar = context.known_R & (context.ar_RF.abs().sum(1) > 0)
         recent = (context.recent_rows_RH >= 0).any(1)
         there = torch.stack([context.known_R, recent, ar, context.frame_R >= 0, context.query_R >= 0, context.focus_R >= 0, always], dim=1)
-        there = there & torch.tensor(self.sees)
+        there = there & torch.tensor(self.sees, device=self.device)
         if noise is None or self.modality_drop == 0:
             return there
         kept = noise.kept((len(TOKENS),), self.modality_drop)
@@ -135,7 +158,7 @@ class GuideModel(nn.Module):
         Args:
             rows: (C,) products to score; all of them by default.
         """
-        wanted = torch.arange(len(items)) if rows is None else rows
+        wanted = torch.arange(len(items), device=self.device) if rows is None else rows
         logits: Tensor = encoded.intent_BD @ items_ND[wanted].T / self.config.width**0.5 + self.bias[wanted]
         logits = logits + self._alike(encoded, items, wanted) @ self.similarity
         if self.sees_x1:
@@ -162,7 +185,7 @@ class GuideModel(nn.Module):
         """(N,) category bucket of each product and their number; without X2 each product is its own category."""
         if self.sees_x2:
             return items.fields_NC[:, _LEAF], NUM_FIELD_BUCKETS
-        return torch.arange(len(items)), len(items)
+        return torch.arange(len(items), device=self.device), len(items)
 
     def pairs(self, encoded: Encoded, items: ItemInputs, items_ND: Tensor, rows_BC: Tensor, retrieval_BC: Tensor, noise: Noise | None = None) -> PairLogits:
         """Click, purchase and interest of candidates (B, C) whose retrieval logits are given."""
@@ -170,16 +193,32 @@ class GuideModel(nn.Module):
         return logits
 
     def _pairs(self, encoded: Encoded, items: ItemInputs, items_ND: Tensor, rows_BC: Tensor, retrieval_BC: Tensor) -> PairInputs:
-        habit_BCF = history(encoded.context, rows_BC, self._leaves(items)[0]) * self.reads_F
-        return PairInputs(encoded.intent_BD, items_ND, rows_BC, habit_BCF, retrieval_BC)
+        context = encoded.context
+        habit_BCF = history(context, rows_BC, self._leaves(items)[0]) * self.reads_F
+        prior_BP = torch.cat([context.profile_RF, self._profile(context)], dim=1) * self.sees_x1
+        attended_BCD = None
+        if self.target is not None:
+            visited_BH = context.recent_rows_RH if self.sees_x1 else torch.full_like(context.recent_rows_RH, -1)
+            attended_BCD = self.target(items_ND, rows_BC, visited_BH, self._recent_values(context))
+        return PairInputs(encoded.intent_BD, items_ND, rows_BC, habit_BCF, retrieval_BC, prior_BP, attended_BCD)
+
+    def expert_shares(self, encoded: Encoded, items: ItemInputs, items_ND: Tensor, rows_BC: Tensor) -> Tensor | None:
+        """(T, E) mean gate shares over pairs, tasks as in `heads.tasks`; None where sharing has no gates."""
+        nothing_BC = torch.zeros(rows_BC.shape, device=self.device)
+        shares_TE: Tensor | None = self.heads.expert_shares(self._pairs(encoded, items, items_ND, rows_BC, nothing_BC))
+        return shares_TE
 
     def plan_context(self, encoded: Encoded, items: ItemInputs, items_ND: Tensor, focus_B: Tensor) -> Tensor:
         """(B, D): what conditions the decoder, of each row and the product its plan is about (-1: none)."""
         rows_B1 = focus_B[:, None]
         return self.heads.plan_context(self._pairs(encoded, items, items_ND, rows_B1, torch.zeros_like(rows_B1, dtype=torch.float32)))
 
-    def plan(self, encoded: Encoded, items: ItemInputs, items_ND: Tensor, plan: PlanInputs) -> Tensor:
-        """(B, S, A) log-probabilities of the next step at each place of the plans, about -1e9 where the grammar forbids it."""
+    def plan(self, encoded: Encoded, items: ItemInputs, items_ND: Tensor, plan: PlanInputs, allowed_BSA: Tensor | None = None) -> Tensor:
+        """(B, S, A) log-probabilities of the next step at each place of the plans, about -1e9 where the grammar forbids it.
+
+        Args:
+            allowed_BSA: `allowed_at_each(plan)`, where it is known already.
+        """
         context_BD = self.plan_context(encoded, items, items_ND, plan.focus_R)
-        log_p: Tensor = self.decoder(context_BD, plan, allowed_at_each(plan))
+        log_p: Tensor = self.decoder(context_BD, plan, allowed_at_each(plan) if allowed_BSA is None else allowed_BSA)
         return log_p

@@ -126,8 +126,9 @@ def habit_scores(context: ContextInputs, weights_F: Tensor, num_products: int, l
     values_BHF = visit_values(context)
     half = values_BHF.shape[2]
     rows_BH = context.recent_rows_RH.clamp_min(0)
-    same_BN = torch.zeros(len(rows_BH), num_products).scatter_add(1, rows_BH, values_BHF @ weights_F[:half])
-    kin_BL = torch.zeros(len(rows_BH), num_leaves).scatter_add(1, leaf_N[rows_BH], values_BHF @ weights_F[half:] / 3)
+    same_BH, kin_BH = values_BHF @ weights_F[:half], values_BHF @ weights_F[half:] / 3
+    same_BN = same_BH.new_zeros(len(rows_BH), num_products).scatter_add(1, rows_BH, same_BH)
+    kin_BL = kin_BH.new_zeros(len(rows_BH), num_leaves).scatter_add(1, leaf_N[rows_BH], kin_BH)
     return same_BN + kin_BL[:, leaf_N]
 
 

@@ -21,7 +21,6 @@ from guidelens.schemas.tables import IMAGE_DIM, TEXT_DIM
 
 NUM_FIELD_BUCKETS = 1024
 REDUCED_DIM = 128
-ID_DROP = 0.1
 CATEGORICAL = ("category_0", "category_1", "category", "brand", "colour", "material", "size", "try_on")
 DEVICE_KINDS: dict[str, DeviceCapabilities] = {
     "none": DeviceCapabilities(ar=False, front_camera=False),
@@ -164,15 +163,16 @@ def item_inputs(catalogue: Catalogue, image: Reducer, text: Reducer) -> ItemInpu
     """Reduces the catalogue's embeddings once; price as (log10, known)."""
     known_N = np.isfinite(catalogue.price_N)
     log_N = np.log10(1 + np.where(known_N, catalogue.price_N, 0))
-    has_image_N, has_zh_N = torch.from_numpy(catalogue.has_image_N), torch.from_numpy(catalogue.has_zh_N)
+    device = image.center_E.device
+    has_image_N, has_zh_N = torch.from_numpy(catalogue.has_image_N).to(device), torch.from_numpy(catalogue.has_zh_N).to(device)
     return ItemInputs(
-        image_NR=image(torch.from_numpy(catalogue.image_NE)) * has_image_N[:, None],
+        image_NR=image(torch.from_numpy(catalogue.image_NE).to(device)) * has_image_N[:, None],
         has_image_N=has_image_N,
-        text_NR=text(torch.from_numpy(catalogue.text_NE)),
-        text_zh_NR=text(torch.from_numpy(catalogue.text_zh_NE)) * has_zh_N[:, None],
+        text_NR=text(torch.from_numpy(catalogue.text_NE).to(device)),
+        text_zh_NR=text(torch.from_numpy(catalogue.text_zh_NE).to(device)) * has_zh_N[:, None],
         has_zh_N=has_zh_N,
-        fields_NC=torch.from_numpy(catalogue.fields_NC),
-        price_N2=torch.from_numpy(np.stack([log_N - 3.5 * known_N, known_N], axis=1).astype(np.float32)),
+        fields_NC=torch.from_numpy(catalogue.fields_NC).to(device),
+        price_N2=torch.from_numpy(np.stack([log_N - 3.5 * known_N, known_N], axis=1).astype(np.float32)).to(device),
     )
 
 
@@ -183,6 +183,7 @@ class ItemTower(nn.Module):
         super().__init__()
         width = config.width
         self.reads_content = "x2" not in config.without
+        self.id_drop = config.id_dropout
         self.ids = nn.Embedding(num_products, width)
         nn.init.normal_(self.ids.weight, std=0.02)
         if self.reads_content:
@@ -194,7 +195,7 @@ class ItemTower(nn.Module):
     def forward(self, items: ItemInputs, noise: Noise | None) -> Tensor:
         vectors_ND: Tensor = self.ids.weight
         if noise is not None and self.reads_content:
-            vectors_ND = vectors_ND * (noise.shared((len(items), 1)) >= ID_DROP)
+            vectors_ND = vectors_ND * (noise.shared((len(items), 1)) >= self.id_drop)
         if not self.reads_content:
             return vectors_ND
         flags_N2 = torch.stack([items.has_image_N, items.has_zh_N], dim=1).float()

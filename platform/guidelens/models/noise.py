@@ -17,12 +17,14 @@ class Noise:
         seed: of the run and step; equal on all workers.
         num_global: rows of the global batch (G).
         rows: this worker's slice of them.
+        device: where the numbers are wanted; they are drawn on the CPU, so that they are the same everywhere.
     """
 
-    def __init__(self, seed: int, num_global: int, rows: slice) -> None:
+    def __init__(self, seed: int, num_global: int, rows: slice, device: torch.device | None = None) -> None:
         self._generator = torch.Generator().manual_seed(seed)
         self._num_global = num_global
         self._rows = rows
+        self._device = device or torch.device("cpu")
 
     def kept(self, shape: tuple[int, ...], drop: float) -> Tensor:
         """(B, *shape) bool, True where a value stays."""
@@ -30,11 +32,11 @@ class Noise:
 
     def uniform(self, shape: tuple[int, ...]) -> Tensor:
         """(B, *shape) float32 in [0, 1)."""
-        return torch.rand((self._num_global, *shape), generator=self._generator)[self._rows]
+        return torch.rand((self._num_global, *shape), generator=self._generator)[self._rows].to(self._device)
 
     def shared(self, shape: tuple[int, ...]) -> Tensor:
         """(*shape) float32 in [0, 1), the same on all workers: for what belongs to no row."""
-        return torch.rand(shape, generator=self._generator)
+        return torch.rand(shape, generator=self._generator).to(self._device)
 
 
 def dropout(x: Tensor, drop: float, noise: Noise | None) -> Tensor:

@@ -35,7 +35,7 @@ def plan_state(plan: PlanInputs) -> Tensor:
     told = [plan.view_RS * known_BS, plan.gestures_RS * known_BS]
     step_BSA = fn.one_hot(steps_BS, NUM_STEPS + 1).float()
     outcome_BSO = fn.one_hot(outcomes_BS, NUM_OUTCOME_CODES).float()
-    index_BSS = torch.eye(MAX_STEPS).expand(batch, -1, -1)
+    index_BSS = torch.eye(MAX_STEPS, device=steps_BS.device).expand(batch, -1, -1)
     last = [_shifted(x) for x in (step_BSA, outcome_BSO, *(x[:, :, None] for x in told), known_BS[:, :, None])]
     sums = [_shifted(x.cumsum(1)) for x in (step_BSA, outcome_BSO, *(x[:, :, None] for x in told))]
     return torch.cat([index_BSS, *last, *sums], dim=2)
@@ -48,7 +48,7 @@ def _shifted(x_BSX: Tensor) -> Tensor:
 
 def hide_outcomes(plan: PlanInputs, from_step_B: Tensor) -> PlanInputs:
     """The plan as it looks when nothing is known of what followed step `from_step` and later ones (open loop)."""
-    hidden = torch.arange(MAX_STEPS) >= from_step_B[:, None]
+    hidden = torch.arange(MAX_STEPS, device=from_step_B.device) >= from_step_B[:, None]
     return dataclasses.replace(
         plan,
         outcomes_RS=torch.where(hidden, UNKNOWN_OUTCOME, plan.outcomes_RS),
@@ -78,7 +78,7 @@ class PlanDecoder(nn.Module):
             allowed_BSA: the grammar's mask of each place.
         """
         if not self.reads_ar:
-            plan = hide_outcomes(plan, torch.zeros(len(plan.steps_RS), dtype=torch.int64))
+            plan = hide_outcomes(plan, torch.zeros(len(plan.steps_RS), dtype=torch.int64, device=plan.steps_RS.device))
         state_BSF = plan_state(plan)
         hidden_BSD, _ = self.gru(state_BSF, torch.tanh(self.start(context_BD))[None])
         every_BSD = context_BD[:, None].expand_as(hidden_BSD)

@@ -4,7 +4,7 @@ Knows nothing of MLflow or the feature store.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,10 @@ from guidelens.config import Config
 from guidelens.data.examples import Examples
 from guidelens.errors import GuideLensError
 from guidelens.models.items import Catalogue
+from guidelens.training.data import FitJob
+from guidelens.training.device import backend
 from guidelens.training.loop import DATASET, PROGRESS, EpochLosses, WorkerTask, read_progress, worker
-from guidelens.training.steps import FitJob
+from guidelens.training.warm_start import WarmStart
 
 STORAGE = "train"
 POLL_S = 0.5
@@ -36,7 +38,15 @@ class Fitted:
 Tell = Callable[[EpochLosses], None]
 
 
-def fit_guide(examples: Examples, catalogue: Catalogue, config: Config, jobs: Sequence[FitJob], run_dir: Path, tell: Tell = lambda _losses: None) -> Fitted:
+def fit_guide(
+    examples: Examples,
+    catalogue: Catalogue,
+    config: Config,
+    jobs: Sequence[FitJob],
+    run_dir: Path,
+    tell: Tell = lambda _losses: None,
+    starts: Mapping[str, WarmStart] | None = None,
+) -> Fitted:
     """Fits `jobs` one after another in one Ray Train run whose checkpoints lie in `run_dir`/train.
 
     Called again with the same folder it goes on from the last checkpoint. A worker that dies is replaced up to
@@ -44,20 +54,25 @@ def fit_guide(examples: Examples, catalogue: Catalogue, config: Config, jobs: Se
 
     Args:
         tell: called, from a thread of its own, with each epoch's losses as it ends.
+        starts: what a job goes on from, by its name; seeded weights where there is nothing.
 
     Raises:
         GuideLensError: training ended without finishing; the folder still holds the last checkpoint.
     """
     ray.data.DataContext.get_current().enable_progress_bars = False
     embeddings = ray.put((examples.frames, examples.queries))
-    task = WorkerTask(config=config, jobs=tuple(jobs), catalogue=ray.put(catalogue), embeddings=embeddings)
+    task = WorkerTask(config=config, jobs=tuple(jobs), catalogue=ray.put(catalogue), embeddings=embeddings, starts=ray.put(dict(starts or {})))
+    num_workers = config.train.num_workers
     trainer = TorchTrainer(
         worker,
         train_loop_config={"task": task},
         datasets={DATASET: ray.data.from_arrow(examples.table())},
         dataset_config=ray.train.DataConfig(datasets_to_split=[]),
-        torch_config=TorchConfig(backend="gloo"),  # a worker's tensors are on its CPU, whatever else its node has
-        scaling_config=ray.train.ScalingConfig(num_workers=config.train.num_workers, use_gpu=config.train.use_gpu),
+        torch_config=TorchConfig(backend=backend(config.train)),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=num_workers if config.train.min_workers in (None, num_workers) else (config.train.min_workers, num_workers),
+            use_gpu=config.train.use_gpu,
+        ),
         run_config=ray.train.RunConfig(
             name=STORAGE,
             storage_path=str(run_dir.absolute()),

@@ -5,6 +5,7 @@ what makes any number of workers take the same steps) and starts from the last r
 """
 
 import json
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,46 +18,54 @@ import torch
 import torch.distributed
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from guidelens.config import Config
+from guidelens.config import Config, TrainConfig
 from guidelens.data.examples import Examples
+from guidelens.models.guide import GuideModel
 from guidelens.models.items import Catalogue
 from guidelens.schemas.base import Frozen
-from guidelens.training.steps import FitData, FitJob, Learner, Place
+from guidelens.training.data import FitData, FitJob, Place
+from guidelens.training.device import worker_device
+from guidelens.training.learner import Learner, new_model
+from guidelens.training.warm_start import WarmStart, warm
 
 DATASET = "examples"
 PROGRESS = "progress.json"
 
 
 class EpochLosses(Frozen):
-    """Mean of each term of one model after one epoch."""
+    """Mean of each term of one model after one epoch. signals: what `Learner.signals` measured, by name."""
 
     job: str
     epoch: int
     train: dict[str, float]
     val: dict[str, float]
     objective: float
+    signals: dict[str, float] = {}
 
 
 class Progress(Frozen):
-    """What a checkpoint has done: models that are finished, and how far the current one is (`epochs_done` of it)."""
+    """What a checkpoint has done: models that are finished, and how far the current one is (`epochs_done` of it, the last
+    `epochs_worse` of them without a better objective)."""
 
     finished: tuple[str, ...] = ()
     current: str | None = None
     epochs_done: int = 0
+    epochs_worse: int = 0
     best: float = float("inf")
     history: tuple[EpochLosses, ...] = ()
 
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """Everything a worker gets; the two refs hold a Catalogue and the (frames, queries) embeddings."""
+    """Everything a worker gets; the refs hold a Catalogue, the (frames, queries) embeddings, and by model name what it goes on from."""
 
     config: Config
     jobs: tuple[FitJob, ...]
     catalogue: "ray.ObjectRef[Catalogue]"
     embeddings: "ray.ObjectRef[tuple[NDArray[np.float32], NDArray[np.float32]]]"
+    starts: "ray.ObjectRef[dict[str, WarmStart]]"
 
 
 def worker(loop_config: dict[str, WorkerTask]) -> None:
@@ -81,7 +90,8 @@ def _read(task: WorkerTask) -> FitData:
     table = pa.concat_tables(tables).sort_by([("ts_us", "ascending"), ("request_id", "ascending")])
     frames, queries = ray.get(task.embeddings)
     examples = Examples.of_table(table, np.array(frames), np.array(queries))
-    return FitData.of(examples, ray.get(task.catalogue), task.config.train.model.num_profile_buckets)
+    data = FitData.of(examples, ray.get(task.catalogue), task.config.train.model.num_profile_buckets)
+    return data.to(worker_device(task.config.train))
 
 
 def _reduce(tensor: Tensor) -> None:
@@ -91,27 +101,41 @@ def _reduce(tensor: Tensor) -> None:
 
 def _fit_one(job: FitJob, data: FitData, task: WorkerTask, place: Place, progress: Progress, state: Path) -> Progress:
     config = task.config
-    learner = Learner(job, data, config.train, config.seed, place, _reduce)
+    learner = Learner(job, data, config.train, config.seed, place, _reduce, _started(job, data, task))
     if progress.current == job.name:
         load_learner(learner, state)
     else:
-        progress = progress.model_copy(update={"current": job.name, "epochs_done": 0, "best": float("inf")})
-    for epoch in range(progress.epochs_done, config.train.epochs):
+        progress = progress.model_copy(update={"current": job.name, "epochs_done": 0, "epochs_worse": 0, "best": float("inf")})
+    while progress.current == job.name:
+        epoch = progress.epochs_done
         train, val = learner.epoch(epoch), learner.validate()
-        losses = EpochLosses(job=job.name, epoch=epoch, train=train, val=val, objective=learner.objective(val or train))
-        improved = losses.objective < progress.best
-        is_last = epoch + 1 == config.train.epochs
-        progress = Progress(
-            finished=(*progress.finished, job.name) if is_last else progress.finished,
-            current=None if is_last else job.name,
-            epochs_done=0 if is_last else epoch + 1,
-            best=min(progress.best, losses.objective),
-            history=(*progress.history, losses),
-        )
-        if improved:
+        signals = learner.signals() if config.train.telemetry else {}
+        losses = EpochLosses(job=job.name, epoch=epoch, train=train, val=val, objective=learner.objective(val or train), signals=signals)
+        if losses.objective < progress.best:
             save_file(learner.model.state_dict(), state / f"{job.name}.safetensors")
+        progress = _after(progress, losses, config.train)
         _report(learner, progress, losses, place, state)
     return progress
+
+
+def _started(job: FitJob, data: FitData, task: WorkerTask) -> GuideModel | None:
+    """The model a warm start gives this job, or None where it starts from seeded weights."""
+    start = ray.get(task.starts).get(job.name)
+    return None if start is None else warm(new_model(job, data, task.config.seed), start, data.catalogue.product_ids)
+
+
+def _after(progress: Progress, losses: EpochLosses, config: TrainConfig) -> Progress:
+    """One epoch further; the model is finished with its last epoch, or once `train.patience` epochs brought nothing better."""
+    worse = 0 if losses.objective < progress.best else progress.epochs_worse + 1
+    is_last = losses.epoch + 1 == config.epochs or (config.patience > 0 and worse >= config.patience)
+    return Progress(
+        finished=(*progress.finished, losses.job) if is_last else progress.finished,
+        current=None if is_last else losses.job,
+        epochs_done=0 if is_last else losses.epoch + 1,
+        epochs_worse=0 if is_last else worse,
+        best=min(progress.best, losses.objective),
+        history=(*progress.history, losses),
+    )
 
 
 def _report(learner: Learner, progress: Progress, losses: EpochLosses, place: Place, state: Path) -> None:
@@ -121,7 +145,14 @@ def _report(learner: Learner, progress: Progress, losses: EpochLosses, place: Pl
         return
     save_learner(learner, state)
     (state / PROGRESS).write_text(progress.model_dump_json())
-    ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(str(state)))
+    snapshot = tempfile.mkdtemp(prefix="gl-checkpoint-")
+    shutil.copytree(state, snapshot, dirs_exist_ok=True)
+    ray.train.report(
+        metrics,
+        checkpoint=ray.train.Checkpoint.from_directory(snapshot),
+        checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+        delete_local_checkpoint_after_upload=True,
+    )
 
 
 def _restore(state: Path) -> Progress:
@@ -138,19 +169,39 @@ def read_progress(folder: Path) -> Progress:
 
 
 def save_learner(learner: Learner, folder: Path) -> None:
-    """Weights and AdamW's state as safetensors, so that going on takes the very steps that not stopping would have taken."""
+    """Weights and the optimizers' states as safetensors, so that going on takes the very steps that not stopping would have taken."""
     save_file(learner.model.state_dict(), folder / "current.safetensors")
-    moments = {}
-    for index, parameter in enumerate(learner.model.parameters()):
-        for name, value in learner.optimizer.state.get(parameter, {}).items():
-            moments[f"{index}.{name}"] = value.contiguous()
-    save_file(moments, folder / "optimizer.safetensors")
+    save_file(_moments(learner.optimizer), folder / "optimizer.safetensors")
+    save_file({**learner.balancer.state_dict(), "none": torch.zeros(1)}, folder / "balancer.safetensors")
+    if learner.balancer_optimizer is not None:
+        save_file(_moments(learner.balancer_optimizer), folder / "balancer_optimizer.safetensors")
 
 
 def load_learner(learner: Learner, folder: Path) -> None:
     """Puts back what `save_learner` wrote."""
     learner.model.load_state_dict(load_file(folder / "current.safetensors"))
-    parameters = list(learner.model.parameters())
-    for key, value in load_file(folder / "optimizer.safetensors").items():
+    _restore_moments(learner.optimizer, folder / "optimizer.safetensors")
+    balancer = load_file(folder / "balancer.safetensors")
+    learner.balancer.load_state_dict({name: value for name, value in balancer.items() if name != "none"})
+    if learner.balancer_optimizer is not None:
+        _restore_moments(learner.balancer_optimizer, folder / "balancer_optimizer.safetensors")
+
+
+def _weights(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    found = {}
+    for index, parameter in enumerate(_weights(optimizer)):
+        for name, value in optimizer.state.get(parameter, {}).items():
+            found[f"{index}.{name}"] = value.contiguous()
+    return found
+
+
+def _restore_moments(optimizer: torch.optim.Optimizer, path: Path) -> None:
+    weights = _weights(optimizer)
+    for key, value in load_file(path).items():
         index, name = key.split(".")
-        learner.optimizer.state[parameters[int(index)]][name] = value
+        parameter = weights[int(index)]
+        optimizer.state[parameter][name] = value.to(parameter.device)

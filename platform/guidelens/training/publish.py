@@ -16,8 +16,8 @@ from guidelens.inference.guide_files import Blend, GuideHeader, save_guide
 from guidelens.inference.scorer import GuideScorer
 from guidelens.models.guide import GuideModel, GuideSpec
 from guidelens.models.items import Catalogue
+from guidelens.training.data import FitJob
 from guidelens.training.fit import Fitted
-from guidelens.training.steps import FitJob
 
 CLICK_WEIGHTS = (0.0, 0.25, 0.5, 1.0)
 PURCHASE_WEIGHTS = (0.0, 0.1, 0.25)
@@ -29,7 +29,7 @@ def publish(fitted: Fitted, jobs: Sequence[FitJob], examples: Examples, catalogu
     blends = {}
     val = examples.of("val")
     for job in jobs:
-        model = GuideModel(job.model, GuideSpec(num_products=len(catalogue)))
+        model = GuideModel(job.model, GuideSpec(num_products=len(catalogue), extra_tasks=tuple(job.extra)))
         model.load_state_dict(load_file(fitted.weights[job.name]))
         model.eval()
         with torch.no_grad():

@@ -1,0 +1,27 @@
+"""Where a worker's steps run. Knows nothing of Ray beyond being told whether it gave this worker a GPU."""
+
+import torch
+
+from guidelens.config import TrainConfig
+from guidelens.errors import ConfigError
+
+
+def worker_device(config: TrainConfig) -> torch.device:
+    """The CUDA device of this worker (Ray Train makes just its own visible), or the CPU.
+
+    Raises:
+        ConfigError: a GPU is wanted and this worker's torch reaches none.
+    """
+    if not (config.use_gpu and config.device == "auto"):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "train.use_gpu is set, and torch reaches no CUDA device on this worker; install a CUDA build of torch there, "
+            "or set train.device=cpu to run on the CPU of GPU nodes, or train.use_gpu=false"
+        )
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def backend(config: TrainConfig) -> str:
+    """How the workers talk: NCCL between GPUs, gloo between CPUs."""
+    return "nccl" if config.use_gpu and config.device == "auto" else "gloo"

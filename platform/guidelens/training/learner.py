@@ -1,0 +1,256 @@
+"""One training step, one validation pass: what every worker does with its slice of the same seeded global batch.
+
+Losses are sums over a worker's rows divided by the counts of the whole global batch, and gradients are summed over workers, so
+that any number of workers, and any number of parts that a batch is taken in, makes the same step. Knows nothing of Ray.
+"""
+
+# Letters: G = rows of the global batch, T = tasks, P = shared weights (flat).
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from guidelens.config import TrainConfig
+from guidelens.models.balancing import build_balancer
+from guidelens.models.guide import GuideModel, GuideSpec
+from guidelens.models.losses import TERM_WEIGHT, Term
+from guidelens.models.noise import Noise
+from guidelens.schemas.ids import sub_seed
+from guidelens.training.data import FitData, FitJob, Place, task_of
+from guidelens.training.telemetry import StepClock, conflict_signals, expert_signals, task_gradients
+from guidelens.training.terms import Terms
+
+WARMUP_SHARE = 0.05
+MAX_GRADIENT_NORM = 5.0
+VALIDATION_ROWS = 1024
+Reduce = Callable[[Tensor], None]
+
+
+def new_model(job: FitJob, data: FitData, seed: int) -> GuideModel:
+    """A model with seeded weights whose reducers are fitted to the catalogue and the frames of the training part."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(sub_seed(seed, "model"))
+        model = GuideModel(job.model, GuideSpec(num_products=len(data.catalogue), extra_tasks=tuple(job.extra)))
+    seen = data.context.frame_R.cpu().numpy()[data.split == "train"]
+    frames = data.frames.cpu().numpy()[np.unique(seen[seen >= 0])]
+    model.image.fit(np.concatenate([data.catalogue.image_NE[data.catalogue.has_image_N], frames]))
+    model.text.fit(np.concatenate([data.catalogue.text_NE, data.catalogue.text_zh_NE[data.catalogue.has_zh_N]]))
+    return model
+
+
+class Learner:
+    """A model, its optimizer and its place in the schedule; `step`, `validate` and `signals` are called by every worker alike.
+
+    Args:
+        reduce: sums a tensor over all workers, in place.
+        model: goes on from these weights; seeded ones by default.
+    """
+
+    def __init__(self, job: FitJob, data: FitData, config: TrainConfig, seed: int, place: Place, reduce: Reduce, model: GuideModel | None = None) -> None:
+        self.job, self.data, self.config, self.seed, self.place, self.reduce = job, data, config, sub_seed(seed, job.name), place, reduce
+        self.device = data.frames.device
+        self.model = (new_model(job, data, seed) if model is None else model).to(self.device)
+        self.terms = Terms(job, data, self.model)
+        self.tasks = tuple(job.weights)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+        self.balancer = build_balancer(config.balancing, [_is_regression(job, task) for task in self.tasks]).to(self.device)
+        own = list(self.balancer.parameters())
+        self.balancer_optimizer = torch.optim.Adam(own, lr=config.balancing.rate) if own else None
+        self.train_rows, self.val_rows = data.rows("train", job), data.rows("val", job)
+        self.steps_per_epoch = max(1, math.ceil(len(self.train_rows) / config.global_batch_size))
+        self.clock = StepClock()
+        self._shared = list(self.model.shared_parameters().values())
+        self._learning: list[nn.Parameter] | None = None
+
+    def epoch(self, epoch: int) -> dict[str, float]:
+        """One pass over the training rows; the mean of each term."""
+        order = np.random.default_rng(sub_seed(self.seed, f"epoch {epoch}")).permutation(self.train_rows)
+        sums = torch.zeros(2, len(self.job.terms), dtype=torch.float64)
+        for index in range(self.steps_per_epoch):
+            rows = order[index * self.config.global_batch_size : (index + 1) * self.config.global_batch_size]
+            sums += self.step(rows, epoch * self.steps_per_epoch + index)
+        means = self._means(sums)
+        self.balancer.epoch_ended(torch.tensor([self._task_mean(task, means) for task in self.tasks]))
+        return means
+
+    def step(self, rows_G: NDArray[np.int64], step: int) -> Tensor:
+        """Updates the weights from one global batch; (2, terms) float64 sums and counts over all workers."""
+        self.optimizer.zero_grad(set_to_none=True)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * self._schedule(step)
+        counts = self.terms.counts(rows_G)
+        totals = torch.zeros(len(self.job.terms), device=self.device)
+        gradients_TP: Tensor | None = None
+        for part in self._parts(len(rows_G)):
+            with self.clock.part("forward"):
+                terms = self._terms(rows_G, part, step)
+            losses = self._losses(terms, counts)
+            totals += self._totals(terms)
+            with self.clock.part("backward"):
+                found_TP = self._backward(losses)
+            gradients_TP = found_TP if gradients_TP is None or found_TP is None else gradients_TP + found_TP
+        with self.clock.part("workers"):
+            self._sum_over_workers(totals, gradients_TP)
+        with self.clock.part("optimizer"):
+            if gradients_TP is not None:
+                self._set_shared(self.balancer.combine(gradients_TP, sub_seed(self.seed, f"balance {step}")))
+            self._clip()
+            self.optimizer.step()
+            self._balance(rows_G, step, self._global_losses(totals, counts))
+        return torch.stack([totals.double().cpu(), torch.tensor([counts[name] for name in self.job.terms], dtype=torch.float64)])
+
+    def _parts(self, num_rows: int) -> Iterator[slice]:
+        """This worker's slice of a global batch, in pieces of at most `train.micro_batch_size` rows; an empty slice is one piece."""
+        mine = self.place.slice_of(num_rows)
+        size = self.config.micro_batch_size or max(1, mine.stop - mine.start)
+        for start in range(mine.start, max(mine.stop, mine.start + 1), size):
+            yield slice(start, min(start + size, mine.stop))
+
+    def _terms(self, rows_G: NDArray[np.int64], part: slice, step: int | None) -> dict[str, Term]:
+        """The terms of a part of a batch; with the step's noise, or without any where step is None."""
+        noise = None if step is None else Noise(sub_seed(self.seed, f"step {step}"), len(rows_G), part, self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            return self.terms(rows_G, part, noise)
+
+    def _losses(self, terms: dict[str, Term], counts: dict[str, float]) -> dict[str, Tensor]:
+        """Each task's lambda x L, as far as these rows go."""
+        parts: dict[str, list[Tensor]] = {task: [] for task in self.tasks}
+        for name, term in terms.items():
+            weight = self.job.weights[task_of(name)] * TERM_WEIGHT.get(name, 1.0) / max(counts[name], 1.0)
+            parts[task_of(name)].append(term.total * weight)
+        return {task: torch.stack(found).sum() for task, found in parts.items()}
+
+    def _backward(self, losses: dict[str, Tensor]) -> Tensor | None:
+        """Adds these rows' gradients to the weights; those of the shared weights come back by task where the balancer combines them."""
+        before_T = torch.stack([loss.detach() for loss in losses.values()])
+        if self.balancer.looks_again:
+            before_T = before_T.clone()
+            self.reduce(before_T)
+        weights_T = self.balancer.weights(before_T)
+        total = torch.stack([loss * weight for loss, weight in zip(losses.values(), weights_T, strict=True)]).sum()
+        if not self.balancer.needs_gradients or len(self.tasks) == 1:
+            torch.autograd.backward(total)
+            return None
+        gradients_TP = task_gradients(losses, self._shared, lambda _local: None)
+        shared = {id(parameter) for parameter in self._shared}
+        torch.autograd.backward(total, inputs=[parameter for parameter in self.model.parameters() if id(parameter) not in shared])
+        return gradients_TP
+
+    def _sum_over_workers(self, totals: Tensor, gradients_TP: Tensor | None) -> None:
+        """Totals and gradients of all workers' rows, in one exchange; a weight that got none here but did elsewhere gets theirs."""
+        for parameter in self._that_learn():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        parts = [totals, *(gradients_TP.unbind() if gradients_TP is not None else ()), *(_grad(parameter).reshape(-1) for parameter in self._that_learn())]
+        if self.place.num_workers == 1:
+            return
+        flat = torch.cat([part.float() for part in parts])
+        self.reduce(flat)
+        for part, summed in zip(parts, torch.split(flat, [part.numel() for part in parts]), strict=True):
+            part.copy_(summed)
+
+    def _that_learn(self) -> list[nn.Parameter]:
+        """The weights that any worker's rows give a gradient: found once, at the first step, and the same on all workers."""
+        if self._learning is None:
+            every = list(self.model.parameters())
+            has_one = torch.tensor([float(parameter.grad is not None) for parameter in every], device=self.device)
+            self.reduce(has_one)
+            self._learning = [parameter for parameter, has in zip(every, has_one.tolist(), strict=True) if has > 0]
+        return self._learning
+
+    def _set_shared(self, flat_P: Tensor) -> None:
+        pieces = torch.split(flat_P, [parameter.numel() for parameter in self._shared])
+        for parameter, piece in zip(self._shared, pieces, strict=True):
+            parameter.grad = piece.view_as(parameter).clone()
+
+    def _clip(self) -> None:
+        nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM, foreach=True)
+
+    def _balance(self, rows_G: NDArray[np.int64], step: int, before_T: Tensor) -> None:
+        if self.balancer_optimizer is None:
+            return
+        after_T = self._looked_again(rows_G, step) if self.balancer.looks_again else before_T
+        self.balancer.learn(before_T, after_T)
+        self.balancer_optimizer.step()
+        self.balancer.settle()
+
+    @torch.no_grad()
+    def _looked_again(self, rows_G: NDArray[np.int64], step: int) -> Tensor:
+        """(T,) losses of the same batch under the same noise, after the step."""
+        totals = self._totals(self._terms(rows_G, self.place.slice_of(len(rows_G)), step))
+        self.reduce(totals)
+        return self._global_losses(totals, self.terms.counts(rows_G))
+
+    def _totals(self, terms: dict[str, Term]) -> Tensor:
+        nothing = torch.zeros((), device=self.device)
+        return torch.stack([terms[name].total.detach().float() if name in terms else nothing for name in self.job.terms])
+
+    def _global_losses(self, totals: Tensor, counts: dict[str, float]) -> Tensor:
+        """(T,) lambda x L of the whole batch."""
+        means = {name: float(total) / max(counts[name], 1.0) for name, total in zip(self.job.terms, totals.tolist(), strict=True)}
+        return torch.tensor([self._task_mean(task, means) for task in self.tasks], device=self.device)
+
+    def _task_mean(self, task: str, means: dict[str, float]) -> float:
+        return self.job.weights[task] * sum(TERM_WEIGHT.get(name, 1.0) * value for name, value in means.items() if task_of(name) == task)
+
+    def _schedule(self, step: int) -> float:
+        """Linear warm-up, then a cosine to 2 % of the learning rate."""
+        total = self.steps_per_epoch * self.config.epochs
+        warmup = max(1, round(WARMUP_SHARE * total))
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Mean of each term over the validation rows, without noise; empty where there are none."""
+        sums = torch.zeros(2, len(self.job.terms), dtype=torch.float64)
+        for start in range(0, len(self.val_rows), VALIDATION_ROWS):
+            rows = self.val_rows[start : start + VALIDATION_ROWS]
+            counts = self.terms.counts(rows)
+            sums[0] += self._totals(self._terms(rows, self.place.slice_of(len(rows)), None)).double().cpu()
+            sums[1] += torch.tensor([counts[name] for name in self.job.terms], dtype=torch.float64)
+        totals = sums[0].to(self.device)
+        self.reduce(totals)
+        return self._means(torch.stack([totals.cpu(), sums[1]]))
+
+    def objective(self, means: dict[str, float]) -> float:
+        """The weighted sum that is minimized, of mean terms."""
+        return sum(self._task_mean(task, means) for task in self.tasks)
+
+    def signals(self) -> dict[str, float]:
+        """Between the tasks, on the first training rows without noise: gradients and their conflicts, expert shares; and seconds by part of a step."""
+        rows = self.train_rows[: self.config.global_batch_size]
+        mine = self.place.slice_of(len(rows))
+        found = {f"task_weight.{task}": weight for task, weight in zip(self.tasks, self._current_weights(), strict=True)}
+        if len(self.tasks) > 1:
+            losses = self._losses(self._terms(rows, mine, None), self.terms.counts(rows))
+            found |= conflict_signals(self.tasks, task_gradients(losses, self._shared, self.reduce))
+        return {**found, **self._expert_signals(rows), **self.clock.signals()}
+
+    def _current_weights(self) -> list[float]:
+        ones = torch.ones(len(self.tasks), device=self.device)
+        return [float(weight) for weight in self.balancer.weights(ones)]
+
+    @torch.no_grad()
+    def _expert_signals(self, rows_G: NDArray[np.int64]) -> dict[str, float]:
+        """Of the whole batch, which every worker has: nothing is exchanged."""
+        rows, items_ND, encoded = self.terms.encoded(rows_G, slice(0, len(rows_G)), None)
+        shares_TE = self.model.expert_shares(encoded, self.terms.items, items_ND, self.data.slates.rows_RK[rows])
+        return {} if shares_TE is None else expert_signals(self.model.heads.tasks, shares_TE)
+
+    def _means(self, sums: Tensor) -> dict[str, float]:
+        return {name: float(sums[0, k] / sums[1, k]) for k, name in enumerate(self.job.terms) if sums[1, k] > 0}
+
+
+def _grad(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def _is_regression(job: FitJob, task: str) -> bool:
+    return task == "interest" or (task in job.extra and job.extra[task].loss == "mse")

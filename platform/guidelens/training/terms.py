@@ -1,0 +1,148 @@
+"""The tasks' losses over a slice of a global batch, as sums and counts of terms."""
+
+# Letters: G = rows of the global batch, B = rows of this worker, N = products, K = places of a slate, Q = products computed in this step.
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from guidelens.data.examples import VISIT_VALUES
+from guidelens.models.guide import Encoded, GuideModel
+from guidelens.models.heads import PairLogits, log_click_and_purchase
+from guidelens.models.inputs import SlateInputs
+from guidelens.models.items import ItemInputs, item_inputs
+from guidelens.models.losses import Term, bernoulli_term, interest_term, plan_term, softmax_term
+from guidelens.models.noise import Noise
+from guidelens.models.strategist import hide_outcomes
+from guidelens.schemas.steps import MAX_STEPS
+from guidelens.training.data import FitData, FitJob
+
+SAMPLE_SOFTMAX_ABOVE = 8192
+NUM_SAMPLED = 2048
+OPEN_LOOP_SHARE = 0.25
+
+
+class Terms:
+    """The losses of one model on one set of rows."""
+
+    def __init__(self, job: FitJob, data: FitData, model: GuideModel) -> None:
+        self.job, self.data, self.model = job, data, model
+        self.items: ItemInputs = item_inputs(data.catalogue, model.image, model.text)
+        self.frames, self.queries = model.reduced(data.frames, data.queries)
+
+    def __call__(self, rows_G: NDArray[np.int64], mine: slice, noise: Noise | None) -> dict[str, Term]:
+        """Sums and counts of the terms of tasks that are in, over this worker's rows of the global batch."""
+        rows, items_ND, encoded = self.encoded(rows_G, mine, noise)
+        terms: dict[str, Term] = {}
+        if self.job.learns_slates:
+            terms |= self._slate_terms(self._on_device(rows_G), rows, encoded, items_ND, noise)
+        if self.job.lambdas["plan"] > 0:
+            terms["plan"] = self._plan_term(rows, encoded, items_ND, noise)
+        return terms
+
+    def counts(self, rows_G: NDArray[np.int64]) -> dict[str, float]:
+        """How many labels each term has in the whole global batch: every worker has all rows, so nothing is exchanged. 0 for tasks left out."""
+        rows = self._on_device(rows_G)
+        slates = self.data.slates.take(rows)
+        shown_GK = slates.rows_RK >= 0
+        recommends, num_shown = self.job.lambdas["recommendation"] > 0, shown_GK.sum()
+        found = {
+            "softmax": ((slates.click_RK > 0) & shown_GK).sum() * recommends,
+            "click": num_shown * recommends,
+            "purchase": num_shown * recommends,
+            "interest": (slates.observed_RK & shown_GK).sum() * (self.job.lambdas["interest"] > 0),
+            "plan": (self.data.plans.targets_RSA[rows].sum(2) > 0).sum() * (self.job.lambdas["plan"] > 0),
+            **{name: num_shown * (task.weight > 0) for name, task in self.job.extra.items()},
+        }
+        return dict(zip(found, torch.stack(list(found.values())).double().tolist(), strict=True))
+
+    def encoded(self, rows_G: NDArray[np.int64], mine: slice, noise: Noise | None) -> tuple[Tensor, Tensor, Encoded]:
+        """This worker's rows, the product vectors (N, D), and the rows encoded."""
+        rows = self._on_device(rows_G[mine])
+        context = self.data.context.take(rows)
+        items_ND = self.model.items(self.items, noise)
+        looked = self.model.look(_gathered(self.frames, context.frame_R), _gathered(self.queries, context.query_R), context)
+        return rows, items_ND, self.model.encode(context, looked, items_ND, noise)
+
+    def _on_device(self, rows: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(rows).to(self.model.device)
+
+    def _slate_terms(self, rows_G: Tensor, rows: Tensor, encoded: Encoded, items_ND: Tensor, noise: Noise | None) -> dict[str, Term]:
+        slates, recommends = self.data.slates.take(rows), self.job.lambdas["recommendation"] > 0
+        columns, column_of_N, correction = self.columns(rows_G, noise)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and recommends):
+            logits_BN = self.model.retrieval(encoded, self.items, items_ND, columns)
+        shown_BK = slates.rows_RK >= 0
+        retrieval_BK = logits_BN.gather(1, column_of_N[slates.rows_RK.clamp_min(0)].clamp_min(0))
+        pairs = self.model.pairs(encoded, self.items, items_ND, slates.rows_RK, retrieval_BK, noise)
+        terms = self._recommendation_terms(pairs, slates) if recommends else {}
+        if recommends:
+            terms["softmax"] = softmax_term(logits_BN + correction, slates.rows_RK, slates.click_RK, column_of_N)
+        if self.job.lambdas["interest"] > 0:
+            terms["interest"] = interest_term(pairs.interest, slates.interest_RK, slates.observed_RK & shown_BK)
+        return terms | self._extra_terms(pairs, self.data.visits_RKV[rows], shown_BK)
+
+    def _recommendation_terms(self, pairs: PairLogits, slates: SlateInputs) -> dict[str, Term]:
+        shown_BK = slates.rows_RK >= 0
+        placed = pairs._replace(click=pairs.click + self.model.heads.positions(shown_BK.shape[1]))
+        log_click, log_purchase = log_click_and_purchase(placed)
+        return {"click": bernoulli_term(log_click, slates.click_RK, shown_BK), "purchase": bernoulli_term(log_purchase, slates.purchase_RK, shown_BK)}
+
+    def _extra_terms(self, pairs: PairLogits, visits_BKV: Tensor, shown_BK: Tensor) -> dict[str, Term]:
+        """The tasks added by config: config.ExtraTask states their targets."""
+        terms = {}
+        for name, task in self.job.extra.items():
+            if task.weight == 0:
+                continue
+            number = VISIT_VALUES.index(task.label)
+            value_BK, logits_BK = visits_BKV[:, :, number], pairs.extra[name]
+            if task.loss == "binary":
+                terms[name] = bernoulli_term(torch.nn.functional.logsigmoid(logits_BK), (value_BK > 0).float(), shown_BK)
+            else:
+                terms[name] = interest_term(logits_BK, -torch.expm1(-value_BK / self.data.medians_V[number]), shown_BK)
+        return terms
+
+    def columns(self, rows_G: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Products scored in this step, the column of each product (-1: none), and the log-Q correction of each column.
+
+        The whole catalogue up to SAMPLE_SOFTMAX_ABOVE products; above it, what the global batch was shown and a uniform
+        sample, whose logits are corrected by the log of its share.
+        """
+        num_products, device = len(self.items), self.model.device
+        if num_products <= SAMPLE_SOFTMAX_ABOVE or noise is None:
+            every = torch.arange(num_products, device=device)
+            return every, every, torch.zeros(num_products, device=device)
+        shown = torch.unique(self.data.slates.rows_RK[rows_G])
+        shown = shown[shown >= 0]
+        drawn = torch.unique((noise.shared((NUM_SAMPLED,)) * num_products).long())
+        drawn = drawn[~torch.isin(drawn, shown)]
+        columns = torch.cat([shown, drawn])
+        column_of_N = torch.full((num_products,), -1, dtype=torch.int64, device=device)
+        column_of_N[columns] = torch.arange(len(columns), device=device)
+        share = math.log(max(len(drawn), 1) / num_products)
+        return columns, column_of_N, torch.cat([torch.zeros(len(shown), device=device), torch.full((len(drawn),), -share, device=device)])
+
+    def _plan_term(self, rows: Tensor, encoded: Encoded, items_ND: Tensor, noise: Noise | None) -> Term:
+        """Over the rows with a plan; of some, what followed a random step on is hidden, so that open loop is learned too."""
+        plans = self.data.plans.take(rows)
+        if noise is not None:
+            u = noise.uniform((2,))
+            hide_from = torch.where(u[:, 0] < OPEN_LOOP_SHARE, (u[:, 1] * MAX_STEPS).long(), MAX_STEPS)
+            plans = hide_outcomes(plans, hide_from)
+        has_plan = plans.targets_RSA.flatten(1).sum(1) > 0
+        chosen = torch.nonzero(has_plan).squeeze(1) if bool(has_plan.any()) else torch.arange(min(1, len(rows)), device=rows.device)
+        if len(chosen) == 0:
+            return Term(encoded.intent_BD.sum() * 0, torch.tensor(0))
+        some = Encoded(encoded.intent_BD[chosen], encoded.context.take(chosen), encoded.looked)
+        plans = plans.take(chosen)
+        return plan_term(self.model.plan(some, self.items, items_ND, plans, self.data.allowed_RSA[rows[chosen]]), plans.targets_RSA)
+
+
+def _gathered(embeddings: Tensor, rows: Tensor) -> Tensor:
+    """(B, E) rows of embeddings, zeros where the row is -1."""
+    if len(embeddings) == 0:
+        return torch.zeros(len(rows), embeddings.shape[1], device=rows.device)
+    return embeddings[rows.clamp_min(0)]
