@@ -13,6 +13,7 @@ _VERBS: dict[str, tuple[str, str]] = {
     "materialize": ("pipelines.materialize", "Compute point-in-time features and load the online store."),
     "features": ("pipelines.features", "Show the features' age, drift and origin; check online against offline."),
     "train": ("pipelines.train", "Fit the recognizer and the joint guide model; track the run."),
+    "study": ("pipelines.study", "Try ways of learning the tasks together beside tuned single tasks."),
     "evaluate": ("pipelines.evaluate", "Measure a run or a released recognizer on data it has not seen."),
     "compare": ("pipelines.compare", "Show two runs side by side."),
     "release": ("pipelines.release", "Build a bundle of a run, register and gate it as challenger."),

@@ -3,7 +3,6 @@
 Every stage is the verb a shop would call, with the same code; only where the data comes from differs (demo_sources.py).
 """
 
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,6 +20,7 @@ from guidelens.schemas.base import Frozen
 from guidelens.schemas.tables import Table
 from pipelines.cluster import ray_session
 from pipelines.entry import config_options, emit, home_option, progress, run_command
+from pipelines.ports import free_port
 
 if TYPE_CHECKING:
     from pipelines.demo_sources import DemoShop
@@ -171,14 +171,6 @@ def titles(home: Home) -> dict[str, str]:
     """Product titles by id, for printing."""
     rows = Lake(home.lake_uri, home.s3).read(Table.PRODUCTS, ["product_id", "title"])
     return dict(rows.iter_rows())
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def _until_interrupted() -> None:

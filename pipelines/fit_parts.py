@@ -85,10 +85,9 @@ class FitParts:
 
     def _items(self) -> pl.DataFrame:
         """items.parquet: Feast's product view at the snapshot, sorted by product_id; its text index; and popularity.json."""
-        from guidelens.features import Features
         from guidelens.inference.search_texts import build_text_index
 
-        items = self._with_models_there(Features(self.home, self.config.features).products().sort("product_id"))
+        items = item_table(self.home, self.config, self.lake, self.snapshot)
         items.write_parquet(self.fit_dir / "items.parquet")
         build_text_index(items).save(self.fit_dir / "text_index")
         events = self.lake.read(Table.EVENTS, ["type", "product_id"], manifest=self.snapshot)
@@ -97,12 +96,6 @@ class FitParts:
         popularity = [float(weights.get(product_id, 0.0)) for product_id in items["product_id"].to_list()]
         (self.fit_dir / "popularity.json").write_text(json.dumps({"popularity": popularity}))
         return items
-
-    def _with_models_there(self, items: pl.DataFrame) -> pl.DataFrame:
-        """Items whose `model_3d` is the path of a model that the lake holds, and null where it holds none."""
-        there = self.lake.read(Table.MODELS, ["path"], manifest=self.snapshot)["path"]
-        path = pl.col("model_3d").str.strip_prefix("./")
-        return items.with_columns(model_3d=pl.when(path.is_in(there.implode())).then(path))
 
     def _recognizer(self, item_ids: list[str]) -> str:
         from guidelens.data.examples import row_of
@@ -151,7 +144,7 @@ class FitParts:
 
         examples = with_targets(examples, catalogue, self.config)
         examples.save(self.work / EXAMPLES)
-        lambdas = self._learnable(examples.of("train"))
+        lambdas = learnable(self.config, examples.of("train"))
         if not any(lambdas.values()):
             reason = "absent: the log's training part holds no label of a task whose train.lambdas is above 0"
             return GuideDone(reason, reason)
@@ -169,13 +162,24 @@ class FitParts:
             f"train: {losses.job} epoch {losses.epoch + 1} of {self.config.train.epochs}: {'validation' if losses.val else 'training'} loss {losses.objective:.4f}"
         )
 
-    def _learnable(self, train: Examples) -> dict[TaskName, float]:
-        """The config's lambdas, 0 for a task that the training rows hold no label of."""
-        labelled = train.labelled
-        for task, weight in self.config.train.lambdas.items():
-            if weight > 0 and task not in labelled:
-                progress(f"train: {task} is left out: the log's training part holds nothing to learn it from")
-        return {task: weight if task in labelled else 0.0 for task, weight in self.config.train.lambdas.items()}
+
+def item_table(home: Home, config: Config, lake: Lake, snapshot: Manifest) -> pl.DataFrame:
+    """Feast's product view at the snapshot, sorted by product_id; `model_3d` is null where the lake holds no such model."""
+    from guidelens.features import Features
+
+    there = lake.read(Table.MODELS, ["path"], manifest=snapshot)["path"]
+    path = pl.col("model_3d").str.strip_prefix("./")
+    items = Features(home, config.features).products().sort("product_id")
+    return items.with_columns(model_3d=pl.when(path.is_in(there.implode())).then(path))
+
+
+def learnable(config: Config, train: Examples) -> dict[TaskName, float]:
+    """The config's lambdas, 0 for a task that the training rows hold no label of."""
+    labelled = train.labelled
+    for task, weight in config.train.lambdas.items():
+        if weight > 0 and task not in labelled:
+            progress(f"train: {task} is left out: the log's training part holds nothing to learn it from")
+    return {task: weight if task in labelled else 0.0 for task, weight in config.train.lambdas.items()}
 
 
 def read_examples(home: Home, config: Config, lake: Lake, snapshot: Manifest, catalogue: Catalogue) -> tuple[Examples, InterestMedians]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,16 +88,10 @@ def release_some_groceries(root: Path, data: Path, num_products: int = 8, photos
     return ReleasedShop(home, config, frames, shopper_id="somebody")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def serving(shop: ReleasedShop) -> Iterator[ServedShop]:
     from pipelines import serve_graph
+    from pipelines.ports import free_port
 
     with serve_graph.start(shop.home, port=free_port()) as url, httpx.Client(base_url=url, timeout=60) as client:
         yield ServedShop(shop, url, client)

@@ -6,7 +6,6 @@ import secrets
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from checks.manifests import entrypoint_problems
 from guidelens.config import Home
 from guidelens.data.lake.lake import Lake
 from guidelens.schemas.tables import Table
+from pipelines.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -51,16 +51,6 @@ def _token(environment: dict[str, str]) -> str:
     return Path(environment["RAY_AUTH_TOKEN_PATH"]).read_text()
 
 
-def _free_port() -> int:
-    """A free port outside 10002-19999, from where Ray's workers take theirs."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if not 10002 <= port <= 19999:
-            return port
-
-
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
     folder = Path(tempfile.mkdtemp(prefix="glj-", dir="/tmp"))  # sockets lie in it, and their paths have a limit
@@ -70,7 +60,7 @@ def head() -> Iterator[Head]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "GUIDELENS_"))}
     environment |= {"PATH": f"{BIN}:{environment['PATH']}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
     environment |= {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"}
-    ports = {name: _free_port() for name in ("--port", "--dashboard-port", "--ray-client-server-port", "--dashboard-agent-listen-port")}
+    ports = {name: free_port() for name in ("--port", "--dashboard-port", "--ray-client-server-port", "--dashboard-agent-listen-port")}
     command = ["ray", "start", "--head", "--block", "--dashboard-host", "127.0.0.1", "--num-cpus", "4", "--object-store-memory", "500000000"]
     command += ["--temp-dir", str(folder / "ray"), *(word for name, port in ports.items() for word in (name, str(port)))]
     log = folder / "head.log"
@@ -192,7 +182,7 @@ def test_serve_deploy_puts_the_champion_on_the_head(head: Head, trained: tuple[H
     released = run_on(head, "guidelens", "release", "--run", run_id, "--home", str(home.root))
     run_on(head, "guidelens", "promote", str(last_object(released)["version"]), "--home", str(home.root), "--force", "coloured squares train no good model")
     config = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
-    config["http_options"] |= {"host": "127.0.0.1", "port": _free_port()}
+    config["http_options"] |= {"host": "127.0.0.1", "port": free_port()}
     config["applications"][0]["args"]["home"] = str(home.root)
     (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config))
     run_on(head, "serve", "deploy", "--address", head.address, str(tmp_path / "serve.yaml"))

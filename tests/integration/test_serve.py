@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
-from served_shop import ReleasedShop, ServedShop, free_port, serving
+from served_shop import ReleasedShop, ServedShop, serving
 
 from guidelens.config import FeatureConfig
 from guidelens.data.pseudonyms import Pseudonymizer
@@ -24,6 +24,7 @@ from guidelens.features import Features
 from guidelens.schemas.ids import stable_hash
 from guidelens.schemas.packed import decode
 from guidelens.schemas.steps import DeviceCapabilities, PlanContext, violations
+from pipelines.ports import free_port
 
 
 @pytest.fixture(scope="module")

@@ -206,13 +206,14 @@ class Learner:
         return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
     @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """Mean of each term over the validation rows, without noise; empty where there are none."""
+    def validate(self, rows: NDArray[np.int64] | None = None) -> dict[str, float]:
+        """Mean of each term over rows, those of validation by default, without noise; empty where there are none."""
+        every = self.val_rows if rows is None else rows
         sums = torch.zeros(2, len(self.job.terms), dtype=torch.float64)
-        for start in range(0, len(self.val_rows), VALIDATION_ROWS):
-            rows = self.val_rows[start : start + VALIDATION_ROWS]
-            counts = self.terms.counts(rows)
-            sums[0] += self._totals(self._terms(rows, self.place.slice_of(len(rows)), None)).double().cpu()
+        for start in range(0, len(every), VALIDATION_ROWS):
+            part = every[start : start + VALIDATION_ROWS]
+            counts = self.terms.counts(part)
+            sums[0] += self._totals(self._terms(part, self.place.slice_of(len(part)), None)).double().cpu()
             sums[1] += torch.tensor([counts[name] for name in self.job.terms], dtype=torch.float64)
         totals = sums[0].to(self.device)
         self.reduce(totals)
