@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from event_frames import event, frame
 from finished_run import fill_lake
 
@@ -12,11 +13,12 @@ from guidelens import presets
 from guidelens.config import Config, Home
 from guidelens.data.examples import Examples
 from guidelens.data.lake.lake import Lake
-from guidelens.errors import InputError, NotFoundError
+from guidelens.errors import ConfigError, InputError, NotFoundError
 from guidelens.inference.guide_files import load_guide
 from guidelens.registry import Registry
 from guidelens.schemas.tables import Table
-from pipelines import evaluate, materialize, train
+from guidelens.training.study import StudyPlan
+from pipelines import evaluate, materialize, study, train
 from pipelines.run_files import open_run
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -96,3 +98,19 @@ def test_features_of_another_snapshot_are_refused_until_they_are_materialized(tm
     with pytest.raises(InputError, match=r"version 3 of .*, got version 2 of .*guidelens materialize"):
         train.run(home, config())
     assert not (home.root / "mlflow.db").exists(), "a run was opened for a training that was refused"
+
+
+def test_a_study_leaves_its_page_and_its_figures_in_mlflow(shop: Home, ray_cluster: None) -> None:
+    plan = StudyPlan(sharing=("mmoe",), balancing=("fixed", "cagrad"), learning_rates=(2e-3,), lambda_draws=1, finalists=1, seeds=(1, 2))
+    found = study.run(shop, config(), plan)
+    page = Path(found.study).with_name("study.html").read_text()
+    assert found.best in page and "<svg" in page
+    recorded = Registry(shop).metrics(found.run)
+    assert recorded["delta_m.best"] == found.metrics["delta_m.best"]
+    assert Registry(shop).has_artifact(found.run, "study")
+
+
+def test_a_study_names_a_choice_that_there_is_not(shop: Home) -> None:
+    ran = CliRunner().invoke(study.command, ["mtl", "--home", str(shop.root), "--balancing", "fixed,magic"])
+    assert isinstance(ran.exception, ConfigError)
+    assert "--balancing" in str(ran.exception) and "magic" in str(ran.exception)
