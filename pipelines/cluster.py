@@ -59,8 +59,12 @@ def refuse_foreign_code() -> None:
 
 
 @contextmanager
-def ray_session() -> Iterator[None]:
-    """Ray is up inside. Nested sessions share the outer one; SIGTERM unwinds like Ctrl-C, so that nothing stays behind."""
+def ray_session(num_gpus: int | None = None) -> Iterator[None]:
+    """Ray is up inside. Nested sessions share the outer one; SIGTERM unwinds like Ctrl-C, so that nothing stays behind.
+
+    Args:
+        num_gpus: GPUs to say that this machine has; those that Ray finds by default.
+    """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     import ray
@@ -88,6 +92,7 @@ def ray_session() -> Iterator[None]:
             ray.init(
                 address="local",
                 num_cpus=max(NUM_LOGICAL_CPUS, os.cpu_count() or 1),
+                num_gpus=num_gpus,
                 include_dashboard=False,
                 log_to_driver=False,
                 configure_logging=True,

@@ -26,6 +26,7 @@ from pipelines.entry import progress
 
 if TYPE_CHECKING:
     from guidelens.training.loop import EpochLosses
+    from guidelens.training.warm_start import WarmStart
 
 TRAINED = "trained"
 EXAMPLES = "examples.parquet"
@@ -63,10 +64,10 @@ class GuideDone(NamedTuple):
 
 
 class FitParts:
-    """One run's parts, written to `fit_dir`; checkpoints and examples go to `work`."""
+    """One run's parts, written to `fit_dir`; checkpoints and examples go to `work`. start: what the guide goes on from."""
 
-    def __init__(self, home: Home, config: Config, lake: Lake, snapshot: Manifest, work: Path, fit_dir: Path) -> None:
-        self.home, self.config, self.lake, self.snapshot, self.work, self.fit_dir = home, config, lake, snapshot, work, fit_dir
+    def __init__(self, home: Home, config: Config, lake: Lake, snapshot: Manifest, work: Path, fit_dir: Path, start: "WarmStart | None" = None) -> None:
+        self.home, self.config, self.lake, self.snapshot, self.work, self.fit_dir, self.start = home, config, lake, snapshot, work, fit_dir, start
 
     def run(self) -> FitDone:
         """Everything there is data for. The recognizer is fitted in a thread beside the guide model."""
@@ -151,7 +152,7 @@ class FitParts:
         jobs = [FitJob(name="guide", lambdas=lambdas, model=self.config.train.model, extra=self.config.train.extra_tasks)]
         jobs += controls(self.config.train, [task for task, weight in lambdas.items() if weight > 0]) if self.config.train.single_task_controls else []
         progress(f"train: {len(examples):,} rows, models {', '.join(job.name for job in jobs)}")
-        fitted = fit_guide(examples, catalogue, self.config, jobs, self.work, self._tell)
+        fitted = fit_guide(examples, catalogue, self.config, jobs, self.work, self._tell, {} if self.start is None else {"guide": self.start})
         publish(fitted, jobs, examples, catalogue, medians, self.fit_dir)
         by_epoch = tuple((losses.epoch, epoch_metrics(losses)) for losses in fitted.history)
         alone = TRAINED if len(jobs) > 1 else "absent: train.single_task_controls is false"

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +18,9 @@ from pipelines.cluster import ray_session
 from pipelines.entry import config_options, emit, home_option, progress, run_command
 from pipelines.fit_parts import EXAMPLES, TRAINED, FitDone, FitParts, Parts
 from pipelines.materialize import require_features_of
+
+if TYPE_CHECKING:
+    from guidelens.training.warm_start import WarmStart
 
 FIT = "fit"
 
@@ -53,17 +57,20 @@ class TrainResult(Frozen):
     examples: str | None
 
 
-def run(home: Home, config: Config, lake: str | None = None, resume: str | None = None, manifest: int | None = None) -> TrainResult:
+def run(
+    home: Home, config: Config, lake: str | None = None, resume: str | None = None, manifest: int | None = None, warm_start: str | None = None
+) -> TrainResult:
     """Fits everything the lake's snapshot allows and leaves it as artifact `fit` of an MLflow run.
 
     Args:
         lake: URI; the home's own by default.
         resume: an MLflow run that did not finish; goes on from its last checkpoint, with its own config, lake and snapshot.
         manifest: version of the lake to train on; the newest by default.
+        warm_start: alias or version of a release, or a run, from whose guide model this one goes on; seeded weights by default.
 
     Raises:
-        NotFoundError: the lake has no catalogue, nothing was materialized, or there is no such run.
-        InputError: another snapshot was materialized, or the run to resume did finish.
+        NotFoundError: the lake has no catalogue, nothing was materialized, or there is no such run, release or guide model.
+        InputError: another snapshot was materialized, the run to resume did finish, or the model to go on from has another shape.
     """
     registry = Registry(home)
     if resume is not None:
@@ -71,22 +78,35 @@ def run(home: Home, config: Config, lake: str | None = None, resume: str | None 
         lake_begun = Lake(begun.lake, home.s3)
         require_features_of(home, lake_begun, lake_begun.manifest(begun.manifest))
         registry.reopen(resume)
-        return _fit(home, begun.config, lake_begun, begun.manifest, registry, resume)
+        return _fit(home, begun, lake_begun, registry, resume)
     opened = Lake(lake or home.lake_uri, home.s3)
     snapshot = opened.manifest(manifest)
     opened.require(snapshot, Table.PRODUCTS)
     require_features_of(home, opened, snapshot)
     tags = {"lake": opened.uri, "manifest": str(snapshot.version), "snapshot_sha256": snapshot.snapshot_sha256, "feature_service": FEATURE_SERVICE}
+    started = None if warm_start is None else _run_of(registry, warm_start)
+    if started is not None:
+        tags["warm_start"] = started
     run_id = registry.start_run(f"train-{config.preset}", flatten_params(config), tags)
-    return _fit(home, config, opened, snapshot.version, registry, run_id)
+    return _fit(home, Begun(config=config, lake=opened.uri, manifest=snapshot.version, warm_start=started), opened, registry, run_id)
+
+
+def _run_of(registry: Registry, given: str) -> str:
+    """The run behind an alias or version; a run's own id is itself."""
+    try:
+        return registry.version(registry.resolve(given)).run_id
+    except NotFoundError:
+        registry.status(given)
+        return given
 
 
 class Begun(Frozen):
-    """begun.json in the run's work folder: what a resumed training goes on with."""
+    """begun.json in the run's work folder: what a resumed training goes on with. warm_start: the run whose guide model it started from."""
 
     config: Config
     lake: str
     manifest: int
+    warm_start: str | None = None
 
 
 def _begun(home: Home, registry: Registry, run_id: str) -> Begun:
@@ -99,11 +119,12 @@ def _begun(home: Home, registry: Registry, run_id: str) -> Begun:
     return Begun.model_validate_json(path.read_text())
 
 
-def _fit(home: Home, config: Config, lake: Lake, version: int, registry: Registry, run_id: str) -> TrainResult:
+def _fit(home: Home, begun: Begun, lake: Lake, registry: Registry, run_id: str) -> TrainResult:
     """All parts of one run; whatever breaks it leaves the run FAILED and its checkpoints in place."""
+    config, version = begun.config, begun.manifest
     work = home.work / run_id
     work.mkdir(parents=True, exist_ok=True)
-    (work / "begun.json").write_text(Begun(config=config, lake=lake.uri, manifest=version).model_dump_json())
+    (work / "begun.json").write_text(begun.model_dump_json())
     try:
         snapshot = lake.manifest(version)
         lake.pin(version)
@@ -111,7 +132,7 @@ def _fit(home: Home, config: Config, lake: Lake, version: int, registry: Registr
         shutil.rmtree(fit_dir, ignore_errors=True)
         fit_dir.mkdir()
         with ray_session():
-            done = FitParts(home, config, lake, snapshot, work, fit_dir).run()
+            done = FitParts(home, config, lake, snapshot, work, fit_dir, _start(registry, begun, work)).run()
         record = _record(home, config, lake, snapshot, run_id, done)
         (fit_dir / "fit.json").write_text(record.model_dump_json(indent=1))
         for step, metrics in done.by_epoch:
@@ -134,6 +155,22 @@ def _fit(home: Home, config: Config, lake: Lake, version: int, registry: Registr
         fit=str(fit_dir),
         examples=str(examples) if examples.exists() else None,
     )
+
+
+def _start(registry: Registry, begun: Begun, work: Path) -> "WarmStart | None":
+    """The weights to go on from.
+
+    Raises:
+        NotFoundError: the run that was named has no guide model.
+    """
+    if begun.warm_start is None:
+        return None
+    from guidelens.inference.guide_files import load_guide, load_items
+    from guidelens.training.warm_start import WarmStart
+
+    fit = registry.download(begun.warm_start, FIT, work / "warm_start")
+    progress(f"train: the guide goes on from run {begun.warm_start}")
+    return WarmStart.of(load_guide(fit)[0], load_items(fit)[1].product_ids)
 
 
 def _missing(done: FitDone) -> tuple[str, ...]:
@@ -162,9 +199,12 @@ def _record(home: Home, config: Config, lake: Lake, snapshot: Manifest, run_id: 
 @config_options
 @click.option("--lake", default=None, metavar="URI", help="Lake to read; the home's own by default.")
 @click.option("--resume", default=None, metavar="RUN", help="Go on with a run that did not finish, from its last checkpoint.")
-def command(home: Home, config: Config, lake: str | None, resume: str | None) -> None:
+@click.option("--warm-start", default=None, metavar="ALIAS|VERSION|RUN", help="Start the guide model from a trained one, such as yesterday's champion.")
+def command(home: Home, config: Config, lake: str | None, resume: str | None, warm_start: str | None) -> None:
     """Fit the recognizer and the joint guide model; track the run."""
-    emit(run(home, config, lake=lake, resume=resume))
+    if resume is not None and warm_start is not None:
+        raise click.UsageError("--resume goes on with a run as it was begun; leave --warm-start out")
+    emit(run(home, config, lake=lake, resume=resume, warm_start=warm_start))
 
 
 def examples_path(home: Home, run_id: str) -> Path:

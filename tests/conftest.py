@@ -24,8 +24,8 @@ settings.load_profile("guidelens")
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """A local Ray with its own short temporary folder, token and ports; verbs called in the test join it."""
-    with ray_session():
+    """A local Ray with its own short temporary folder, token and ports; verbs called in the test join it. Its two GPUs are logical."""
+    with ray_session(num_gpus=2):
         yield
 
 

@@ -15,7 +15,7 @@ from model_samples import sample_catalogue, sample_config, sample_examples
 from safetensors.torch import load_file
 
 from guidelens.config import TASKS, Config
-from guidelens.errors import GuideLensError
+from guidelens.errors import ConfigError, GuideLensError
 from guidelens.training.data import FitJob
 from guidelens.training.fit import Fitted, fit_guide
 from guidelens.training.loop import EpochLosses
@@ -114,3 +114,20 @@ def _kill_a_worker(folder: Path, killed: list[int], done: threading.Event) -> No
                 except psutil.Error:
                     continue
         time.sleep(0.02)
+
+
+def test_workers_placed_on_gpus_can_compute_on_the_cpu_and_stop_early(undisturbed: Fitted, tmp_path: Path) -> None:
+    """Logical GPUs stand in for real ones; training of a model ends once an epoch brings nothing better."""
+    config = config_of(2, epochs=6)
+    train = config.train.model_copy(update={"use_gpu": True, "device": "cpu", "patience": 1, "learning_rate": 1e-20, "weight_decay": 0.0})
+    fitted = fit(tmp_path, config.model_copy(update={"train": train}))
+    objectives = [losses.objective for losses in fitted.history]
+    assert len(objectives) == 2
+    assert objectives[1] == objectives[0]
+
+
+def test_gpus_that_this_torch_cannot_use_are_an_error_that_says_so(tmp_path: Path) -> None:
+    config = config_of(1)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"use_gpu": True})})
+    with pytest.raises(ConfigError, match=r"train\.use_gpu"):
+        fit(tmp_path, config)

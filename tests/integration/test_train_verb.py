@@ -13,7 +13,7 @@ from guidelens import presets
 from guidelens.config import Config, Home
 from guidelens.data.examples import Examples
 from guidelens.data.lake.lake import Lake
-from guidelens.errors import ConfigError, InputError, NotFoundError
+from guidelens.errors import ConfigError, GuideLensError, InputError, NotFoundError
 from guidelens.inference.guide_files import load_guide
 from guidelens.registry import Registry
 from guidelens.schemas.tables import Table
@@ -114,3 +114,20 @@ def test_a_study_names_a_choice_that_there_is_not(shop: Home) -> None:
     ran = CliRunner().invoke(study.command, ["mtl", "--home", str(shop.root), "--balancing", "fixed,magic"])
     assert isinstance(ran.exception, ConfigError)
     assert "--balancing" in str(ran.exception) and "magic" in str(ran.exception)
+
+
+def test_a_warm_start_goes_on_where_the_other_run_ended(shop: Home, trained: train.TrainResult) -> None:
+    """One more epoch at a tenth of the rate begins below where the first one's training began."""
+    warm = train.run(shop, presets.load("tiny", ["train.epochs=1", "train.learning_rate=2e-4", "train.single_task_controls=false"]), warm_start=trained.run)
+    assert Registry(shop).tags(warm.run)["warm_start"] == trained.run
+    assert warm.metrics["guide.train.softmax"] < trained.metrics["guide.train.softmax"]
+
+
+def test_a_warm_start_of_another_shape_is_refused_by_name(shop: Home, trained: train.TrainResult) -> None:
+    with pytest.raises(GuideLensError, match="same shape"):
+        train.run(shop, presets.load("tiny", ["train.epochs=1", "train.model.width=32"]), warm_start=trained.run)
+
+
+def test_a_warm_start_from_nothing_is_an_error(shop: Home, trained: train.TrainResult) -> None:
+    with pytest.raises(NotFoundError):
+        train.run(shop, config(), warm_start="no-such-run")

@@ -1,6 +1,7 @@
 """Where a worker's steps run. Knows nothing of Ray beyond being told whether it gave this worker a GPU."""
 
 import torch
+import torch.distributed
 
 from guidelens.config import TrainConfig
 from guidelens.errors import ConfigError
@@ -23,5 +24,16 @@ def worker_device(config: TrainConfig) -> torch.device:
 
 
 def backend(config: TrainConfig) -> str:
-    """How the workers talk: NCCL between GPUs, gloo between CPUs."""
-    return "nccl" if config.use_gpu and config.device == "auto" else "gloo"
+    """How the workers talk: NCCL between GPUs, gloo between CPUs.
+
+    Raises:
+        ConfigError: GPUs are wanted and this build of torch, which the workers have too, cannot use any.
+    """
+    if not (config.use_gpu and config.device == "auto"):
+        return "gloo"
+    if not torch.distributed.is_nccl_available():
+        raise ConfigError(
+            f"train.use_gpu needs a torch with CUDA and NCCL, got {torch.__version__}; install a CUDA build, "
+            "or set train.device=cpu to run on the CPU of GPU nodes, or train.use_gpu=false"
+        )
+    return "nccl"
