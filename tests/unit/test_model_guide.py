@@ -10,6 +10,7 @@ import torch
 from model_learners import EVERYTHING, Together, in_threads, learner, with_train
 from model_samples import NUM_PRODUCTS, sample_catalogue, sample_config, sample_examples
 from numpy.typing import NDArray
+from torch import Tensor
 
 from guidelens.config import TASKS, ExtraTask, TaskName
 from guidelens.errors import InputError
@@ -23,6 +24,7 @@ from guidelens.models.noise import Noise
 from guidelens.models.target_attention import TargetAttention
 from guidelens.training.data import FitData, controls
 from guidelens.training.learner import Learner
+from guidelens.training.loop import load_learner, save_learner
 from guidelens.training.warm_start import WarmStart, warm
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses_first_steps.json"
@@ -232,7 +234,7 @@ def test_signals_name_every_task_and_expert() -> None:
 def test_a_tasks_gradient_signal_is_that_of_its_loss_alone() -> None:
     own = learner(sample_config())
     rows = own.train_rows[:64]
-    interest = own._losses(own.terms(rows, slice(0, 64), None), own.terms.counts(rows))["interest"]
+    interest = own._losses(own._terms(rows, slice(0, 64), 0), own.terms.counts(rows))["interest"]
     interest.backward()
     norm = torch.cat([p.grad.reshape(-1) for p in own.model.shared_parameters().values() if p.grad is not None]).norm()
     assert own.signals()["gradient_norm.interest"] == pytest.approx(float(norm), rel=1e-4)
@@ -298,7 +300,8 @@ def test_the_forward_pass_makes_its_tensors_where_the_weights_are() -> None:
     rows, meta = torch.arange(6), torch.device("meta")
     data = dataclasses.replace(own.data, context=own.data.context.take(rows), plans=own.data.plans.take(rows), slates=own.data.slates.take(rows)).to(meta)
     model = own.model.to(meta)
-    items = dataclasses.replace(own.terms.items, **{field.name: getattr(own.terms.items, field.name).to(meta) for field in dataclasses.fields(own.terms.items)})
+    moved = {name: value.to(meta) for name, value in vars(own.terms.items).items() if isinstance(value, Tensor)}
+    items = dataclasses.replace(own.terms.items, **moved)
     items_ND = model.items(items)
     looked = model.look(torch.zeros(6, REDUCED_DIM, device=meta), torch.zeros(6, REDUCED_DIM, device=meta), data.context)
     encoded = model.encode(data.context, looked, items_ND)
@@ -306,3 +309,58 @@ def test_the_forward_pass_makes_its_tensors_where_the_weights_are() -> None:
     pairs = model.pairs(encoded, items, items_ND, data.slates.rows_RK, logits[:, : data.slates.rows_RK.shape[1]])
     plan = model.plan(encoded, items, items_ND, data.plans, own.data.allowed_RSA[rows].to(meta))
     assert {logits.device.type, pairs.click.device.type, plan.device.type} == {"meta"}
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small shop's catalogue counts as a large one: a step scores a sample of it."""
+    monkeypatch.setattr("guidelens.training.terms.SAMPLE_SOFTMAX_ABOVE", 4)
+    monkeypatch.setattr("guidelens.training.terms.NUM_SAMPLED", 3)
+
+
+def test_a_part_of_the_catalogue_gives_the_losses_and_gradients_of_all_of_it(large: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, part = learner(sample_config(dropout=0.0)), learner(sample_config(dropout=0.0))
+    monkeypatch.setattr(whole.terms, "_part", lambda rows_G, mine, columns: whole.terms._whole(rows_G[mine], columns))
+    rows = whole.train_rows[:3]
+    found = {}
+    for own in (whole, part):
+        losses = own._losses(own._terms(rows, slice(0, 3), 0), own.terms.counts(rows))
+        torch.stack(list(losses.values())).sum().backward()
+        found[own] = {task: float(loss.detach()) for task, loss in losses.items()}
+    assert found[part] == pytest.approx(found[whole], rel=1e-5)
+    gradient = part.model.tower.ids.weight.grad
+    assert gradient is not None and gradient.is_sparse
+    for (name, one), other in zip(whole.model.named_parameters(), part.model.parameters(), strict=True):
+        if one.grad is not None:
+            assert other.grad is not None and torch.allclose(one.grad, other.grad.to_dense(), atol=1e-6), name
+
+
+def test_a_step_moves_no_id_vector_that_it_did_not_need(large: None) -> None:
+    own = learner(sample_config())
+    before = own.model.tower.ids.weight.detach().clone()
+    own.step(own.train_rows[:1], 0)
+    moved = (own.model.tower.ids.weight.detach() != before).any(dim=1)
+    assert 0 < int(moved.sum()) < NUM_PRODUCTS
+
+
+def test_two_workers_take_the_steps_of_one_on_a_part_of_the_catalogue(large: None) -> None:
+    config, together = sample_config(), Together(2)
+    one = learner(config)
+    expected = [one.epoch(epoch) for epoch in range(2)]
+    workers = [learner(config, place=together.place(rank), reduce=together.reduce_of(rank)) for rank in range(2)]
+    for found in in_threads([lambda own=own: [own.epoch(epoch) for epoch in range(2)] for own in workers]):
+        for mine, alone in zip(found, expected, strict=True):
+            assert mine == pytest.approx(alone, rel=2e-5)
+    assert torch.allclose(one.model.tower.ids.weight, workers[1].model.tower.ids.weight, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"balancing": {"method": "famo"}}, {"balancing": {"method": "gradnorm"}}])
+def test_going_on_from_a_checkpoint_takes_the_very_steps_of_not_stopping(large: None, tmp_path: Path, settings: dict[str, object]) -> None:
+    undisturbed, stopped = learner(with_train(**settings)), learner(with_train(**settings))
+    undisturbed.epoch(0), stopped.epoch(0)
+    save_learner(stopped, tmp_path)
+    again = learner(with_train(**settings))
+    load_learner(again, tmp_path)
+    assert undisturbed.epoch(1) == again.epoch(1)
+    for (name, one), other in zip(undisturbed.model.state_dict().items(), again.model.state_dict().values(), strict=True):
+        assert torch.equal(one, other), name

@@ -28,7 +28,14 @@ from guidelens.schemas.tables import IMAGE_DIM, TEXT_DIM
 TOKENS = ("x1_windows", "x1_recent", "x3", "frame", "query", "focus", "moment")
 _TOKEN_MODALITY: dict[str, Modality] = {"x1_windows": "x1", "x1_recent": "x1", "x3": "x3", "frame": "frame", "query": "query"}
 NUM_SIMILARITIES = 7
-_OF_ONE_TASK = ("bias", "similarity", "habit", "decoder.", *(f"heads.{name}" for name in ("click.", "buy.", "interest.", "position", "extra.", "gates.")))
+_OF_ONE_TASK = (
+    "bias",
+    "tower.ids.",
+    "similarity",
+    "habit",
+    "decoder.",
+    *(f"heads.{name}" for name in ("click.", "buy.", "interest.", "position", "extra.", "gates.")),
+)
 _LEAF = CATEGORICAL.index("category")
 
 
@@ -92,7 +99,8 @@ class GuideModel(nn.Module):
         return self.bias.device
 
     def shared_parameters(self) -> dict[str, nn.Parameter]:
-        """The weights that more than one task moves, by name: what tasks can conflict over."""
+        """The weights that more than one task moves, by name: what tasks can conflict over. Without the table of id vectors, of which a
+        step may touch a few rows only."""
         return {name: parameter for name, parameter in self.named_parameters() if not name.startswith(_OF_ONE_TASK)}
 
     def items(self, items: ItemInputs, noise: Noise | None = None) -> Tensor:
@@ -159,7 +167,7 @@ class GuideModel(nn.Module):
             rows: (C,) products to score; all of them by default.
         """
         wanted = torch.arange(len(items), device=self.device) if rows is None else rows
-        logits: Tensor = encoded.intent_BD @ items_ND[wanted].T / self.config.width**0.5 + self.bias[wanted]
+        logits: Tensor = encoded.intent_BD @ items_ND[wanted].T / self.config.width**0.5 + self.bias[items.rows_N[wanted]]
         logits = logits + self._alike(encoded, items, wanted) @ self.similarity
         if self.sees_x1:
             leaf_N, num_leaves = self._leaves(items)

@@ -5,13 +5,16 @@ Reads an item table (the fit's snapshot of Feast's product view); knows nothing 
 
 # Letters: N = products, C = categorical fields, R = reduced embedding size, D = model width, E = encoder size.
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as fn
 
 from guidelens.config import ModelConfig
 from guidelens.models.noise import Noise
@@ -145,8 +148,13 @@ class Reducer(nn.Module):
 
 @dataclass(frozen=True)
 class ItemInputs:
-    """The catalogue as the model reads it: reduced embeddings and their masks, bucketed fields, prices."""
+    """The catalogue as the model reads it, or a part of it: reduced embeddings and their masks, bucketed fields, prices.
 
+    rows_N: which of the catalogue's `num_products` each row is. is_part: taken from the whole for one step.
+    """
+
+    rows_N: Tensor
+    num_products: int
     image_NR: Tensor
     has_image_N: Tensor
     text_NR: Tensor
@@ -154,9 +162,15 @@ class ItemInputs:
     has_zh_N: Tensor
     fields_NC: Tensor
     price_N2: Tensor
+    is_part: bool = False
 
     def __len__(self) -> int:
         return len(self.image_NR)
+
+    def take(self, rows: Tensor) -> Self:
+        """The products asked for, in that order, as a part."""
+        names = [field.name for field in dataclasses.fields(self) if field.name not in ("num_products", "is_part")]
+        return dataclasses.replace(self, is_part=True, **{name: getattr(self, name)[rows] for name in names})
 
 
 def item_inputs(catalogue: Catalogue, image: Reducer, text: Reducer) -> ItemInputs:
@@ -166,6 +180,8 @@ def item_inputs(catalogue: Catalogue, image: Reducer, text: Reducer) -> ItemInpu
     device = image.center_E.device
     has_image_N, has_zh_N = torch.from_numpy(catalogue.has_image_N).to(device), torch.from_numpy(catalogue.has_zh_N).to(device)
     return ItemInputs(
+        rows_N=torch.arange(len(catalogue), device=device),
+        num_products=len(catalogue),
         image_NR=image(torch.from_numpy(catalogue.image_NE).to(device)) * has_image_N[:, None],
         has_image_N=has_image_N,
         text_NR=text(torch.from_numpy(catalogue.text_NE).to(device)),
@@ -177,7 +193,10 @@ def item_inputs(catalogue: Catalogue, image: Reducer, text: Reducer) -> ItemInpu
 
 
 class ItemTower(nn.Module):
-    """(N, D) product vectors from content, plus an id vector that is dropped at random so that cold products score too."""
+    """(N, D) product vectors from content, plus an id vector that is dropped at random so that cold products score too.
+
+    Of a part of the catalogue only its id vectors get a gradient, as a sparse one: a step's cost does not grow with the catalogue.
+    """
 
     def __init__(self, config: ModelConfig, num_products: int) -> None:
         super().__init__()
@@ -193,9 +212,9 @@ class ItemTower(nn.Module):
             self.mix = nn.Sequential(nn.GELU(), nn.Linear(width, width))
 
     def forward(self, items: ItemInputs, noise: Noise | None) -> Tensor:
-        vectors_ND: Tensor = self.ids.weight
+        vectors_ND: Tensor = fn.embedding(items.rows_N, self.ids.weight, sparse=True) if items.is_part else self.ids.weight
         if noise is not None and self.reads_content:
-            vectors_ND = vectors_ND * (noise.shared((len(items), 1)) >= self.id_drop)
+            vectors_ND = vectors_ND * (noise.shared((items.num_products, 1))[items.rows_N] >= self.id_drop)
         if not self.reads_content:
             return vectors_ND
         flags_N2 = torch.stack([items.has_image_N, items.has_zh_N], dim=1).float()

@@ -26,7 +26,7 @@ from guidelens.training.terms import Terms
 
 WARMUP_SHARE = 0.05
 MAX_GRADIENT_NORM = 5.0
-VALIDATION_ROWS = 1024
+VALIDATION_ROWS, VALIDATION_CELLS = 1024, 1 << 26
 Reduce = Callable[[Tensor], None]
 
 
@@ -56,7 +56,7 @@ class Learner:
         self.model = (new_model(job, data, seed) if model is None else model).to(self.device)
         self.terms = Terms(job, data, self.model)
         self.tasks = tuple(job.weights)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+        self.optimizers = self._optimizers()
         self.balancer = build_balancer(config.balancing, [_is_regression(job, task) for task in self.tasks]).to(self.device)
         own = list(self.balancer.parameters())
         self.balancer_optimizer = torch.optim.Adam(own, lr=config.balancing.rate) if own else None
@@ -65,6 +65,15 @@ class Learner:
         self.clock = StepClock()
         self._shared = list(self.model.shared_parameters().values())
         self._learning: list[nn.Parameter] | None = None
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        """AdamW; where a step touches a part of the catalogue only, Adam on the touched id vectors, which do not decay."""
+        config, ids = self.config, self.model.tower.ids.weight
+        if not self.terms.is_large:
+            return [torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)]
+        others = [parameter for parameter in self.model.parameters() if parameter is not ids]
+        dense = torch.optim.AdamW(others, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+        return [dense, torch.optim.SparseAdam([ids], lr=config.learning_rate)]
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the training rows; the mean of each term."""
@@ -79,9 +88,10 @@ class Learner:
 
     def step(self, rows_G: NDArray[np.int64], step: int) -> Tensor:
         """Updates the weights from one global batch; (2, terms) float64 sums and counts over all workers."""
-        self.optimizer.zero_grad(set_to_none=True)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * self._schedule(step)
+        self.model.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.config.learning_rate * self._schedule(step)
         counts = self.terms.counts(rows_G)
         totals = torch.zeros(len(self.job.terms), device=self.device)
         gradients_TP: Tensor | None = None
@@ -99,7 +109,8 @@ class Learner:
             if gradients_TP is not None:
                 self._set_shared(self.balancer.combine(gradients_TP, sub_seed(self.seed, f"balance {step}")))
             self._clip()
-            self.optimizer.step()
+            for optimizer in self.optimizers:
+                optimizer.step()
             self._balance(rows_G, step, self._global_losses(totals, counts))
         return torch.stack([totals.double().cpu(), torch.tensor([counts[name] for name in self.job.terms], dtype=torch.float64)])
 
@@ -145,9 +156,9 @@ class Learner:
         for parameter in self._that_learn():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        parts = [totals, *(gradients_TP.unbind() if gradients_TP is not None else ()), *(_grad(parameter).reshape(-1) for parameter in self._that_learn())]
         if self.place.num_workers == 1:
             return
+        parts = [totals, *(gradients_TP.unbind() if gradients_TP is not None else ()), *(_values(parameter) for parameter in self._that_learn())]
         flat = torch.cat([part.float() for part in parts])
         self.reduce(flat)
         for part, summed in zip(parts, torch.split(flat, [part.numel() for part in parts]), strict=True):
@@ -168,7 +179,8 @@ class Learner:
             parameter.grad = piece.view_as(parameter).clone()
 
     def _clip(self) -> None:
-        nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM, foreach=True)
+        gradients = [_values(parameter) for parameter in self.model.parameters() if parameter.grad is not None]
+        nn.utils.clip_grads_with_norm_(self.model.parameters(), MAX_GRADIENT_NORM, nn.utils.get_total_norm(gradients))
 
     def _balance(self, rows_G: NDArray[np.int64], step: int, before_T: Tensor) -> None:
         if self.balancer_optimizer is None:
@@ -210,8 +222,9 @@ class Learner:
         """Mean of each term over rows, those of validation by default, without noise; empty where there are none."""
         every = self.val_rows if rows is None else rows
         sums = torch.zeros(2, len(self.job.terms), dtype=torch.float64)
-        for start in range(0, len(every), VALIDATION_ROWS):
-            part = every[start : start + VALIDATION_ROWS]
+        size = max(1, min(VALIDATION_ROWS, VALIDATION_CELLS // len(self.terms.items)))
+        for start in range(0, len(every), size):
+            part = every[start : start + size]
             counts = self.terms.counts(part)
             sums[0] += self._totals(self._terms(part, self.place.slice_of(len(part)), None)).double().cpu()
             sums[1] += torch.tensor([counts[name] for name in self.job.terms], dtype=torch.float64)
@@ -224,12 +237,12 @@ class Learner:
         return sum(self._task_mean(task, means) for task in self.tasks)
 
     def signals(self) -> dict[str, float]:
-        """Between the tasks, on the first training rows without noise: gradients and their conflicts, expert shares; and seconds by part of a step."""
+        """Between the tasks, on the first training rows under the first step's noise: gradients and their conflicts, expert shares; and seconds by part of a step."""
         rows = self.train_rows[: self.config.global_batch_size]
         mine = self.place.slice_of(len(rows))
         found = {f"task_weight.{task}": weight for task, weight in zip(self.tasks, self._current_weights(), strict=True)}
         if len(self.tasks) > 1:
-            losses = self._losses(self._terms(rows, mine, None), self.terms.counts(rows))
+            losses = self._losses(self._terms(rows, mine, 0), self.terms.counts(rows))
             found |= conflict_signals(self.tasks, task_gradients(losses, self._shared, self.reduce))
         return {**found, **self._expert_signals(rows), **self.clock.signals()}
 
@@ -240,17 +253,20 @@ class Learner:
     @torch.no_grad()
     def _expert_signals(self, rows_G: NDArray[np.int64]) -> dict[str, float]:
         """Of the whole batch, which every worker has: nothing is exchanged."""
-        rows, items_ND, encoded = self.terms.encoded(rows_G, slice(0, len(rows_G)), None)
-        shares_TE = self.model.expert_shares(encoded, self.terms.items, items_ND, self.data.slates.rows_RK[rows])
+        shares_TE = self.terms.expert_shares(rows_G)
         return {} if shares_TE is None else expert_signals(self.model.heads.tasks, shares_TE)
 
     def _means(self, sums: Tensor) -> dict[str, float]:
         return {name: float(sums[0, k] / sums[1, k]) for k, name in enumerate(self.job.terms) if sums[1, k] > 0}
 
 
-def _grad(parameter: nn.Parameter) -> Tensor:
+def _values(parameter: nn.Parameter) -> Tensor:
+    """A parameter's gradient, flat and to be written to; of a sparse one its values, whose rows are the same on all workers."""
     assert parameter.grad is not None
-    return parameter.grad
+    if parameter.grad.is_sparse:
+        parameter.grad = parameter.grad.coalesce()
+        return parameter.grad._values().view(-1)
+    return parameter.grad.view(-1)
 
 
 def _is_regression(job: FitJob, task: str) -> bool:

@@ -171,7 +171,8 @@ def read_progress(folder: Path) -> Progress:
 def save_learner(learner: Learner, folder: Path) -> None:
     """Weights and the optimizers' states as safetensors, so that going on takes the very steps that not stopping would have taken."""
     save_file(learner.model.state_dict(), folder / "current.safetensors")
-    save_file(_moments(learner.optimizer), folder / "optimizer.safetensors")
+    for number, optimizer in enumerate(learner.optimizers):
+        save_file(_moments(optimizer), folder / f"optimizer_{number}.safetensors")
     save_file({**learner.balancer.state_dict(), "none": torch.zeros(1)}, folder / "balancer.safetensors")
     if learner.balancer_optimizer is not None:
         save_file(_moments(learner.balancer_optimizer), folder / "balancer_optimizer.safetensors")
@@ -180,7 +181,8 @@ def save_learner(learner: Learner, folder: Path) -> None:
 def load_learner(learner: Learner, folder: Path) -> None:
     """Puts back what `save_learner` wrote."""
     learner.model.load_state_dict(load_file(folder / "current.safetensors"))
-    _restore_moments(learner.optimizer, folder / "optimizer.safetensors")
+    for number, optimizer in enumerate(learner.optimizers):
+        _restore_moments(optimizer, folder / f"optimizer_{number}.safetensors")
     balancer = load_file(folder / "balancer.safetensors")
     learner.balancer.load_state_dict({name: value for name, value in balancer.items() if name != "none"})
     if learner.balancer_optimizer is not None:
@@ -195,7 +197,7 @@ def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     found = {}
     for index, parameter in enumerate(_weights(optimizer)):
         for name, value in optimizer.state.get(parameter, {}).items():
-            found[f"{index}.{name}"] = value.contiguous()
+            found[f"{index}.{name}"] = torch.as_tensor(value).contiguous()
     return found
 
 
@@ -204,4 +206,5 @@ def _restore_moments(optimizer: torch.optim.Optimizer, path: Path) -> None:
     for key, value in load_file(path).items():
         index, name = key.split(".")
         parameter = weights[int(index)]
-        optimizer.state[parameter][name] = value.to(parameter.device)
+        is_count = name == "step" and isinstance(optimizer, torch.optim.SparseAdam)
+        optimizer.state[parameter][name] = int(value) if is_count else value.to(parameter.device)

@@ -1,8 +1,10 @@
 """The tasks' losses over a slice of a global batch, as sums and counts of terms."""
 
-# Letters: G = rows of the global batch, B = rows of this worker, N = products, K = places of a slate, Q = products computed in this step.
+# Letters: G = rows of the global batch, B = rows of this worker, N = products, K = places of a slate, C = products scored in a step.
 
+import dataclasses
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor
 from guidelens.data.examples import VISIT_VALUES
 from guidelens.models.guide import Encoded, GuideModel
 from guidelens.models.heads import PairLogits, log_click_and_purchase
-from guidelens.models.inputs import SlateInputs
+from guidelens.models.inputs import ContextInputs, PlanInputs, SlateInputs
 from guidelens.models.items import ItemInputs, item_inputs
 from guidelens.models.losses import Term, bernoulli_term, interest_term, plan_term, softmax_term
 from guidelens.models.noise import Noise
@@ -25,6 +27,25 @@ NUM_SAMPLED = 2048
 OPEN_LOOP_SHARE = 0.25
 
 
+class Columns(NamedTuple):
+    """Products scored in a step: their rows (C,), the column of each product (-1: none), and what corrects each column's logit (C,)."""
+
+    rows: Tensor
+    column_of_N: Tensor
+    correction: Tensor
+
+
+class Seen(NamedTuple):
+    """A worker's rows, and the products that a step computes; all product rows in the others count those."""
+
+    rows: Tensor
+    items: ItemInputs
+    context: ContextInputs
+    slates: SlateInputs
+    plans: PlanInputs
+    columns: Columns
+
+
 class Terms:
     """The losses of one model on one set of rows."""
 
@@ -35,12 +56,17 @@ class Terms:
 
     def __call__(self, rows_G: NDArray[np.int64], mine: slice, noise: Noise | None) -> dict[str, Term]:
         """Sums and counts of the terms of tasks that are in, over this worker's rows of the global batch."""
-        rows, items_ND, encoded = self.encoded(rows_G, mine, noise)
+        columns = self.columns(self._on_device(rows_G), noise)
+        seen = (
+            self._part(self._on_device(rows_G), mine, columns) if noise is not None and self.is_large else self._whole(self._on_device(rows_G[mine]), columns)
+        )
+        items_ND = self.model.items(seen.items, noise)
+        encoded = self._encoded(seen.context, items_ND, noise)
         terms: dict[str, Term] = {}
         if self.job.learns_slates:
-            terms |= self._slate_terms(self._on_device(rows_G), rows, encoded, items_ND, noise)
+            terms |= self._slate_terms(seen, encoded, items_ND, noise)
         if self.job.lambdas["plan"] > 0:
-            terms["plan"] = self._plan_term(rows, encoded, items_ND, noise)
+            terms["plan"] = self._plan_term(seen, encoded, items_ND, noise)
         return terms
 
     def counts(self, rows_G: NDArray[np.int64]) -> dict[str, float]:
@@ -59,31 +85,59 @@ class Terms:
         }
         return dict(zip(found, torch.stack(list(found.values())).double().tolist(), strict=True))
 
-    def encoded(self, rows_G: NDArray[np.int64], mine: slice, noise: Noise | None) -> tuple[Tensor, Tensor, Encoded]:
-        """This worker's rows, the product vectors (N, D), and the rows encoded."""
-        rows = self._on_device(rows_G[mine])
-        context = self.data.context.take(rows)
-        items_ND = self.model.items(self.items, noise)
+    def expert_shares(self, rows_G: NDArray[np.int64]) -> Tensor | None:
+        """(T, E) `GuideModel.expert_shares` over the slates of a batch, without noise."""
+        rows = self._on_device(rows_G)
+        items_ND = self.model.items(self.items)
+        encoded = self._encoded(self.data.context.take(rows), items_ND, None)
+        return self.model.expert_shares(encoded, self.items, items_ND, self.data.slates.rows_RK[rows])
+
+    def _encoded(self, context: ContextInputs, items_ND: Tensor, noise: Noise | None) -> Encoded:
         looked = self.model.look(_gathered(self.frames, context.frame_R), _gathered(self.queries, context.query_R), context)
-        return rows, items_ND, self.model.encode(context, looked, items_ND, noise)
+        return self.model.encode(context, looked, items_ND, noise)
+
+    def _whole(self, rows: Tensor, columns: "Columns") -> "Seen":
+        return Seen(rows, self.items, self.data.context.take(rows), self.data.slates.take(rows), self.data.plans.take(rows), columns)
+
+    def _part(self, rows_G: Tensor, mine: slice, columns: "Columns") -> "Seen":
+        """Only the products that the global batch names or scores, numbered anew; the same ones on every worker."""
+        context_G, slates_G, plans_G = self.data.context.take(rows_G), self.data.slates.take(rows_G), self.data.plans.take(rows_G)
+        named = [columns.rows, context_G.recent_rows_RH.flatten(), context_G.focus_R, slates_G.rows_RK.flatten(), plans_G.focus_R]
+        needed = torch.unique(torch.cat(named))
+        needed = needed[needed >= 0]
+        place_N = torch.full((len(self.items),), -1, dtype=torch.int64, device=rows_G.device)
+        place_N[needed] = torch.arange(len(needed), device=rows_G.device)
+
+        def placed(rows: Tensor) -> Tensor:
+            return torch.where(rows >= 0, place_N[rows.clamp_min(0)], -1)
+
+        rows = rows_G[mine]
+        context, slates, plans = self.data.context.take(rows), self.data.slates.take(rows), self.data.plans.take(rows)
+        return Seen(
+            rows,
+            self.items.take(needed),
+            dataclasses.replace(context, recent_rows_RH=placed(context.recent_rows_RH), focus_R=placed(context.focus_R)),
+            dataclasses.replace(slates, rows_RK=placed(slates.rows_RK)),
+            dataclasses.replace(plans, focus_R=placed(plans.focus_R)),
+            Columns(place_N[columns.rows], columns.column_of_N[needed], columns.correction),
+        )
 
     def _on_device(self, rows: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(rows).to(self.model.device)
 
-    def _slate_terms(self, rows_G: Tensor, rows: Tensor, encoded: Encoded, items_ND: Tensor, noise: Noise | None) -> dict[str, Term]:
-        slates, recommends = self.data.slates.take(rows), self.job.lambdas["recommendation"] > 0
-        columns, column_of_N, correction = self.columns(rows_G, noise)
+    def _slate_terms(self, seen: "Seen", encoded: Encoded, items_ND: Tensor, noise: Noise | None) -> dict[str, Term]:
+        slates, columns, recommends = seen.slates, seen.columns, self.job.lambdas["recommendation"] > 0
         with torch.set_grad_enabled(torch.is_grad_enabled() and recommends):
-            logits_BN = self.model.retrieval(encoded, self.items, items_ND, columns)
+            logits_BN = self.model.retrieval(encoded, seen.items, items_ND, columns.rows)
         shown_BK = slates.rows_RK >= 0
-        retrieval_BK = logits_BN.gather(1, column_of_N[slates.rows_RK.clamp_min(0)].clamp_min(0))
-        pairs = self.model.pairs(encoded, self.items, items_ND, slates.rows_RK, retrieval_BK, noise)
+        retrieval_BK = logits_BN.gather(1, columns.column_of_N[slates.rows_RK.clamp_min(0)].clamp_min(0))
+        pairs = self.model.pairs(encoded, seen.items, items_ND, slates.rows_RK, retrieval_BK, noise)
         terms = self._recommendation_terms(pairs, slates) if recommends else {}
         if recommends:
-            terms["softmax"] = softmax_term(logits_BN + correction, slates.rows_RK, slates.click_RK, column_of_N)
+            terms["softmax"] = softmax_term(logits_BN + columns.correction, slates.rows_RK, slates.click_RK, columns.column_of_N)
         if self.job.lambdas["interest"] > 0:
             terms["interest"] = interest_term(pairs.interest, slates.interest_RK, slates.observed_RK & shown_BK)
-        return terms | self._extra_terms(pairs, self.data.visits_RKV[rows], shown_BK)
+        return terms | self._extra_terms(pairs, self.data.visits_RKV[seen.rows], shown_BK)
 
     def _recommendation_terms(self, pairs: PairLogits, slates: SlateInputs) -> dict[str, Term]:
         shown_BK = slates.rows_RK >= 0
@@ -105,16 +159,18 @@ class Terms:
                 terms[name] = interest_term(logits_BK, -torch.expm1(-value_BK / self.data.medians_V[number]), shown_BK)
         return terms
 
-    def columns(self, rows_G: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Products scored in this step, the column of each product (-1: none), and the log-Q correction of each column.
+    @property
+    def is_large(self) -> bool:
+        """Whether a training step scores a sample of the catalogue, and computes no more of it than it needs."""
+        return len(self.items) > SAMPLE_SOFTMAX_ABOVE
 
-        The whole catalogue up to SAMPLE_SOFTMAX_ABOVE products; above it, what the global batch was shown and a uniform
-        sample, whose logits are corrected by the log of its share.
-        """
+    def columns(self, rows_G: Tensor, noise: Noise | None) -> "Columns":
+        """The whole catalogue; where columns are drawn, what the global batch was shown and a uniform sample, whose logits are corrected by
+        the log of its share (log-Q: Bengio and Senecal, 2008)."""
         num_products, device = len(self.items), self.model.device
-        if num_products <= SAMPLE_SOFTMAX_ABOVE or noise is None:
+        if noise is None or not self.is_large:
             every = torch.arange(num_products, device=device)
-            return every, every, torch.zeros(num_products, device=device)
+            return Columns(every, every, torch.zeros(num_products, device=device))
         shown = torch.unique(self.data.slates.rows_RK[rows_G])
         shown = shown[shown >= 0]
         drawn = torch.unique((noise.shared((NUM_SAMPLED,)) * num_products).long())
@@ -123,11 +179,11 @@ class Terms:
         column_of_N = torch.full((num_products,), -1, dtype=torch.int64, device=device)
         column_of_N[columns] = torch.arange(len(columns), device=device)
         share = math.log(max(len(drawn), 1) / num_products)
-        return columns, column_of_N, torch.cat([torch.zeros(len(shown), device=device), torch.full((len(drawn),), -share, device=device)])
+        return Columns(columns, column_of_N, torch.cat([torch.zeros(len(shown), device=device), torch.full((len(drawn),), -share, device=device)]))
 
-    def _plan_term(self, rows: Tensor, encoded: Encoded, items_ND: Tensor, noise: Noise | None) -> Term:
+    def _plan_term(self, seen: "Seen", encoded: Encoded, items_ND: Tensor, noise: Noise | None) -> Term:
         """Over the rows with a plan; of some, what followed a random step on is hidden, so that open loop is learned too."""
-        plans = self.data.plans.take(rows)
+        rows, plans = seen.rows, seen.plans
         if noise is not None:
             u = noise.uniform((2,))
             hide_from = torch.where(u[:, 0] < OPEN_LOOP_SHARE, (u[:, 1] * MAX_STEPS).long(), MAX_STEPS)
@@ -138,7 +194,7 @@ class Terms:
             return Term(encoded.intent_BD.sum() * 0, torch.tensor(0))
         some = Encoded(encoded.intent_BD[chosen], encoded.context.take(chosen), encoded.looked)
         plans = plans.take(chosen)
-        return plan_term(self.model.plan(some, self.items, items_ND, plans, self.data.allowed_RSA[rows[chosen]]), plans.targets_RSA)
+        return plan_term(self.model.plan(some, seen.items, items_ND, plans, self.data.allowed_RSA[rows[chosen]]), plans.targets_RSA)
 
 
 def _gathered(embeddings: Tensor, rows: Tensor) -> Tensor:
