@@ -85,7 +85,7 @@ def assert_same(fitted: Fitted, undisturbed: Fitted) -> None:
 
 def untimed(losses: EpochLosses) -> EpochLosses:
     """Without the seconds that a step took, which no two runs share."""
-    return losses.model_copy(update={"signals": {name: value for name, value in losses.signals.items() if not name.startswith("step_seconds")}})
+    return losses.model_copy(update={"signals": {name: value for name, value in losses.signals.items() if "_seconds" not in name}})
 
 
 @contextmanager

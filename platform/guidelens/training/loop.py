@@ -7,6 +7,7 @@ what makes any number of workers take the same steps) and starts from the last r
 import json
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,9 +108,11 @@ def _fit_one(job: FitJob, data: FitData, task: WorkerTask, place: Place, progres
     else:
         progress = progress.model_copy(update={"current": job.name, "epochs_done": 0, "epochs_worse": 0, "best": float("inf")})
     while progress.current == job.name:
-        epoch = progress.epochs_done
-        train, val = learner.epoch(epoch), learner.validate()
-        signals = learner.signals() if config.train.telemetry else {}
+        epoch, start = progress.epochs_done, time.perf_counter()
+        train = learner.epoch(epoch)
+        seconds = {"epoch_seconds": time.perf_counter() - start}
+        val = learner.validate()
+        signals = {**learner.signals(), **seconds} if config.train.telemetry else {}
         losses = EpochLosses(job=job.name, epoch=epoch, train=train, val=val, objective=learner.objective(val or train), signals=signals)
         if losses.objective < progress.best:
             save_file(learner.model.state_dict(), state / f"{job.name}.safetensors")
