@@ -131,3 +131,11 @@ def test_gpus_that_this_torch_cannot_use_are_an_error_that_says_so(tmp_path: Pat
     config = config.model_copy(update={"train": config.train.model_copy(update={"use_gpu": True})})
     with pytest.raises(ConfigError, match=r"train\.use_gpu"):
         fit(tmp_path, config)
+
+
+def test_elastic_training_ends_as_training_with_one_worker_does(undisturbed: Fitted, tmp_path: Path) -> None:
+    config = config_of(2)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"min_workers": 1})})
+    elastic = fit(tmp_path, config, ("guide", "interest"))
+    for mine, other in zip(elastic.history, undisturbed.history, strict=True):
+        assert mine.train == pytest.approx(other.train, rel=1e-5)
