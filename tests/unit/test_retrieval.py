@@ -121,3 +121,17 @@ def test_the_vector_index_gives_fewer_where_there_are_fewer_and_refuses_other_wi
         index.search(np.zeros(4, np.float32), 1)
     with pytest.raises(BundleError):
         VectorIndex.load(tmp_path / "none.usearch")
+
+
+def test_walking_the_graph_finds_the_highest_products_of_vectors_of_any_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lengths differ tenfold, as biases and popular products make them."""
+    monkeypatch.setattr("guidelens.retrieval.EXACT_BELOW", 0)
+    rng = np.random.default_rng(1)
+    stored = (rng.normal(size=(4000, 16)) * rng.uniform(0.2, 2.0, (4000, 1))).astype(np.float32)
+    index, shares = VectorIndex.build(stored), []
+    for query in rng.normal(size=(40, 16)).astype(np.float32):
+        rows, scores = index.search(query, 50)
+        expected = np.argsort(-(stored @ query))[:50]
+        shares.append(len(np.intersect1d(rows, expected)) / 50)
+        assert scores == pytest.approx(stored[rows] @ query, abs=1e-3)
+    assert np.mean(shares) >= 0.99
