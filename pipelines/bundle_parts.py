@@ -1,17 +1,19 @@
 """What a bundle holds beside the fit: pictures and 3-D models of the products, and the vector index over the items."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from guidelens.data.examples import row_of
+from guidelens.data.examples import Examples, row_of
 from guidelens.data.lake.lake import Lake
 from guidelens.inference.fusion import INDEX
 from guidelens.inference.guide_files import has_guide, load_items
 from guidelens.inference.scorer import GuideScorer
 from guidelens.retrieval import VectorIndex
+from guidelens.retrieval.vectors import EXACT_BELOW
 from guidelens.schemas.tables import Table
 from pipelines.run_files import RunFiles
 
@@ -34,14 +36,22 @@ def models(files: RunFiles) -> dict[int, bytes]:
     return {row: found[path] for row, path in enumerate(items["model_3d"].to_list()) if path is not None}
 
 
-def with_index(fit: Path) -> None:
-    """Adds the index over item vectors to a fit: the guide model's, or unit image and text embeddings without one."""
-    VectorIndex.build(_item_vectors(fit)).save(fit / INDEX)
+def with_index(fit: Path, asked: Callable[[], Examples] | None = None) -> None:
+    """Adds the index over item vectors to a fit: the guide model's, or unit image and text embeddings without one.
+
+    Args:
+        asked: requests whose intents a large index is tried on; its own vectors otherwise.
+    """
+    if not has_guide(fit):
+        VectorIndex.build(_content_vectors(fit)).save(fit / INDEX)
+        return
+    scorer = GuideScorer.load(fit)
+    vectors = scorer.index_vectors()
+    queries = scorer.index_queries(asked()) if asked is not None and len(vectors) >= EXACT_BELOW else None
+    VectorIndex.build(vectors, queries).save(fit / INDEX)
 
 
-def _item_vectors(fit: Path) -> NDArray[np.float32]:
-    if has_guide(fit):
-        return GuideScorer.load(fit).index_vectors()
+def _content_vectors(fit: Path) -> NDArray[np.float32]:
     _, catalogue = load_items(fit)
     parts = [catalogue.image_NE, catalogue.text_NE]
     return np.concatenate([part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-6) for part in parts], axis=1).astype(np.float32)

@@ -99,7 +99,7 @@ def _build(files: "RunFiles", report: Report, dest: Path) -> BundleManifest:
     from pipelines.bundle_parts import models, thumbnails, with_index
 
     record = files.record
-    with_index(files.fit)
+    with_index(files.fit, lambda: files.examples().of("val"))
     origin = BundleOrigin(
         run_id=files.run_id,
         feature_service=record.feature_service,

@@ -123,15 +123,39 @@ def test_the_vector_index_gives_fewer_where_there_are_fewer_and_refuses_other_wi
         VectorIndex.load(tmp_path / "none.usearch")
 
 
-def test_walking_the_graph_finds_the_highest_products_of_vectors_of_any_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lengths differ tenfold, as biases and popular products make them."""
-    monkeypatch.setattr("guidelens.retrieval.EXACT_BELOW", 0)
+def shapes() -> dict[str, np.ndarray]:
+    """Vectors that one walk finds and the other misses: of unequal length, and with a bias that outweighs the rest."""
     rng = np.random.default_rng(1)
-    stored = (rng.normal(size=(4000, 16)) * rng.uniform(0.2, 2.0, (4000, 1))).astype(np.float32)
-    index, shares = VectorIndex.build(stored), []
-    for query in rng.normal(size=(40, 16)).astype(np.float32):
+    unequal = rng.normal(size=(3000, 16)) * rng.uniform(0.2, 2.0, (3000, 1))
+    biased = np.concatenate([0.4 * rng.normal(size=(3000, 15)), rng.normal(-3, 1, (3000, 1))], axis=1)
+    return {"unequal": unequal.astype(np.float32), "biased": biased.astype(np.float32)}
+
+
+@pytest.mark.parametrize("name", ["unequal", "biased"])
+def test_a_large_index_is_searched_in_a_way_that_finds_nearly_all(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("guidelens.retrieval.vectors.EXACT_BELOW", 0)
+    stored, rng = shapes()[name], np.random.default_rng(2)
+    queries = np.concatenate([rng.normal(size=(120, 15)), np.ones((120, 1))], axis=1).astype(np.float32)
+    VectorIndex.build(stored, queries[:60]).save(tmp_path / "index.usearch")
+    index, shares = VectorIndex.load(tmp_path / "index.usearch"), []
+    for query in queries[60:]:
         rows, scores = index.search(query, 50)
-        expected = np.argsort(-(stored @ query))[:50]
-        shares.append(len(np.intersect1d(rows, expected)) / 50)
         assert scores == pytest.approx(stored[rows] @ query, abs=1e-3)
-    assert np.mean(shares) >= 0.99
+        shares.append(len(np.intersect1d(rows, np.argsort(-(stored @ query))[:50])) / 50)
+    assert np.mean(shares) >= 0.98
+    assert index.facts.walk == "all" or (index.facts.recall or 0) >= 0.99
+
+
+def test_where_no_walk_finds_enough_all_vectors_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("guidelens.retrieval.vectors.EXACT_BELOW", 0)
+    monkeypatch.setattr("guidelens.retrieval.vectors.TARGET_RECALL", 1.01)
+    index = VectorIndex.build(vectors(300))
+    assert index.facts.walk == "all"
+    assert index.search(vectors(1)[0], 300)[0].tolist() == np.argsort(-(vectors(300) @ vectors(1)[0]), kind="stable").tolist()
+
+
+def test_an_index_that_does_not_say_how_it_is_searched_is_refused(tmp_path: Path) -> None:
+    VectorIndex.build(vectors(3)).save(tmp_path / "index.usearch")
+    (tmp_path / "index.json").unlink()
+    with pytest.raises(BundleError, match="release again"):
+        VectorIndex.load(tmp_path / "index.usearch")

@@ -82,6 +82,12 @@ class GuideScorer:
         """(D + 1,) of the first request of `encoded`."""
         return np.append(encoded.intent_BD[0].numpy(), np.float32(1))
 
+    def index_queries(self, examples: Examples) -> Floats:
+        """(R, D + 1) of many requests."""
+        intents = [self.encode(part).intent_BD.numpy() for part in _chunks(examples)]
+        found = np.concatenate(intents) if intents else np.zeros((0, self.model.config.width), np.float32)
+        return np.concatenate([found, np.ones((len(found), 1), np.float32)], axis=1)
+
     def product_scores(self, examples: Examples) -> Floats:
         """(R, N) ranking score of every product for every row; only the order matters.
 

@@ -1,4 +1,4 @@
-"""Finding products: by vector, and by words in Chinese and English. Knows nothing of shoppers, of models or of how vectors are made."""
+"""Finding products by words in Chinese and English: by the words themselves and by what they mean."""
 
 import json
 import math
@@ -14,83 +14,16 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from usearch.index import Index
 
 from guidelens.errors import BundleError, ShapeError
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.ids import stable_hash
 
-# Letters: N = products or vectors, D = width, T = distinct terms, L = (product, term) pairs.
+# Letters: N = products, D = width, T = distinct terms, L = (product, term) pairs.
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
-EXACT_BELOW = 20_000
-"""Vectors up to which every one is compared; above, the graph is walked, and a few neighbours may be missed."""
-EXPANSION = 256
-"""Vertices that a walk of the graph keeps: recall for time."""
-_TINY = 1e-12
 TEXT_SCHEMA_VERSION = 1
-
-
-class VectorIndex:
-    """Highest inner products. Rows are numbered as they were given.
-
-    An inner product is no distance, and a graph walked by it misses neighbours. So every vector gets one more coordinate that brings all to
-    one length, and a query a 0 there: the order by angle is then that of the inner products (Bachrach et al., RecSys 2014).
-    """
-
-    def __init__(self, index: Index) -> None:
-        self._index = index
-        self._index.expansion_search = EXPANSION
-        self._length = float(np.linalg.norm(index.get(0))) if len(index) else 0.0
-
-    @classmethod
-    def build(cls, vectors: Floats) -> "VectorIndex":
-        """(N, D) float32.
-
-        Raises:
-            ShapeError: not two-dimensional, or not finite.
-        """
-        if vectors.ndim != 2 or not np.isfinite(vectors).all():
-            raise ShapeError(f"vectors must be (N, D) and finite, got {vectors.shape}")
-        index = Index(ndim=vectors.shape[1] + 1, metric="cos", dtype="f32")
-        if len(vectors):
-            squares_N = np.square(vectors, dtype=np.float64).sum(axis=1)
-            missing_N = np.sqrt(np.maximum(max(float(squares_N.max()), _TINY) - squares_N, 0.0))
-            stored = np.concatenate([vectors, missing_N[:, None]], axis=1, dtype=np.float32, casting="same_kind")
-            index.add(np.arange(len(vectors), dtype=np.uint64), np.ascontiguousarray(stored), threads=1)
-        return cls(index)
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def search(self, query: Floats, k: int) -> tuple[Rows, Floats]:
-        """The `k` best rows of a (D,) query, best first, and their inner products; fewer if there are fewer vectors."""
-        if query.shape != (self._index.ndim - 1,):
-            raise ShapeError(f"query must be ({self._index.ndim - 1},), got {query.shape}")
-        wanted = min(k, len(self))
-        if wanted <= 0:
-            return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        asked = np.append(query, 0).astype(np.float32)
-        found = self._index.search(asked, wanted, exact=len(self) < EXACT_BELOW, threads=1)
-        scale = self._length * float(np.linalg.norm(query))
-        return np.asarray(found.keys, np.int64), np.asarray((1 - found.distances) * scale, np.float32)
-
-    def save(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._index.save(str(path))
-
-    @classmethod
-    def load(cls, path: Path) -> "VectorIndex":
-        """What `save` wrote.
-
-        Raises:
-            BundleError: no index there, or a damaged one.
-        """
-        index = Index.restore(str(path)) if path.is_file() else None
-        if index is None:
-            raise BundleError(f"{path} must hold a vector index, got none; release again")
-        return cls(index)
 
 
 class _Facts(Frozen):
