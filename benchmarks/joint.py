@@ -10,6 +10,7 @@ RatingTrainConfig's defaults, chosen on the validation part, and is not changed 
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,10 +93,11 @@ def fit_all(train: Ratings, validation: Ratings, judged: Ratings, recipe: Rating
     note("biases", lambda: _both(Biases.fit(train).predict(judged)))
     note("nearest neighbours (KNNBaseline)", lambda: _both(_best_knn(train, validation).predict(judged)))
     for seed in seeds:
-        note(JOINT, lambda: _fitted(train, judged, recipe, seed))  # noqa: B023
+        note(JOINT, partial(_fitted, train, judged, recipe, seed))
         for name, task in CONTROLS.items():
-            note(name, lambda: _fitted(train, judged, recipe.model_copy(update={"lambdas": {task: recipe.lambdas[task]}}), seed))  # noqa: B023
-        note(WITHOUT_TIMES, lambda: _fitted(_timeless(train), _timeless(judged), recipe, seed))  # noqa: B023
+            alone = recipe.model_copy(update={"lambdas": {task: recipe.lambdas[task]}})
+            note(name, partial(_fitted, train, judged, alone, seed))
+        note(WITHOUT_TIMES, partial(_fitted, _timeless(train), _timeless(judged), recipe, seed))
     return found, {name: round(total / len(found[name]), 1) for name, total in seconds.items()}
 
 
