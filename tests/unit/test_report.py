@@ -62,9 +62,7 @@ def full() -> Report:
     answered = [t if rng.random() < 0.8 else "family 2" for t in truth]
     labels, matrix = confusion_matrix(truth, answered)
     found = calibration(predicted, observed)
-    seen = Impressions(
-        rng.random(2000) < predicted * 0.2, rng.random(2000) < 0.01, predicted * 0.2, predicted * 0.01, np.array([f"k{i % 90}" for i in range(2000)])
-    )
+    seen = Impressions(rng.random(2000) < predicted * 0.2, rng.random(2000) < 0.01, predicted * 0.2, predicted * 0.01, np.arange(2000) % 90)
     policies = {"logging": 41.0, "script": 52.0, "fixed": 55.0, "single_task": 63.0, "open_loop": 58.0, "model": 66.0, "reference": 78.0, "oracle": 117.0}
     return Report(
         source="world",

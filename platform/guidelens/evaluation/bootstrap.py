@@ -100,10 +100,15 @@ class Draws:
     seed: int
 
     def over(self, values_R: NDArray[np.floating], clusters_R: NDArray[np.generic], weights_R: NDArray[np.floating] | None = None) -> Interval:
-        return mean_interval(values_R, num_bootstrap=self.num_bootstrap, seed=self.seed, clusters_R=clusters_R.astype(str), weights_R=weights_R)
+        return mean_interval(values_R, num_bootstrap=self.num_bootstrap, seed=self.seed, clusters_R=_comparable(clusters_R), weights_R=weights_R)
 
     def gain(self, ours_R: NDArray[np.floating], theirs_R: NDArray[np.floating], clusters_R: NDArray[np.generic]) -> Interval:
-        return paired_difference(ours_R, theirs_R, num_bootstrap=self.num_bootstrap, seed=self.seed, clusters_R=clusters_R.astype(str))
+        return paired_difference(ours_R, theirs_R, num_bootstrap=self.num_bootstrap, seed=self.seed, clusters_R=_comparable(clusters_R))
+
+
+def _comparable(clusters_R: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Labels that sort: objects as text."""
+    return clusters_R.astype(str) if clusters_R.dtype == object else clusters_R
 
 
 def in_order_of_appearance(clusters_R: NDArray[np.generic]) -> NDArray[np.int64]:

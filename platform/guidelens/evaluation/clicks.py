@@ -22,13 +22,13 @@ Flags = NDArray[np.bool_]
 
 
 class Impressions(NamedTuple):
-    """(M,) each. click, purchase: whether it came to it; p_click, p_purchase: predicted before; shopper: whose it was."""
+    """(M,) each. click, purchase: whether it came to it; p_click, p_purchase: predicted before; shopper: number of whose it was."""
 
     click: Flags
     purchase: Flags
     p_click: Floats
     p_purchase: Floats
-    shopper: NDArray[np.str_]
+    shopper: NDArray[np.integer]
 
 
 class Gain(Frozen):
@@ -139,10 +139,10 @@ def _decision(test: Impressions, val: Impressions, draws: Draws) -> Decision | N
 def _by_shopper(test: Impressions, draws: Draws) -> Interval | None:
     """AUC of each shopper that has both clicks and others, weighted by impressions (Zhu et al., KDD 2018, equation 7)."""
     order = np.argsort(test.shopper, kind="stable")
-    names, starts = np.unique(test.shopper[order], return_index=True)
-    found = [(auc(test.p_click[rows], test.click[rows]), len(rows), name) for name, rows in zip(names, np.split(order, starts[1:]), strict=True)]
-    known = [(value, num, name) for value, num, name in found if value is not None]
+    starts = np.unique(test.shopper[order], return_index=True)[1]
+    found = [(auc(test.p_click[rows], test.click[rows]), len(rows)) for rows in np.split(order, starts[1:])]
+    known = [(value, num) for value, num in found if value is not None]
     if not known:
         return None
-    values, nums, whose = (np.array(column) for column in zip(*known, strict=True))
-    return draws.over(values, whose, nums.astype(np.float64))
+    values, nums = np.array(known).T
+    return draws.over(values, np.arange(len(values)), nums)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from guidelens.data.examples import SPLITS, Examples
 from guidelens.evaluation.beyond import beyond_accuracy, clicks_of, cold_share, content_vectors
 from guidelens.evaluation.bootstrap import Draws as Draws
+from guidelens.evaluation.bootstrap import in_order_of_appearance
 from guidelens.evaluation.calibration import calibration, regression
 from guidelens.evaluation.clicks import Impressions, forecast
 from guidelens.evaluation.ranking import ProductScorer, RankingRows, auc, best_on, clicked_requests, grouped_auc, ranked
@@ -62,7 +63,7 @@ def measure_ranking(
 def _impressions(part: Examples, slates: SlateScores) -> Impressions:
     """What a part's slates showed, one row a product, with what the model said of it."""
     shown_RK = part.slate_rows >= 0
-    whose = np.repeat(part.shopper_key.astype(str), shown_RK.sum(axis=1))
+    whose = np.repeat(in_order_of_appearance(part.shopper_key.astype(str)), shown_RK.sum(axis=1))
     p_click, p_purchase = slates.click[shown_RK].astype(np.float64), slates.purchase[shown_RK].astype(np.float64)
     return Impressions(part.click[shown_RK] > 0, part.purchase[shown_RK] > 0, p_click, p_purchase, whose)
 
