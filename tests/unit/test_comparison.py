@@ -60,6 +60,18 @@ def test_p_values_of_no_difference_are_spread_evenly() -> None:
     assert 0.0 < np.mean(found < 0.1) < 0.2 and 0.35 < found.mean() < 0.65
 
 
+def test_a_difference_that_hangs_on_one_session_is_not_sure() -> None:
+    heavy = np.zeros(200)
+    heavy[0] = 500.0
+    shoppers = np.arange(200).astype(str)
+    base = np.random.default_rng(0).normal(0, 0.1, 200)
+    nothing, of_one, of_all = (MetricRows("plan", True, rows, shoppers, is_heavy=True) for rows in (base, base + heavy, base[::-1] + 2.5))
+    found = compare_rows({"one": nothing, "all": nothing}, {"one": of_one, "all": of_all}, 0)
+    assert [row.verdict for row in found] == ["neither", "second"]
+    assert found[0].difference is not None and found[1].difference is not None
+    assert found[0].difference.value == pytest.approx(found[1].difference.value), "both gain as much"
+
+
 def test_a_run_beside_itself_differs_in_nothing() -> None:
     row = compare_rows({"a": rows(0)}, {"a": rows(0)}, 0)[0]
     assert row.difference is not None and row.test is not None

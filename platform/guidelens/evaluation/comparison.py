@@ -1,6 +1,7 @@
 """Two models on the same test rows: paired differences, how likely chance alone makes them, and which survive looking at many.
 
-A p-value is the share of paired bootstrap resamples (over shoppers) on the other side of zero, twice; Holm's correction (1979) holds the
+A p-value is the share of paired bootstrap resamples (over shoppers) on the other side of zero, twice (of estimated plan values, which hang
+on few sessions, that of Student's t); Holm's correction (1979) holds the
 chance of any false claim among all rows of one table at 5 %. Knows nothing of runs.
 """
 
@@ -8,9 +9,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from guidelens.evaluation.bootstrap import LEVEL, ClusterSums, Interval, resampled_means
 from guidelens.evaluation.metric_rows import MetricRows
+from guidelens.evaluation.offpolicy.intervals import Spread, t_interval
 from guidelens.schemas.base import Frozen
 
 # Letters: R = rows of a metric.
@@ -57,7 +60,10 @@ def compare_rows(first: Mapping[str, MetricRows], second: Mapping[str, MetricRow
     """Every metric that both have, in the first one's order; p-values corrected over all of them."""
     shared = [name for name in first if name in second]
     differences = [second[name].value_R - first[name].value_R for name in shared]
-    tested = [paired_test(rows, first[name].shopper_R, seed) for name, rows in zip(shared, differences, strict=True)]
+    tested = [
+        heavy_test(rows, first[name].shopper_R) if first[name].is_heavy else paired_test(rows, first[name].shopper_R, seed)
+        for name, rows in zip(shared, differences, strict=True)
+    ]
     corrected = holm([p for _, p in tested])
     return tuple(
         Compared(
@@ -80,6 +86,14 @@ def paired_test(difference_R: NDArray[np.floating], shopper_R: NDArray[np.generi
     beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
     interval = Interval(value=found.mean, low=low, high=high, n=len(difference_R), clusters=len(found.sums))
     return interval, min(1.0, 2 * (beyond + 1) / (len(means) + 1))
+
+
+def heavy_test(difference_R: NDArray[np.floating], shopper_R: NDArray[np.generic]) -> tuple[Interval, float]:
+    """The same for rows of which a few may decide, by Student's t with the degrees of freedom they leave."""
+    interval, spread = t_interval(difference_R, shopper_R), Spread.of(difference_R, shopper_R)
+    if spread.variance == 0:
+        return interval, 1.0 if interval.value == 0 else 0.0
+    return interval, float(2 * stats.t.sf(abs(interval.value) / np.sqrt(spread.variance), spread.freedom))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -8,8 +8,11 @@ from numpy.typing import NDArray
 
 from guidelens.config import TaskName
 from guidelens.data.examples import Examples
+from guidelens.evaluation.bootstrap import Draws, Interval
 from guidelens.evaluation.clicks import log_losses
-from guidelens.evaluation.plans import on_logged_histories, open_loop, with_plans
+from guidelens.evaluation.offpolicy.estimators import doubly_robust, plan_terms
+from guidelens.evaluation.offpolicy.intervals import t_interval
+from guidelens.evaluation.plans import greedy, logged_plans, on_logged_histories, open_loop, with_plans
 from guidelens.evaluation.ranking import ProductScorer, clicked_requests, score_requests
 from guidelens.evaluation.sequence import lengths, match_rows
 from guidelens.inference.scorer import GuideScorer
@@ -18,15 +21,25 @@ from guidelens.schemas.steps import MAX_STEPS
 # Letters: R = rows of the metric (requests, impressions, visits or plans), K = places of a slate, B = plans, S = MAX_STEPS.
 
 Floats = NDArray[np.float64]
+_FOLDS_SEED = 0
+"""Deals the folds of the value model: the same for both of two models."""
 
 
 class MetricRows(NamedTuple):
-    """(R,) values and whose they are; the rows depend on the examples only, so those of two models pair."""
+    """(R,) values and whose they are; the rows depend on the examples only, so those of two models pair.
+
+    is_heavy: a few rows may outweigh all others, so that intervals are Student's with few degrees of freedom (offpolicy/intervals.py).
+    """
 
     task: TaskName
     is_higher_better: bool
     value_R: Floats
     shopper_R: NDArray[np.str_]
+    is_heavy: bool = False
+
+    def interval(self, draws: Draws) -> Interval:
+        """The mean with its interval over shoppers."""
+        return t_interval(self.value_R, self.shopper_R) if self.is_heavy else draws.over(self.value_R, self.shopper_R)
 
 
 def metric_rows(scorer: GuideScorer, part: Examples) -> dict[str, MetricRows]:
@@ -69,9 +82,15 @@ def _plans(scorer: GuideScorer, part: Examples) -> dict[str, MetricRows]:
     if len(planned) == 0:
         return {}
     whose, there_BS = planned.shopper_key.astype(str), planned.steps >= 0
-    right_BS = (on_logged_histories(scorer, planned).argmax(axis=2) == planned.steps) & there_BS
+    chances_BSA = on_logged_histories(scorer, planned)
+    right_BS = (chances_BSA.argmax(axis=2) == planned.steps) & there_BS
     cut_BS = np.where(np.arange(MAX_STEPS) < lengths(planned.steps)[:, None], open_loop(scorer, planned), -1)
-    return {
+    found = {
         "plan edit similarity": MetricRows("plan", True, match_rows(cut_BS, planned.steps), whose),
         "plan step accuracy": MetricRows("plan", True, right_BS.sum(axis=1) / there_BS.sum(axis=1), whose),
     }
+    log = logged_plans(scorer, planned, greedy(chances_BSA))
+    if log is not None and log.clusters is not None:
+        scores_B = doubly_robust(plan_terms(log, _FOLDS_SEED))
+        found["plan value, estimated"] = MetricRows("plan", True, scores_B, log.clusters.astype(str), is_heavy=True)
+    return found

@@ -67,7 +67,7 @@ def rolled(
 ) -> RollingReport:
     """The report of folds. scored: of each fold, by scorer and metric; a metric that a fold lacks is missing there."""
     folds = tuple(
-        FoldReport(dates=when, metrics={scorer: {name: draws.over(rows.value_R, rows.shopper_R) for name, rows in of.items()} for scorer, of in fold.items()})
+        FoldReport(dates=when, metrics={scorer: {name: rows.interval(draws) for name, rows in of.items()} for scorer, of in fold.items()})
         for when, fold in zip(dates, scored, strict=True)
     )
     together = {scorer: _joined([fold[scorer] for fold in scored if scorer in fold]) for scorer in dict.fromkeys(name for fold in scored for name in fold)}
@@ -78,7 +78,7 @@ def rolled(
         seed=seed,
         preset=preset,
         folds=folds,
-        overall={scorer: {name: draws.over(rows.value_R, rows.shopper_R) for name, rows in of.items()} for scorer, of in together.items()},
+        overall={scorer: {name: rows.interval(draws) for name, rows in of.items()} for scorer, of in together.items()},
         gain_over={
             scorer: {name: draws.gain(ours[name].value_R, rows.value_R, rows.shopper_R) for name, rows in of.items() if _pairs(ours, name, rows)}
             for scorer, of in together.items()
