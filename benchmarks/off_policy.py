@@ -23,6 +23,7 @@ from benchmarks.seeds import parse_seeds
 from guidelens.config import WorldSize
 from guidelens.evaluation.bootstrap import Interval, mean_interval
 from guidelens.evaluation.offpolicy import LOGGING, RECOMMENDED, LoggedChoices, LoggedPlans, OffPolicyEstimate, estimates
+from guidelens.evaluation.offpolicy.weights import MIN_EFFECTIVE
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.steps import MAX_STEPS, NUM_STEPS, allowed_next
@@ -297,7 +298,7 @@ def as_markdown(found: OffPolicyStudy) -> str:
         f"of world_v1, each with its own products and shoppers; the truth of a guide is its mean over all AR sessions of the shop, {ROLLOUTS} runs of each. "
         f"Money in minor units a session. Held: share of shops whose 95 % interval holds the truth. Recommended: `{found.recommended}`.",
         "",
-        f"Doubly robust beside IPS: {found.dr_over_ips.value:.3f} [{found.dr_over_ips.low:.3f}, {found.dr_over_ips.high:.3f}] of its RMSE, geometric mean over guides and logs.",
+        *_conclusions(found),
     ]
     for guide, size in dict.fromkeys((row.guide, row.log) for row in found.rows):
         mine = [row for row in found.rows if (row.guide, row.log) == (guide, size)]
@@ -314,6 +315,25 @@ def as_markdown(found: OffPolicyStudy) -> str:
     return "\n".join([*lines, *_bandit_lines(found.bandit), ""])
 
 
+def _conclusions(found: OffPolicyStudy) -> list[str]:
+    """What the tables come to: coverage where the log can tell and where a warning says it cannot, and errors beside those of IPS."""
+    of = {(row.guide, row.log, row.estimator): row for row in found.rows}
+    best = [row for row in found.rows if row.estimator == found.recommended]
+    parts = {"at least": [row.covered for row in best if row.ess >= MIN_EFFECTIVE], "fewer than": [row.covered for row in best if row.ess < MIN_EFFECTIVE]}
+    said = [
+        f"with {word} {MIN_EFFECTIVE:.0f} effective sessions (median) in {min(held):.2f} to {max(held):.2f} of the shops{', with a warning' if word != 'at least' else ''}"
+        for word, held in parts.items()
+        if held
+    ]
+    below = {name: [row.rmse / of[row.guide, row.log, "ips"].rmse for row in found.rows if row.estimator == name] for name in ("dr", "dros")}
+    ratio = found.dr_over_ips
+    return [
+        f"`{found.recommended}` holds the truth {'; '.join(said)}.",
+        f"RMSE beside that of IPS: `dr` is lower in {sum(one < 1 for one in below['dr'])} of {len(below['dr'])} tables (geometric mean {ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}], "
+        f"shops drawn again), `dros` in {sum(one < 1 for one in below['dros'])} ({min(below['dros']):.2f} to {max(below['dros']):.2f} of it).",
+    ]
+
+
 def _bandit_lines(rows: Sequence[BanditRow]) -> list[str]:
     if not rows:
         return []
@@ -322,7 +342,7 @@ def _bandit_lines(rows: Sequence[BanditRow]) -> list[str]:
         "## Open Bandit Dataset, small logs",
         "",
         "Click rate of a policy from the other one's log of 10,000 impressions, beside the mean of its own log (95 % intervals). Each log has 46 to 69 clicks, so",
-        "chance decides relative errors; the row shows that nothing is off by more than that.",
+        "chance decides relative errors; what the rows show is that intervals and own logs agree.",
         "",
         "| campaign | policy | own log | estimator | estimate | relative error | effective impressions |",
         "|---|---|---|---|---|---|---|",
