@@ -15,6 +15,7 @@ _SUBCOMMANDS = {
     "run": ("pipelines.evaluate", "run_command_of"),
     "recognizer": ("pipelines.evaluate_recognizer", "recognizer_command"),
     "compare": ("pipelines.compare", "command"),
+    "rolling": ("pipelines.rolling", "rolling_command"),
 }
 
 

@@ -71,7 +71,7 @@ class FitParts:
 
     def run(self) -> FitDone:
         """Everything there is data for. The recognizer is fitted in a thread beside the guide model."""
-        items = self._items()
+        items = self.write_items()
         with ThreadPoolExecutor(1) as pool:
             recognizer = pool.submit(self._recognizer, items["product_id"].to_list())
             guide = self._guide(items)
@@ -84,7 +84,7 @@ class FitParts:
             metrics.update(values)
         return FitDone(parts, guide.left_out, len(items), metrics, guide.by_epoch)
 
-    def _items(self) -> pl.DataFrame:
+    def write_items(self) -> pl.DataFrame:
         """items.parquet: Feast's product view at the snapshot, sorted by product_id; its text index; and popularity.json."""
         from guidelens.inference.search_texts import build_text_index
 
@@ -130,14 +130,14 @@ class FitParts:
         if len(train) < MIN_REQUESTS or num_clicks < MIN_CLICKS:
             reason = f"absent: the log's training part holds {len(train)} requests and {num_clicks} clicks; at least {MIN_REQUESTS} and {MIN_CLICKS} are needed"
             return GuideDone(reason, reason)
-        return self._fitted(examples, medians, catalogue)
+        return self.fit_examples(examples, medians, catalogue)
 
     def _why_no_guide(self) -> str | None:
         if self.snapshot.rows(Table.EVENTS) == 0:
             return "absent: the lake holds no events"
         return None
 
-    def _fitted(self, examples: Examples, medians: InterestMedians, catalogue: Catalogue) -> GuideDone:
+    def fit_examples(self, examples: Examples, medians: InterestMedians, catalogue: Catalogue) -> GuideDone:
         from guidelens.models.outcomes import with_targets
         from guidelens.training.data import FitJob, controls
         from guidelens.training.fit import fit_guide

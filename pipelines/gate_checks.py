@@ -7,8 +7,8 @@ import numpy as np
 from guidelens.bundle import BundleManifest
 from guidelens.data.examples import Examples
 from guidelens.evaluation.gate import Champion, Paired
-from guidelens.evaluation.offpolicy import OffPolicyEstimate
-from guidelens.evaluation.plans import greedy, off_policy, on_logged_histories, with_plans
+from guidelens.evaluation.offpolicy import RECOMMENDED, OffPolicyEstimate, estimates
+from guidelens.evaluation.plans import greedy, logged_plans, on_logged_histories, with_plans
 from guidelens.evaluation.ranking import clicked_requests, score_requests
 from guidelens.evaluation.report import GateCheck
 from guidelens.inference.guide_files import has_guide, load_guide, load_items
@@ -94,9 +94,10 @@ def _paired(files: RunFiles, theirs: GuideScorer, test: Examples) -> Paired:
 
 
 def _plan_of(files: RunFiles, theirs: GuideScorer, test: Examples) -> OffPolicyEstimate | None:
-    """The champion's doubly robust plan value on this run's test log."""
+    """The champion's plan value, estimated on this run's test log."""
     planned = with_plans(test)
     if len(planned) == 0:
         return None
-    found = off_policy(theirs, planned, greedy(on_logged_histories(theirs, planned)), num_bootstrap=0, seed=sub_seed(files.record.seed, "gate"))
-    return next((one for one in found if one.estimator == "dr"), None)
+    log = logged_plans(theirs, planned, greedy(on_logged_histories(theirs, planned)))
+    found = estimates(log, seed=sub_seed(files.record.seed, "gate")) if log else []
+    return next((one for one in found if one.estimator == RECOMMENDED), None)

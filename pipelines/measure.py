@@ -8,10 +8,12 @@ from guidelens.data.examples import Examples
 from guidelens.data.lake.lake import Lake
 from guidelens.evaluation.guide import Draws, classic_baselines, measure_interest, measure_ranking
 from guidelens.evaluation.held_back import measure_recognition
+from guidelens.evaluation.offpolicy import estimates, overlap, plan_weights
 from guidelens.evaluation.plan_value import PlanValues, measure_values
-from guidelens.evaluation.plans import greedy, measure_likeness, off_policy, on_logged_histories, with_plans
+from guidelens.evaluation.plans import greedy, logged_plans, measure_likeness, on_logged_histories, with_plans
 from guidelens.evaluation.ranking import ProductScorer
 from guidelens.evaluation.report import Curve, InterestReport, PlanReport, RankingReport, Report, SplitDates, curves
+from guidelens.inference.guide_files import load_items
 from guidelens.inference.scorer import GuideScorer
 from guidelens.schemas.ids import sub_seed
 from guidelens.world import World
@@ -46,9 +48,9 @@ def measure(files: RunFiles, world: Path | None, config: Config) -> Report:
 def _with_guide(report: Report, files: RunFiles, world: Path | None, config: Config, draws: Draws) -> Report:
     examples, scorer = files.examples(), GuideScorer.load(files.fit)
     train, test = examples.of("train"), examples.of("test")
-    report = report.with_sections(split=_dates(examples))
+    report = report.with_sections(split=split_dates(examples))
     progress(f"evaluate: {len(test)} test requests")
-    ranking = _ranking(files, scorer, examples, test, draws)
+    ranking = _ranking(files, scorer, examples, draws)
     interest = None if _left_out(files, scorer, "interest") else measure_interest(scorer, files.control("interest"), train, test, draws)
     plan = None if _left_out(files, scorer, "plan") else _plan(files, scorer, with_plans(test), world, config, draws)
     found: dict[str, RankingReport | InterestReport | PlanReport | None] = {"ranking": ranking, "interest": interest, "plan": plan}
@@ -78,7 +80,9 @@ def _losses(files: RunFiles) -> tuple[Curve, ...]:
     return curves({name.removeprefix("guide.").replace(".", "/"): files.registry.history(files.run_id, name) for name in names})
 
 
-def _dates(examples: Examples) -> SplitDates:
+def split_dates(examples: Examples) -> SplitDates:
+    """When the parts of a temporal split begin and end."""
+
     def moment(ts_us: int) -> str:
         return datetime.fromtimestamp(ts_us / 1e6, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
@@ -92,14 +96,15 @@ def _dates(examples: Examples) -> SplitDates:
     )
 
 
-def _ranking(files: RunFiles, scorer: GuideScorer, examples: Examples, test: Examples, draws: Draws) -> RankingReport | None:
+def _ranking(files: RunFiles, scorer: GuideScorer, examples: Examples, draws: Draws) -> RankingReport | None:
     if _left_out(files, scorer, "recommendation"):
         return None
     peers: dict[str, ProductScorer] = dict(classic_baselines(examples, list(scorer.catalogue.product_ids)))
     single_task = files.control("recommendation")
     if single_task is not None:
         peers["single_task"] = single_task
-    return measure_ranking(scorer, peers, test, draws)
+    categories = load_items(files.fit)[0]["category"].fill_null("").to_list()
+    return measure_ranking(scorer, peers, examples, categories, draws)
 
 
 def _plan(files: RunFiles, scorer: GuideScorer, planned: Examples, world: Path | None, config: Config, draws: Draws) -> PlanReport | None:
@@ -107,7 +112,7 @@ def _plan(files: RunFiles, scorer: GuideScorer, planned: Examples, world: Path |
         return None
     chances_BSA = on_logged_histories(scorer, planned)
     likeness = measure_likeness(scorer, planned, chances_BSA)
-    estimated = off_policy(scorer, planned, greedy(chances_BSA), num_bootstrap=draws.num_bootstrap, seed=draws.seed)
+    log = logged_plans(scorer, planned, greedy(chances_BSA))
     values = None
     if world is not None:
         progress(f"evaluate: {len(planned)} AR sessions in the simulated shop")
@@ -121,8 +126,9 @@ def _plan(files: RunFiles, scorer: GuideScorer, planned: Examples, world: Path |
         step_accuracy=likeness.step_accuracy,
         exact_match=likeness.exact_match,
         value_source="only estimated from the log, by importance sampling and a doubly robust estimate; no simulated shop was given",
-        off_policy=estimated,
-        off_policy_of=OFF_POLICY_OF if estimated else "",
+        off_policy=tuple(estimates(log, seed=draws.seed)) if log else (),
+        off_policy_of=OFF_POLICY_OF if log else "",
+        overlap=overlap(plan_weights(log)) if log else None,
     )
     return found if values is None else _valued(found, values, config)
 

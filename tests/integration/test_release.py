@@ -47,7 +47,11 @@ def test_a_run_is_measured_beside_its_baselines(home: Home, run_id: str, measure
     assert set(report.ranking.baselines) == {"popularity", "item_knn", "single_task"}
     assert report.plan.illegal == 0
     assert report.plan.value is None and "no simulated shop" in report.plan.value_source
-    assert {"logging", "ips", "per_decision_ips", "dr"} <= {one.estimator for one in report.plan.off_policy}
+    assert {"logging", "ips", "per_decision_ips", "dr", "dros"} <= {one.estimator for one in report.plan.off_policy}
+    assert report.plan.overlap is not None and report.plan.overlap.sessions == report.plan.off_policy[0].sessions
+    assert report.ranking.forecast is not None and report.ranking.forecast.decision is not None and report.ranking.cold is not None
+    assert set(report.ranking.beyond) == {"model", *report.ranking.baselines}
+    assert {"new products", "tail products", "category family 0"} <= {part.name for part in report.ranking.slices}
     assert report.recognition.top1 > 0.9
     assert {curve.name for curve in report.losses} == {"train/click", "val/click", "train/plan", "val/plan"}
     assert Registry(home).metrics(run_id)["test/ndcg_at_10"] == pytest.approx(report.ranking.model.ndcg_at_10)
@@ -219,9 +223,14 @@ def test_a_run_that_did_not_finish_is_not_released(home: Home) -> None:
 
 def test_two_runs_are_compared_on_the_requests_they_share(home: Home, run_id: str) -> None:
     other = finish_run(home, seed=5)
-    found = {row.name: row for row in compare.run(home, run_id, other).metrics}
+    compared = compare.run(home, run_id, other)
+    found = {row.name: row for row in compared.metrics}
     assert found["NDCG@10"].difference is not None
     assert found["NDCG@10"].difference.value == pytest.approx((found["NDCG@10"].second or 0) - (found["NDCG@10"].first or 0))
+    page = Path(compared.page).read_text()
+    assert "<svg" in page and run_id in page and "NDCG@10 by slice" in page
+    assert {"NDCG@10", "click log-loss", "interest squared error", "plan step accuracy"} <= set(found)
+    assert all(row.test is not None and row.test.p <= row.test.p_holm for row in compared.metrics if row.difference is not None)
     same = {row.name: row for row in compare.run(home, run_id, run_id).metrics}
     assert same["plan edit similarity"].difference is not None and same["plan edit similarity"].difference.value == 0
 

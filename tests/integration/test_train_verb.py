@@ -1,6 +1,7 @@
 """`guidelens train` on a shop whose log holds slates and page visits and nothing of AR: what it learns, what it says it did not, what it leaves."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,12 @@ from guidelens.config import Config, Home
 from guidelens.data.examples import Examples
 from guidelens.data.lake.lake import Lake
 from guidelens.errors import ConfigError, GuideLensError, InputError, NotFoundError
+from guidelens.evaluation.rolling import RollingReport
 from guidelens.inference.guide_files import load_guide
 from guidelens.registry import Registry
 from guidelens.schemas.tables import Table
 from guidelens.training.study import StudyPlan
-from pipelines import evaluate, materialize, study, train
+from pipelines import evaluate, materialize, rolling, study, train
 from pipelines.run_files import open_run
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -76,6 +78,25 @@ def test_the_run_keeps_config_losses_by_epoch_and_the_report(shop: Home, trained
     assert registry.has_artifact(trained.run, "report")
     assert registry.metrics(trained.run)["test/ndcg_at_10"] == measured.metrics["test/ndcg_at_10"]
     assert "nothing to learn it from" in Path(measured.report).read_text()
+
+
+def test_windows_are_trained_on_what_came_before_and_reported_with_intervals(shop: Home) -> None:
+    done = CliRunner().invoke(evaluate.command, ["rolling", "--folds", "2", "--preset", "tiny", "--set", "train.epochs=1", "--home", str(shop.root)])
+    assert done.exit_code == 0, done.output
+    path = Path(json.loads(done.stdout.splitlines()[-1])["report"])
+    found = RollingReport.model_validate_json(path.read_bytes())
+    assert [fold.dates.test_requests for fold in found.folds] == [30, 30]
+    assert found.folds[0].dates.train_end < found.folds[0].dates.test_start < found.folds[0].dates.test_end < found.folds[1].dates.test_start
+    assert found.folds[1].dates.train_requests == found.folds[0].dates.train_requests + 30
+    assert {"NDCG@10", "click log-loss", "interest squared error"} <= set(found.overall["model"])
+    assert found.gain_over["popularity"]["NDCG@10"].n == found.overall["model"]["NDCG@10"].n == 60
+    assert "<svg" in path.with_suffix(".html").read_text()
+    assert not list(path.parent.glob("fold-*")), "shoppers' rows were left behind"
+
+
+def test_more_windows_than_the_log_has_are_refused(shop: Home) -> None:
+    with pytest.raises(ConfigError, match="at most 5"):
+        rolling.run(shop, config(), folds=6)
 
 
 def test_examples_that_are_gone_are_made_again_as_they_were(shop: Home, trained: train.TrainResult) -> None:

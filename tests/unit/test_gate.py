@@ -8,14 +8,14 @@ from guidelens.config import GateConfig
 from guidelens.data.examples import empty
 from guidelens.evaluation.gate import Champion, Paired, judge, passed
 from guidelens.evaluation.guide import Draws
-from guidelens.evaluation.offpolicy import OffPolicyEstimate
+from guidelens.evaluation.offpolicy import RECOMMENDED, OffPolicyEstimate
 from guidelens.evaluation.report import GateCheck, Report
 
 DRAWS = Draws(50, 0)
 
 
 def estimate(value: float, ess: float = 80.0) -> OffPolicyEstimate:
-    return OffPolicyEstimate(estimator="dr", value=value, low=value - 5, high=value + 5, ess=ess, sessions=900)
+    return OffPolicyEstimate(estimator=RECOMMENDED, value=value, low=value - 5, high=value + 5, ess=ess, sessions=900)
 
 
 def report(**plan: object) -> Report:

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from guidelens.errors import InputError
-from guidelens.evaluation.bootstrap import Interval, mean_interval
+from guidelens.evaluation.beyond import BeyondAccuracy, ColdShare
+from guidelens.evaluation.bootstrap import Draws, Interval, mean_interval
 from guidelens.evaluation.calibration import calibration
-from guidelens.evaluation.offpolicy import OffPolicyEstimate
+from guidelens.evaluation.clicks import Impressions, forecast
+from guidelens.evaluation.offpolicy import OffPolicyEstimate, Overlap
 from guidelens.evaluation.report import (
     GateCheck,
     InterestReport,
@@ -27,6 +29,7 @@ from guidelens.evaluation.report import (
     curves,
     most_confused,
     read_report,
+    slice_metric,
     write_report,
 )
 
@@ -39,6 +42,18 @@ def scores(value: float) -> RankingScores:
     return RankingScores(ndcg_at_10=value, recall_at_10=value * 1.6, ndcg=around(value), recall=around(value * 1.6))
 
 
+FIGURES = (
+    "Clicks and purchases",
+    "12.0 %",
+    "8.25",
+    "61.0 %",
+    "accuracy (calling no click at all",
+    "31 effective sessions",
+    "DR, shrunk weights",
+    "new shoppers (212)",
+)
+
+
 def full() -> Report:
     rng = np.random.default_rng(0)
     predicted = rng.beta(2, 5, 2000)
@@ -47,6 +62,7 @@ def full() -> Report:
     answered = [t if rng.random() < 0.8 else "family 2" for t in truth]
     labels, matrix = confusion_matrix(truth, answered)
     found = calibration(predicted, observed)
+    seen = Impressions(rng.random(2000) < predicted * 0.2, rng.random(2000) < 0.01, predicted * 0.2, predicted * 0.01, np.arange(2000) % 90)
     policies = {"logging": 41.0, "script": 52.0, "fixed": 55.0, "single_task": 63.0, "open_loop": 58.0, "model": 66.0, "reference": 78.0, "oracle": 117.0}
     return Report(
         source="world",
@@ -66,6 +82,8 @@ def full() -> Report:
             gain_over={"popularity": around(0.16), "item_knn": around(0.07), "single_task": around(0.007)}, requests=1180, products=240, auc=0.774, gauc=0.741,
             click_calibration=calibration(predicted * 0.2, rng.random(2000) < predicted * 0.2),
             slices=(Slice(name="new shoppers", requests=212, ndcg=around(0.18)), Slice(name="without AR", requests=4, ndcg=None)),
+            forecast=forecast(seen, seen, 0.05, Draws(20, 0)), cold=ColdShare(shoppers=0.12, products=0.034),
+            beyond={"model": BeyondAccuracy(coverage=0.61, novelty=8.25, diversity=0.52), "popularity": BeyondAccuracy(coverage=0.04, novelty=5.1, diversity=0.9)},
         ),
         interest=InterestReport(
             mse=0.031, ece=0.012, constant_mse=0.052, single_task_mse=0.032, spearman=0.61, pairs=2000, mse_interval=around(0.031), calibration=found
@@ -74,7 +92,8 @@ def full() -> Report:
             illegal=0.0, decoded=4000, plans=1312, match=0.58, step_accuracy=0.47, exact_match=0.09, value_source="in the simulated shop, closed loop",
             value=66.0, logging_value=41.0, script_value=52.0, fixed_value=55.0, reference_value=78.0, oracle_value=117.0, gap_closed=25 / 37,
             intervals={name: around(value) for name, value in policies.items()}, gain_over={"logging": around(25.0), "script": around(14.0)},
-            off_policy=(OffPolicyEstimate(estimator="dr", value=63.2, low=51.0, high=76.1, ess=88.0, sessions=1312),), off_policy_of="the greedy plan",
+            off_policy=tuple(OffPolicyEstimate(estimator=name, value=63.2, low=51.0, high=76.1, ess=88.0, sessions=1312) for name in ("logging", "dr", "dros")),
+            off_policy_of="the greedy plan", overlap=Overlap(ess=31.0, sessions=1312, mean_weight=0.97, largest_share=0.08, warnings=("31 effective sessions",)),
         ),
         losses=curves({f"{part}/loss_{task}": [(e, 1.5 / (e + 1) + lift) for e in range(8)]
                        for part, lift in (("train", 0.0), ("val", 0.1)) for task in ("recommendation", "interest", "plan")}),
@@ -103,10 +122,28 @@ def test_a_report_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_the_page_shows_every_section_and_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
     page = write_report(full(), tmp_path).with_suffix(".html").read_text()
-    for text in ("Recognition", "Recommendation", "Interest", "Plan", "Training", "Serving", "Release 3", "Where the time went", "gap closed", "67.6 %"):
+    for text in (
+        "Recognition",
+        "Recommendation",
+        "Interest",
+        "Plan",
+        "Training",
+        "Serving",
+        "Release 3",
+        "Where the time went",
+        "gap closed",
+        "67.6 %",
+        *FIGURES,
+    ):
         assert text in page
-    assert page.count("<svg") >= 9
+    assert page.count("<svg") >= 13
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page and "<script" not in page
+
+
+def test_the_headline_figures_are_metrics_of_the_run() -> None:
+    found = full().metrics()
+    assert {"test/click_f1", "test/click_log_loss", "test/ctr", "test/coverage_at_10", "test/plan_off_policy_dros"} <= set(found)
+    assert slice_metric("category 水果/a b") == "test/ndcg_at_10_category_a_b"
 
 
 def test_the_same_report_gives_the_same_page(tmp_path: Path) -> None:

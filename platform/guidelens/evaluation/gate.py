@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from guidelens.config import GateConfig
 from guidelens.data.examples import Examples
 from guidelens.evaluation.guide import Draws
-from guidelens.evaluation.offpolicy import OffPolicyEstimate
+from guidelens.evaluation.offpolicy import LOGGING, RECOMMENDED, OffPolicyEstimate
 from guidelens.evaluation.report import GateCheck, Report, slice_metric
 from guidelens.evaluation.slices import MIN_REQUESTS, slices
 
@@ -137,16 +137,16 @@ def _legality(report: Report) -> GateCheck:
 
 
 def _off_policy(report: Report, champion: Champion | None) -> GateCheck:
-    """Fails where even the upper end of the doubly robust interval lies below the champion's estimate, or the log's own mean."""
+    """Fails where even the upper end of the estimated value's interval lies below the champion's estimate, or the log's own mean."""
     name = "off_policy"
     if report.plan is None:
         return skipped(name, report.absent.get("plan", "not measured"))
     found = {one.estimator: one for one in report.plan.off_policy}
-    if "dr" not in found:
+    if RECOMMENDED not in found:
         return skipped(name, "the test log holds no plans with propensities")
-    ours, theirs = found["dr"], champion.paired.their_plan if champion and champion.paired else None
-    beside, limit = ("the log's own mean", found["logging"].value) if champion is None or theirs is None else (f"champion {champion.version}", theirs.value)
-    why = f"doubly robust value {ours.value:.2f} [{ours.low:.2f}, {ours.high:.2f}] minor units a session, {beside} {limit:.2f}; effective sessions {ours.ess:.0f} of {ours.sessions}"
+    ours, theirs = found[RECOMMENDED], champion.paired.their_plan if champion and champion.paired else None
+    beside, limit = ("the log's own mean", found[LOGGING].value) if champion is None or theirs is None else (f"champion {champion.version}", theirs.value)
+    why = f"estimated value ({RECOMMENDED}) {ours.value:.2f} [{ours.low:.2f}, {ours.high:.2f}] minor units a session, {beside} {limit:.2f}; effective sessions {ours.ess:.0f} of {ours.sessions}"
     if ours.ess < MIN_EFFECTIVE_SESSIONS:
         return skipped(
             name, f"the log overlaps too little with the new plans to tell (at least {MIN_EFFECTIVE_SESSIONS:.0f} effective sessions are needed): {why}"

@@ -1,33 +1,21 @@
 """T1 and T2 of a fitted guide model on the test split, beside the baselines and the single-task models."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from guidelens.data.examples import Examples
-from guidelens.evaluation.bootstrap import Interval, mean_interval, paired_difference
+from guidelens.data.examples import SPLITS, Examples
+from guidelens.evaluation.beyond import beyond_accuracy, clicks_of, cold_share, content_vectors
+from guidelens.evaluation.bootstrap import Draws as Draws
+from guidelens.evaluation.bootstrap import in_order_of_appearance
 from guidelens.evaluation.calibration import calibration, regression
-from guidelens.evaluation.ranking import ProductScorer, RankingRows, auc, best_on, clicked_requests, grouped_auc, score_requests
+from guidelens.evaluation.clicks import Impressions, forecast
+from guidelens.evaluation.ranking import ProductScorer, RankingRows, auc, best_on, clicked_requests, grouped_auc, ranked
 from guidelens.evaluation.report import InterestReport, RankingReport, RankingScores
-from guidelens.evaluation.slices import sliced
+from guidelens.evaluation.slices import product_slices, sliced, slices
 from guidelens.inference.scorer import GuideScorer, SlateScores
 from guidelens.models.baselines import ItemKnn, Popularity
-
-
-@dataclass(frozen=True)
-class Draws:
-    """How intervals are drawn."""
-
-    num_bootstrap: int
-    seed: int
-
-    def over(self, values_R: NDArray[np.floating], clusters_R: NDArray[np.object_]) -> Interval:
-        return mean_interval(values_R, num_bootstrap=self.num_bootstrap, seed=self.seed, clusters_R=clusters_R.astype(str))
-
-    def gain(self, ours_R: NDArray[np.floating], theirs_R: NDArray[np.floating], clusters_R: NDArray[np.object_]) -> Interval:
-        return paired_difference(ours_R, theirs_R, num_bootstrap=self.num_bootstrap, seed=self.seed, clusters_R=clusters_R.astype(str))
 
 
 def classic_baselines(examples: Examples, item_ids: list[str]) -> dict[str, ProductScorer]:
@@ -36,28 +24,53 @@ def classic_baselines(examples: Examples, item_ids: list[str]) -> dict[str, Prod
     return {"popularity": best_on(Popularity.candidates(train, len(item_ids)), val), "item_knn": best_on(ItemKnn.candidates(train, item_ids), val)}
 
 
-def measure_ranking(scorer: GuideScorer, peers: Mapping[str, ProductScorer], test: Examples, draws: Draws) -> RankingReport | None:
-    """T1 of the model and its peers on the same requests; None where no test request has a click."""
-    rows_R, _ = clicked_requests(test)
+def measure_ranking(
+    scorer: GuideScorer, peers: Mapping[str, ProductScorer], examples: Examples, categories: Sequence[str], draws: Draws
+) -> RankingReport | None:
+    """T1 of the model and its peers on the same test requests; None where none of them has a click.
+
+    Args:
+        categories: of each product, levels joined by `/`, "" where unknown.
+    """
+    train, val, test = (examples.of(split) for split in SPLITS)
+    rows_R, relevant_RK = clicked_requests(test)
     if len(rows_R) == 0:
         return None
-    clicked = test.take(rows_R)
-    ours = score_requests(scorer, test)
-    theirs = {name: score_requests(peer, test) for name, peer in peers.items()}
+    clicked, clicks_N = test.take(rows_R), clicks_of(train, len(scorer.catalogue))
+    ours, top_RT = ranked(scorer, test)
+    theirs = {name: ranked(peer, test) for name, peer in peers.items()}
+    content_NE = content_vectors(scorer.catalogue)
     shown_RK, slates = test.slate_rows >= 0, scorer.slate_scores(test)
     click_RK = test.click > 0
+    masks = {**slices(clicked), **product_slices(clicked, relevant_RK, clicks_N, categories)}
     return RankingReport(
         model=_scores(ours, clicked, draws),
-        baselines={name: _scores(rows, clicked, draws) for name, rows in theirs.items()},
-        gain_over={name: draws.gain(ours.ndcg, rows.ndcg, clicked.shopper_key) for name, rows in theirs.items()},
+        baselines={name: _scores(rows, clicked, draws) for name, (rows, _) in theirs.items()},
+        gain_over={name: draws.gain(ours.ndcg, rows.ndcg, clicked.shopper_key) for name, (rows, _) in theirs.items()},
         requests=len(rows_R),
         products=len(scorer.catalogue),
         auc=auc(slates.click[shown_RK], click_RK[shown_RK]),
         gauc=grouped_auc(slates.click, click_RK, shown_RK),
         purchase_auc=auc(slates.purchase[shown_RK], test.purchase[shown_RK] > 0),
         click_calibration=calibration(slates.click[shown_RK].astype(np.float64), click_RK[shown_RK]),
-        slices=sliced(clicked, ours.ndcg, num_bootstrap=draws.num_bootstrap, seed=draws.seed),
+        slices=sliced(masks, ours.ndcg, clicked.shopper_key, draws),
+        forecast=forecast(_impressions(test, slates), _impressions(val, scorer.slate_scores(val)), _click_rate(train), draws),
+        beyond={name: beyond_accuracy(top, clicks_N, content_NE) for name, top in {"model": top_RT, **{n: lists for n, (_, lists) in theirs.items()}}.items()},
+        cold=cold_share(train, clicked, relevant_RK, clicks_N),
     )
+
+
+def _impressions(part: Examples, slates: SlateScores) -> Impressions:
+    """What a part's slates showed, one row a product, with what the model said of it."""
+    shown_RK = part.slate_rows >= 0
+    whose = np.repeat(in_order_of_appearance(part.shopper_key.astype(str)), shown_RK.sum(axis=1))
+    p_click, p_purchase = slates.click[shown_RK].astype(np.float64), slates.purchase[shown_RK].astype(np.float64)
+    return Impressions(part.click[shown_RK] > 0, part.purchase[shown_RK] > 0, p_click, p_purchase, whose)
+
+
+def _click_rate(part: Examples) -> float:
+    shown_RK = part.slate_rows >= 0
+    return float((part.click[shown_RK] > 0).mean()) if shown_RK.any() else 0.0
 
 
 def _scores(rows: RankingRows, clicked: Examples, draws: Draws) -> RankingScores:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guidelens.data.examples import Examples
-from guidelens.evaluation.offpolicy import LoggedPlans, OffPolicyEstimate, estimates
+from guidelens.evaluation.offpolicy import LoggedPlans
 from guidelens.evaluation.sequence import illegal_plans, lengths, match_rows
 from guidelens.inference.scorer import GuideScorer
 from guidelens.schemas.steps import MAX_STEPS, NUM_STEPS, UNKNOWN_OUTCOME, allowed_next
@@ -104,23 +104,24 @@ def greedy(chances_BSA: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(chances_BSA.sum(axis=2, keepdims=True) > 0, taken, 0)
 
 
-def off_policy(scorer: GuideScorer, planned: Examples, target_BSA: NDArray[np.float32], *, num_bootstrap: int, seed: int) -> tuple[OffPolicyEstimate, ...]:
-    """Estimates of a policy from the plans whose every step was logged with its propensity; () where there are none."""
+def logged_plans(scorer: GuideScorer, planned: Examples, target_BSA: NDArray[np.float32]) -> LoggedPlans | None:
+    """The plans whose every step was logged with its propensity, and what a policy would do at their histories; None where there are none."""
     there_BS = planned.steps >= 0
     known_B = np.where(there_BS, np.isfinite(planned.step_propensity) & (planned.step_propensity > 0), True).all(axis=1)
     rows = np.flatnonzero(known_B)
     if len(rows) == 0:
-        return ()
+        return None
     part = planned.take(rows)
-    log = LoggedPlans(
+    return LoggedPlans(
         steps=part.steps.astype(np.int64),
         outcomes=part.outcomes.astype(np.int64),
         propensity=part.step_propensity.astype(np.float64),
         reward=_rewards(part),
         target=target_BSA[rows].astype(np.float64),
         context=_context(scorer, part),
+        clusters=part.shopper_key.astype(str),
+        scale=_prices(scorer, part),
     )
-    return tuple(estimates(log, num_bootstrap=num_bootstrap, seed=seed))
 
 
 def _rewards(planned: Examples) -> NDArray[np.float64]:
@@ -132,6 +133,13 @@ def _rewards(planned: Examples) -> NDArray[np.float64]:
 
 def _context(scorer: GuideScorer, planned: Examples) -> NDArray[np.float64]:
     """(B, D) what the value model of the doubly robust estimate knows at the start: the grammar's base and the price."""
-    prices = np.nan_to_num(scorer.catalogue.price_N)
-    relative = prices[planned.plan_row] / max(1.0, float(prices.mean()))
-    return np.column_stack([step_base(scorer, planned).astype(np.float64), relative, np.log1p(relative)])
+    return np.column_stack([step_base(scorer, planned).astype(np.float64), np.log(_prices(scorer, planned))])
+
+
+def _prices(scorer: GuideScorer, planned: Examples) -> NDArray[np.float64]:
+    """(B,) price in view over the mean price, which stands in where there is none."""
+    price_N = scorer.catalogue.price_N
+    known_N = np.isfinite(price_N) & (price_N > 0)
+    mean = float(price_N[known_N].mean()) if known_N.any() else 1.0
+    relative: NDArray[np.float64] = np.where(known_N, price_N, mean)[planned.plan_row] / mean
+    return relative

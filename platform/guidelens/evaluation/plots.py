@@ -102,6 +102,39 @@ def bars(name: str, rows: Sequence[tuple[str, Interval, str]], unit: str, zero: 
     return as_svg(name, draw, (4.6, 0.42 * len(rows) + 0.75))
 
 
+def forest(name: str, rows: Sequence[tuple[str, float, float, float, str]], unit: str, truth: float | None = 0.0) -> str:
+    """Estimates as dots with their intervals, the first row on top; each row is (label, value, low, high, colour). `truth`: a line to hold them against.
+
+    Intervals that would dwarf all others are cut at the edge, with an arrow.
+    """
+    width = 1.6 * max([abs(value - (truth or 0)) for _, value, _, _, _ in rows] + _halves(rows), default=1.0) or 1.0
+    centre = 0.0 if truth is None else truth
+
+    def draw(figure: Any) -> None:
+        axis = figure.subplots()
+        for place, (_, value, low, high, colour) in enumerate(rows):
+            ends = [max(low, centre - width), min(high, centre + width)]
+            axis.plot(ends, [place, place], color=colour, linewidth=1.8, solid_capstyle="butt")
+            axis.plot([value], [place], color=colour, marker="o", markersize=5)
+            for end, cut, mark in ((ends[0], low < ends[0], "<"), (ends[1], high > ends[1], ">")):
+                if cut:
+                    axis.plot([end], [place], color=colour, marker=mark, markersize=4.5)
+        if truth is not None:
+            axis.axvline(truth, color=_INK, linewidth=0.8)
+        axis.set_yticks(range(len(rows)), [label for label, *_ in rows])
+        axis.set_ylim(len(rows) - 0.5, -0.5)
+        axis.grid(False, axis="y")
+        axis.set_xlabel(unit)
+
+    return as_svg(name, draw, (5.2, 0.32 * len(rows) + 0.8))
+
+
+def _halves(rows: Sequence[tuple[str, float, float, float, str]]) -> list[float]:
+    """The median of the intervals' larger halves, as a list of at most one."""
+    reach = sorted(max(value - low, high - value) for _, value, low, high, _ in rows)
+    return [reach[len(reach) // 2]] if reach else []
+
+
 def _figure(value: float) -> str:
     digits = 3 if abs(value) < 1 else max(0, 2 - int(math.log10(abs(value))))
     return f"{value:.{digits}f}"
@@ -122,6 +155,22 @@ def reliability(name: str, found: Calibration, label: str) -> str:
         axis.set_aspect("equal")
 
     return as_svg(name, draw, (3.1, 3.0))
+
+
+def gains(points: Sequence[tuple[float, float]]) -> str:
+    """Share of the clicks that lie in the best share of impressions, beside what chance would put there."""
+
+    def draw(figure: Any) -> None:
+        axis = figure.subplots()
+        axis.plot([0, 1], [0, 1], color=_LINE, linewidth=1.4)
+        axis.plot([0.0, *(shown for shown, _ in points)], [0.0, *(captured for _, captured in points)], color=OURS, marker="o", markersize=3.5, linewidth=1.4)
+        axis.set_xlabel("impressions, best first")
+        axis.set_ylabel("clicks among them")
+        axis.set_xlim(0, 1)
+        axis.set_ylim(0, 1)
+        axis.set_aspect("equal")
+
+    return as_svg("cumulative gains", draw, (3.1, 3.0))
 
 
 def matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:

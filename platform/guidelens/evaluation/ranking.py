@@ -45,7 +45,7 @@ def catalogue_ranks(scores_RN: NDArray[np.floating], rows_RK: NDArray[np.integer
     if scores_RN.ndim != 2 or rows_RK.ndim != 2 or len(scores_RN) != len(rows_RK):
         raise ShapeError(f"scores (R, N) and rows (R, K) must have the same R, got {scores_RN.shape} and {rows_RK.shape}")
     num_requests, num_products = scores_RN.shape
-    order_N = np.random.Generator(np.random.Philox(key=sub_seed(seed, "ties"))).permutation(num_products)
+    order_N = _tie_order(num_products, seed)
     ranks = np.full(rows_RK.shape, num_products, dtype=np.int64)
     step = max(1, _MAX_CELLS // max(1, num_products * rows_RK.shape[1]))
     for start in range(0, num_requests, step):
@@ -111,11 +111,30 @@ def clicked_requests(examples: Examples) -> tuple[NDArray[np.int64], NDArray[np.
 
 def score_requests(scorer: ProductScorer, examples: Examples, seed: int = 0) -> RankingRows:
     """The metrics of the requests with a click, in the order of `clicked_requests`; empty where there is none."""
+    return ranked(scorer, examples, seed)[0]
+
+
+def ranked(scorer: ProductScorer, examples: Examples, seed: int = 0) -> tuple[RankingRows, NDArray[np.int64]]:
+    """`score_requests`, and (R, TOP) the product rows that head each of these requests' lists, best first."""
     rows_R, relevant_RK = clicked_requests(examples)
     if len(rows_R) == 0:
-        return RankingRows(np.empty(0), np.empty(0))
+        return RankingRows(np.empty(0), np.empty(0)), np.empty((0, TOP), dtype=np.int64)
     part = examples.take(rows_R)
-    return ranking_rows(catalogue_ranks(scorer.product_scores(part), part.slate_rows, seed), relevant_RK)
+    scores_RN = scorer.product_scores(part)
+    return ranking_rows(catalogue_ranks(scores_RN, part.slate_rows, seed), relevant_RK), top_products(scores_RN, seed)
+
+
+def top_products(scores_RN: NDArray[np.floating], seed: int = 0) -> NDArray[np.int64]:
+    """(R, TOP) product rows, best first, or all products where there are fewer; equal scores in the order of `catalogue_ranks`."""
+    order_N = _tie_order(scores_RN.shape[1], seed)
+    first_N = np.argsort(order_N)
+    top_RT: NDArray[np.int64] = first_N[np.argsort(-scores_RN[:, first_N], axis=1, kind="stable")[:, :TOP]]
+    return top_RT
+
+
+def _tie_order(num_products: int, seed: int) -> NDArray[np.int64]:
+    """(N,) place of each product among equal scores."""
+    return np.random.Generator(np.random.Philox(key=sub_seed(seed, "ties"))).permutation(num_products)
 
 
 def best_on(candidates: Sequence[Scorer], val: Examples) -> Scorer:

@@ -5,14 +5,17 @@ ranking, interest, plan) hold no timings. Knows nothing of how figures were made
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 from guidelens.errors import InputError
+from guidelens.evaluation.beyond import BeyondAccuracy, ColdShare
 from guidelens.evaluation.bootstrap import Interval
 from guidelens.evaluation.calibration import Calibration
-from guidelens.evaluation.offpolicy import OffPolicyEstimate
+from guidelens.evaluation.clicks import Forecast
+from guidelens.evaluation.offpolicy import OffPolicyEstimate, Overlap
 from guidelens.schemas.base import Frozen
 
 REPORT_SCHEMA_VERSION = 1
@@ -78,7 +81,10 @@ class Slice(Frozen):
 
 
 class RankingReport(Frozen):
-    """`gain_over`: paired difference of NDCG@10 to each baseline. AUC and calibration: of clicks on the slates shown."""
+    """`gain_over`: paired difference of NDCG@10 to each baseline. AUC, calibration and forecast: of clicks on the slates shown.
+
+    `gauc`: AUC within each slate. `beyond`: of the top-10 lists of the model ("model") and each baseline.
+    """
 
     model: RankingScores
     baselines: dict[str, RankingScores]
@@ -90,6 +96,9 @@ class RankingReport(Frozen):
     purchase_auc: float | None = None
     click_calibration: Calibration
     slices: tuple[Slice, ...] = ()
+    forecast: Forecast | None = None
+    beyond: dict[str, BeyondAccuracy] = {}
+    cold: ColdShare | None = None
 
 
 class InterestReport(Frozen):
@@ -131,6 +140,7 @@ class PlanReport(Frozen):
     gain_over: dict[str, Interval] = {}
     off_policy: tuple[OffPolicyEstimate, ...] = ()
     off_policy_of: str = ""
+    overlap: Overlap | None = None
 
 
 class ServingReport(Frozen):
@@ -199,6 +209,7 @@ class Report(Frozen):
             found |= {"test/ndcg_at_10": self.ranking.model.ndcg_at_10, "test/recall_at_10": self.ranking.model.recall_at_10}
             found |= {"test/click_auc": self.ranking.auc, "test/click_gauc": self.ranking.gauc, "test/click_ece": self.ranking.click_calibration.ece}
             found |= {f"test/ndcg_at_10_{name}": scores.ndcg_at_10 for name, scores in self.ranking.baselines.items()}
+            found |= _forecast_metrics(self.ranking)
             found |= {slice_metric(part.name): part.ndcg.value for part in self.ranking.slices if part.ndcg}
         if self.interest:
             found |= {"test/interest_mse": self.interest.mse, "test/interest_ece": self.interest.ece, "test/interest_constant_mse": self.interest.constant_mse}
@@ -211,8 +222,23 @@ class Report(Frozen):
 
 
 def slice_metric(name: str) -> str:
-    """The metric's name of a slice's NDCG@10."""
-    return f"test/ndcg_at_10_{name.lower().replace(' ', '_')}"
+    """The metric's name of a slice's NDCG@10. MLflow takes letters, digits and `_ - . : /` only."""
+    return f"test/ndcg_at_10_{re.sub(r'[^a-z0-9_]+', '_', name.lower())}"
+
+
+def _forecast_metrics(ranking: RankingReport) -> dict[str, float | None]:
+    """The figures of shown slates and of the model's lists."""
+    found: dict[str, float | None] = {}
+    if one := ranking.forecast:
+        found |= {"test/click_log_loss": one.log_loss.value, "test/purchase_log_loss": one.purchase_log_loss.value}
+        found |= {"test/ctr": one.ctr.value, "test/ctr_predicted": one.ctr_predicted, "test/cvr": one.cvr, "test/cvr_predicted": one.cvr_predicted}
+        found["test/click_gauc_by_shopper"] = one.gauc_by_shopper.value if one.gauc_by_shopper else None
+        if one.decision:
+            found |= {f"test/click_{name}": getattr(one.decision, name).value for name in ("accuracy", "recall", "f1")}
+            found["test/click_precision"] = one.decision.precision.value if one.decision.precision else None
+    if lists := ranking.beyond.get("model"):
+        found |= {"test/coverage_at_10": lists.coverage, "test/novelty_at_10": lists.novelty, "test/diversity_at_10": lists.diversity}
+    return found
 
 
 _PLAN_METRICS = (

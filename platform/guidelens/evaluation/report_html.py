@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from guidelens.evaluation import plots
 from guidelens.evaluation.bootstrap import Interval
+from guidelens.evaluation.offpolicy import LOGGING, RECOMMENDED
 from guidelens.evaluation.plots import HIGH, LOW, OTHER, OURS
 from guidelens.evaluation.report import PlanReport, RankingReport, Report
 from guidelens.schemas.base import Frozen
@@ -20,8 +21,21 @@ class Headline(Frozen):
     beside: str
 
 
-_PLOTS = ("losses", "ndcg", "recall", "clicks", "confusion", "confused", "interest", "values", "latency")
-_NAMES = {"popularity": "popularity", "item_knn": "item-kNN (cosine)", "single_task": "single-task model"}
+_PLOTS = ("losses", "ndcg", "recall", "clicks", "purchases", "gains", "slices", "confusion", "confused", "interest", "values", "off_policy", "latency")
+_NAMES = {"model": "this model", "popularity": "popularity", "item_knn": "item-kNN (cosine)", "single_task": "single-task model"}
+OFF_POLICY_NAMES = {
+    "logging": "the log itself",
+    "ips": "IPS",
+    "per_decision_ips": "per-decision IPS",
+    "clipped_ips": "clipped IPS",
+    "snips": "SNIPS",
+    "dm": "direct method",
+    "dr": "doubly robust",
+    "sndr": "self-normalized DR",
+    "switch_dr": "Switch-DR",
+    "dros": "DR, shrunk weights",
+}
+_FIRST_PEERS = ("single_task", "item_knn", "popularity")
 
 
 def render(report: Report) -> str:
@@ -30,8 +44,11 @@ def render(report: Report) -> str:
         loader=PackageLoader("guidelens.evaluation", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"share": share, "interval": interval, "signed": signed, "number": number}
+    environment.globals["recommended"] = RECOMMENDED
     page = environment.get_template("report.html.j2")
-    return page.render(report=report, headlines=list(_headlines(report)), plots=_plots(report), names=_NAMES, values=_value_rows(report.plan))
+    return page.render(
+        report=report, headlines=list(_headlines(report)), plots=_plots(report), names=_NAMES, estimators=OFF_POLICY_NAMES, values=_value_rows(report.plan)
+    )
 
 
 def share(value: float | None) -> str:
@@ -73,7 +90,7 @@ def _headlines(report: Report) -> Iterator[Headline]:
 def _plan_headline(plan: PlanReport) -> Headline:
     if plan.gap_closed is not None:
         return Headline(label="plan: gap closed", figure=share(plan.gap_closed), beside="of what lies between the logging guide and the reference")
-    found = next((one for one in plan.off_policy if one.estimator == "dr"), None)
+    found = next((one for one in plan.off_policy if one.estimator == RECOMMENDED), None)
     if found is None:
         return Headline(label="plan: match", figure=number(plan.match), beside=f"{plan.plans:,} logged plans")
     return Headline(label="plan value, estimated", figure=number(found.value, 1), beside=f"[{found.low:.1f}, {found.high:.1f}] minor units a session")
@@ -93,6 +110,8 @@ def _plots(report: Report) -> dict[str, Markup]:
             found["confused"] = plots.confused_pairs(seen.confusions)
     if report.interest:
         found["interest"] = plots.reliability("interest calibration", report.interest.calibration, "interest")
+    if report.plan and report.plan.off_policy:
+        found["off_policy"] = plots.forest("off-policy estimates", _off_policy_rows(report.plan), "minor units a session", truth=None)
     if values := _value_rows(report.plan):
         found["values"] = plots.bars("plan value", values, "minor units a session, closed loop")
     if report.serving and report.serving.stages_p50_ms:
@@ -101,15 +120,26 @@ def _plots(report: Report) -> dict[str, Markup]:
 
 
 def _ranking_plots(ranking: RankingReport) -> dict[str, str]:
-    order = ["single_task", "item_knn", "popularity"]
-    peers = [(name, ranking.baselines[name]) for name in order if name in ranking.baselines]
-    rows = [("this model", ranking.model.ndcg, OURS), *((_NAMES[name], scores.ndcg, OTHER) for name, scores in peers)]
-    recall = [("this model", ranking.model.recall, OURS), *((_NAMES[name], scores.recall, OTHER) for name, scores in peers)]
-    return {
+    order = [name for name in (*_FIRST_PEERS, *ranking.baselines) if name in ranking.baselines]
+    peers = [(_NAMES.get(name, name.replace("_", " ")), ranking.baselines[name]) for name in dict.fromkeys(order)]
+    rows = [("this model", ranking.model.ndcg, OURS), *((label, scores.ndcg, OTHER) for label, scores in peers)]
+    recall = [("this model", ranking.model.recall, OURS), *((label, scores.recall, OTHER) for label, scores in peers)]
+    parts = [(f"{part.name} ({part.requests:,})", part.ndcg.value, part.ndcg.low, part.ndcg.high, OURS) for part in ranking.slices if part.ndcg]
+    found = {
         "ndcg": plots.bars("NDCG at 10", rows, "NDCG@10"),
         "recall": plots.bars("recall at 10", recall, "recall@10"),
         "clicks": plots.reliability("click calibration", ranking.click_calibration, "click probability"),
+        "slices": plots.forest("NDCG at 10 by slice", parts, "NDCG@10; the line is all requests", truth=ranking.model.ndcg_at_10) if parts else "",
     }
+    if forecast := ranking.forecast:
+        found["purchases"] = plots.reliability("purchase calibration", forecast.purchase_calibration, "purchase probability")
+        found["gains"] = plots.gains([(gain.shown, gain.captured) for gain in forecast.gains]) if forecast.gains else ""
+    return found
+
+
+def _off_policy_rows(plan: PlanReport) -> list[tuple[str, float, float, float, str]]:
+    colours = {RECOMMENDED: OURS, LOGGING: LOW}
+    return [(OFF_POLICY_NAMES.get(one.estimator, one.estimator), one.value, one.low, one.high, colours.get(one.estimator, OTHER)) for one in plan.off_policy]
 
 
 def _value_rows(plan: PlanReport | None) -> list[tuple[str, Interval, str]]:

@@ -1,18 +1,26 @@
-"""Parts of the test requests that an average hides: new shoppers, searches, devices without AR."""
+"""Parts of the test requests that an average hides: new shoppers, searches, new and little-known products, channels, categories."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from guidelens.data.examples import Examples
-from guidelens.evaluation.bootstrap import mean_interval
+from guidelens.evaluation.bootstrap import Draws
 from guidelens.evaluation.report import Slice
 from guidelens.schemas.packed import decode
 
+# Letters: R = requests, K = places of a slate, N = products.
+
 MIN_REQUESTS = 30
+MAX_CATEGORIES = 8
+HEAD_SHARE = 0.8
+"""Of the training clicks: the products that have them, best ones first, are the head; all others the tail."""
+Flags = NDArray[np.bool_]
 
 
-def slices(examples: Examples) -> dict[str, NDArray[np.bool_]]:
-    """(R,) masks by name. A shopper is new while no visit of theirs was known at request time."""
+def slices(examples: Examples) -> dict[str, Flags]:
+    """(R,) masks by name, of what was known when it was asked. A shopper is new while no visit of theirs was known at request time."""
     known = decode(list(examples.packed))[0]["num_recent"] > 0
     scanned, searched = examples.frame_row >= 0, examples.query_row >= 0
     return {
@@ -22,14 +30,47 @@ def slices(examples: Examples) -> dict[str, NDArray[np.bool_]]:
         "started by a search": searched & ~scanned,
         "started from the feed": ~scanned & ~searched,
         "devices without AR": examples.device == "none",
+        **{f"channel {channel}": examples.channel == channel for channel in sorted({*examples.channel.tolist()} - {""})},
     }
 
 
-def sliced(examples: Examples, ndcg_R: NDArray[np.floating], *, num_bootstrap: int, seed: int) -> tuple[Slice, ...]:
+def product_slices(examples: Examples, relevant_RK: Flags, clicks_N: NDArray[np.floating], categories: Sequence[str]) -> dict[str, Flags]:
+    """(R,) masks by name, of what was clicked: a request is in a slice where one of its clicked products is.
+
+    Args:
+        clicks_N: training clicks. A product without any is new; the tail is all that is not in the head (HEAD_SHARE).
+        categories: of each product, levels joined by `/`; the first level makes the slice. The MAX_CATEGORIES largest are shown.
+    """
+    rows_RK = np.where(relevant_RK, examples.slate_rows, -1)
+
+    def any_of(chosen_N: Flags) -> Flags:
+        return np.asarray(((rows_RK >= 0) & chosen_N[np.maximum(rows_RK, 0)]).any(axis=1))
+
+    firsts = np.array([category.partition("/")[0] for category in categories], dtype=object)
+    of_category = {f"category {name}": any_of(firsts == name) for name in sorted({*firsts.tolist()} - {""})}
+    largest = sorted(of_category, key=lambda name: (-int(of_category[name].sum()), name))[:MAX_CATEGORIES]
+    in_tail = tail(clicks_N)
+    return {
+        "new products": any_of(clicks_N == 0),
+        "tail products": any_of(in_tail),
+        "head products": any_of(~in_tail),
+        **{name: of_category[name] for name in largest},
+    }
+
+
+def tail(clicks_N: NDArray[np.floating]) -> Flags:
+    """(N,) True for the products that are not needed to make up HEAD_SHARE of all clicks, best ones first."""
+    order = np.argsort(-clicks_N, kind="stable")
+    before = np.cumsum(clicks_N[order]) - clicks_N[order]
+    in_tail = np.ones(len(clicks_N), dtype=np.bool_)
+    in_tail[order] = before >= HEAD_SHARE * clicks_N.sum()
+    return in_tail
+
+
+def sliced(masks: Mapping[str, Flags], ndcg_R: NDArray[np.floating], shopper_R: NDArray[np.object_], draws: Draws) -> tuple[Slice, ...]:
     """NDCG@10 of each slice, with an interval over shoppers; null where a slice has fewer than MIN_REQUESTS requests."""
     found = []
-    for name, mask in slices(examples).items():
+    for name, mask in masks.items():
         enough = int(mask.sum()) >= MIN_REQUESTS
-        interval = mean_interval(ndcg_R[mask], num_bootstrap=num_bootstrap, seed=seed, clusters_R=examples.shopper_key[mask].astype(str)) if enough else None
-        found.append(Slice(name=name, requests=int(mask.sum()), ndcg=interval))
+        found.append(Slice(name=name, requests=int(mask.sum()), ndcg=draws.over(ndcg_R[mask], shopper_R[mask]) if enough else None))
     return tuple(found)

@@ -1,0 +1,56 @@
+"""The page about two runs: a verdict a metric, with plots of the paired differences."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from guidelens.evaluation.comparison import Compared
+from guidelens.evaluation.plots import HIGH, LOW, OTHER, forest
+from guidelens.evaluation.report_html import number, signed
+from guidelens.schemas.base import Frozen
+
+_COLOURS = {"second": HIGH, "first": LOW}
+
+
+class ComparePage(Frozen):
+    """What the page shows. paired: metrics on shared test rows; slices: NDCG@10 of parts of them; recorded: as the runs have them."""
+
+    first: str
+    second: str
+    shared_requests: int
+    unpaired_because: str
+    paired: tuple[Compared, ...]
+    slices: tuple[Compared, ...]
+    recorded: tuple[Compared, ...]
+
+
+def render(page: ComparePage) -> str:
+    """A self-contained page: no script, no font, no picture from elsewhere."""
+    environment = Environment(
+        loader=PackageLoader("guidelens.evaluation", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"signed": signed, "number": number, "chance": chance}
+    plots: dict[str, Any] = {
+        "paired": Markup(_forest("differences", page.paired, "change for the better, % of the first run's value")) if page.paired else "",
+        "slices": Markup(_forest("differences by slice", page.slices, "change for the better, % of the first run's NDCG@10")) if page.slices else "",
+    }
+    counts = {verdict: sum(row.verdict == verdict for row in page.paired) for verdict in ("second", "first", "neither")}
+    return environment.get_template("compare.html.j2").render(page=page, plots=plots, counts=counts)
+
+
+def chance(p: float) -> str:
+    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+
+
+def _forest(name: str, rows: Sequence[Compared], unit: str) -> str:
+    """Differences in shares of the first run's value, turned so that right is better; metrics whose first value is 0 are left out."""
+    drawn = []
+    for row in rows:
+        if row.difference is None or not row.first:
+            continue
+        scale = (100 if row.is_higher_better else -100) / abs(row.first)
+        ends = sorted((row.difference.low * scale, row.difference.high * scale))
+        drawn.append((row.name, row.difference.value * scale, ends[0], ends[1], _COLOURS.get(row.verdict, OTHER)))
+    return forest(name, drawn, unit)

@@ -1,0 +1,105 @@
+"""All estimators on one log, each with its interval."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from guidelens.evaluation.offpolicy import estimators as of
+from guidelens.evaluation.offpolicy.estimators import Terms, choice_terms, plan_terms
+from guidelens.evaluation.offpolicy.intervals import t_interval
+from guidelens.evaluation.offpolicy.logs import LoggedChoices, LoggedPlans
+from guidelens.evaluation.offpolicy.tuning import LIMITS, SHRINKAGE, tuned
+from guidelens.evaluation.offpolicy.weights import effective_number
+from guidelens.schemas.base import Frozen
+
+# Letters: B = logged sessions or choices.
+
+RECOMMENDED = "dr"
+"""Unbiased with a value model of any quality, and with intervals that hold: what decisions go by. `dros` errs less where weights are heavy and the value
+model is good, but nothing in a log can promise the latter."""
+LOGGING = "logging"
+Floats = NDArray[np.float64]
+
+
+class OffPolicyEstimate(Frozen):
+    """One estimator's value per session (or choice), with its 95 % interval, in the reward's unit.
+
+    `ess`: effective number of sessions, of `sessions` logged ones. `setting`: the clip, switch or shrinkage that was chosen on the log;
+    null where there is none to choose, or the weights were best left as they are.
+    """
+
+    estimator: str
+    value: float
+    low: float
+    high: float
+    ess: float
+    sessions: int
+    setting: float | None = None
+
+
+class Scored(NamedTuple):
+    """One estimator: (B,) scores whose mean is the estimate. `is_biased`: they leave out what the unbiased estimate holds."""
+
+    name: str
+    score_B: Floats
+    is_biased: bool = False
+    setting: float | None = None
+
+
+def estimates(log: LoggedPlans | LoggedChoices, *, seed: int) -> list[OffPolicyEstimate]:
+    """Every estimator of the target policy, and the log's own mean, each with its interval (intervals.py).
+
+    The interval of an estimator that is biased by design (direct, clipped, switched, shrunk) counts what it leaves of the doubly
+    robust estimate. `seed` deals the folds of the value model.
+
+    Raises:
+        ShapeError: arrays do not agree, or a logged step has no propensity.
+    """
+    log.check()
+    terms = plan_terms(log, seed) if isinstance(log, LoggedPlans) else choice_terms(log, seed)
+    return estimates_of(terms, log.clusters)
+
+
+def estimates_of(terms: Terms, clusters_B: NDArray[np.generic] | None) -> list[OffPolicyEstimate]:
+    """`estimates` of terms already made."""
+    ess, num = effective_number(terms.weight[:, -1]), len(terms.weight)
+    unbiased_B = of.doubly_robust(terms)
+    found = []
+    for one in _scored(terms, unbiased_B, clusters_B):
+        interval = t_interval(one.score_B, clusters_B, unbiased_B - one.score_B if one.is_biased else None)
+        found.append(
+            OffPolicyEstimate(
+                estimator=one.name,
+                value=interval.value,
+                low=interval.low,
+                high=interval.high,
+                ess=float(num) if one.name == LOGGING else ess,
+                sessions=num,
+                setting=one.setting,
+            )
+        )
+    return found
+
+
+def _scored(terms: Terms, unbiased_B: Floats, clusters_B: NDArray[np.generic] | None) -> Iterator[Scored]:
+    """The self-normalized ones are left out where no weight is left; per decision and whole are one where there is one step."""
+    weight = terms.weight
+
+    def chosen(name: str, setting: float, score_B: Floats) -> Scored:
+        return Scored(name, score_B, True, setting if np.isfinite(setting) else None)
+
+    yield Scored(LOGGING, terms.total)
+    yield Scored("ips", of.trajectory_ips(terms))
+    if weight.shape[1] > 1:
+        yield Scored("per_decision_ips", of.per_decision_ips(terms))
+    yield chosen("clipped_ips", *tuned(lambda limit: of.per_decision_ips(terms, of.clipped(weight, limit)), LIMITS, of.per_decision_ips(terms), clusters_B))
+    if weight[:, -1].sum() > 0:
+        yield Scored("snips", of.snips(terms))
+    yield Scored("dm", of.direct(terms), is_biased=True)
+    yield Scored("dr", unbiased_B)
+    if weight[:, -1].sum() > 0:
+        yield Scored("sndr", of.self_normalized_dr(terms))
+    yield chosen("switch_dr", *tuned(lambda limit: of.doubly_robust(terms, of.switched(weight, limit)), LIMITS, unbiased_B, clusters_B))
+    yield chosen("dros", *tuned(lambda strength: of.doubly_robust(terms, of.shrunk(weight, strength)), SHRINKAGE, unbiased_B, clusters_B))
