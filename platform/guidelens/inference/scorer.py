@@ -20,6 +20,7 @@ from guidelens.models.guide import Encoded, GuideModel
 from guidelens.models.heads import log_click_and_purchase
 from guidelens.models.inputs import context_inputs, plan_inputs, slate_inputs
 from guidelens.models.items import Catalogue, item_inputs
+from guidelens.models.plans.asked import Asked
 from guidelens.schemas.steps import MAX_STEPS, NUM_STEPS
 
 NUM_RERANKED = 256
@@ -173,6 +174,10 @@ class GuideScorer:
                 self.next_step(context_UD[torch.from_numpy(back[part])], steps[part], outcomes[part], view_ms[part], gestures[part], length, allowed[part])
             )
         return np.concatenate(parts) if parts else np.zeros((0, NUM_STEPS), np.float32)
+
+    def step_chances(self, asked: Asked) -> Floats:
+        """`step_probabilities` of what any policy over guide steps is asked."""
+        return self.step_probabilities(*asked)
 
     @torch.no_grad()
     def _plan_contexts(self, examples: Examples) -> Tensor:
