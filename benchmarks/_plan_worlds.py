@@ -97,7 +97,7 @@ def values(learned: Learned, rollouts: int, seed: int) -> dict[str, Valued]:
     found = _of_the_world(learned, planned, sessions, rollouts, seed)
     for name, policy in policies(learned).items():
         followed = {"open_loop": 1} | ({"beam": BEAM} if name in ("model", "gru") else {})
-        plans = {way: FollowedPlans(open_loop(policy, planned, width)) for way, width in followed.items()}
+        plans = {way: FollowedPlans(open_loop(policy, planned, width, sessions.base)) for way, width in followed.items()}
         found[name] = Valued(
             closed_loop=_mean(learned.world, GreedyGuide(policy, planned), sessions, rollouts, seed),
             **{way: _mean(learned.world, guide, sessions, rollouts, seed, closed_loop=False) for way, guide in plans.items()},

@@ -56,9 +56,9 @@ def measure_values(
     def value(guide: GuidePolicy, *, closed_loop: bool = True) -> NDArray[np.float64]:
         return world.value(guide, sessions, draws.seed, rollouts, closed_loop=closed_loop)
 
-    values = {"model": value(GreedyGuide(model, part)), "open_loop": value(FollowedPlans(open_loop(model, part)), closed_loop=False)}
+    values = {"model": value(GreedyGuide(model, part)), "open_loop": value(GreedyGuide(model, part), closed_loop=False)}
     if beam > 1:
-        values["beam"] = value(FollowedPlans(open_loop(model, part, beam)), closed_loop=False)
+        values["beam"] = value(FollowedPlans(open_loop(model, part, beam, sessions.base)), closed_loop=False)
     values |= _of_the_world(world, sessions, rollouts, draws.seed)
     values |= {name: value(GreedyGuide(policy, part)) for name, policy in peers.items()}
     return PlanValues(

@@ -45,9 +45,13 @@ def step_base(policy: StepPolicy, planned: Examples) -> NDArray[np.bool_]:
     return policy.catalogue.grammar_base(planned.plan_row, planned.device)
 
 
-def open_loop(policy: StepPolicy, planned: Examples, width: int = 1) -> NDArray[np.int8]:
-    """(B, S) plans made before anything was shown, by beam search: outcomes unknown, nothing viewed. Width 1 is greedy."""
-    base_BA = policy.catalogue.grammar_base(planned.plan_row, planned.device)
+def open_loop(policy: StepPolicy, planned: Examples, width: int = 1, base_BA: NDArray[np.bool_] | None = None) -> NDArray[np.int8]:
+    """(B, S) plans made before anything was shown, by beam search: outcomes unknown, nothing viewed. Width 1 is greedy.
+
+    Args:
+        base_BA: what product and device allow at all; by default as the policy's catalogue has it.
+    """
+    base_BA = step_base(policy, planned) if base_BA is None else base_BA
 
     def chances(plans_L: NDArray[np.int64], steps_LS: NDArray[np.int8], length: int, allowed_LA: NDArray[np.bool_]) -> NDArray[np.floating]:
         outcomes_LS = np.where(steps_LS >= 0, UNKNOWN_OUTCOME, -1).astype(np.int8)
