@@ -114,7 +114,7 @@ def test_the_gap_closed_is_a_share_of_what_the_reference_gains_over_the_log(refe
 
 def test_plans_made_beforehand_earn_what_their_policy_earns_blind(world: World, tmp_path: Path) -> None:
     scorer = GuideScorer.load(write_fit(tmp_path / "fit"))
-    rows = list(range(0, len(world.ar_session_ids), 3))
+    rows = list(range(0, len(world.ar_session_ids), 9))
     planned = planned_in(world, rows).take(np.arange(len(rows)))
     sessions = world.ar_sessions(planned.session_id.tolist())
     blind = world.value(GreedyGuide(scorer, planned), sessions, 5, 2, closed_loop=False)
