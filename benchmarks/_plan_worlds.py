@@ -96,7 +96,7 @@ def values(learned: Learned, rollouts: int, seed: int) -> dict[str, Valued]:
     sessions = learned.world.ar_sessions(planned.session_id.tolist())
     found = _of_the_world(learned, planned, sessions, rollouts, seed)
     for name, policy in policies(learned).items():
-        followed = {"open_loop": 1} | ({"beam": BEAM} if name in ("model", "gru") else {})
+        followed = {way: width for way, width in (("open_loop", 1), ("beam", BEAM)) if not name.startswith("small")}
         plans = {way: FollowedPlans(open_loop(policy, planned, width, sessions.base)) for way, width in followed.items()}
         found[name] = Valued(
             closed_loop=_mean(learned.world, GreedyGuide(policy, planned), sessions, rollouts, seed),

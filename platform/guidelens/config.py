@@ -200,7 +200,7 @@ class PlanLearning(Frozen):
 
     targets: Literal["imitation", "advantage", "fitted_q"] = "fitted_q"
     sweeps: Annotated[int, Field(ge=0)] = 5
-    temperatures: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.0025, 0.005, 0.01)
+    temperatures: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.005, 0.01, 0.02)
     advantage_temperature: Annotated[float, Field(gt=0)] = 0.25
 
 
