@@ -20,14 +20,14 @@ START_STEP = NUM_STEPS
 NUM_OUTCOME_CODES = UNKNOWN_OUTCOME + 1
 NUM_ANSWERS = 6
 """A question is answered by taps: none to five of them, as counted in the step's gestures."""
-NUM_STATE = MAX_STEPS + 2 * (NUM_STEPS + 1) + 2 * NUM_OUTCOME_CODES + 5 + 4 * NUM_STEPS + MAX_STEPS + NUM_ANSWERS
+NUM_STATE = MAX_STEPS + 2 * (NUM_STEPS + 1) + 2 * NUM_OUTCOME_CODES + 5 + 5 * NUM_STEPS + MAX_STEPS + NUM_ANSWERS
 _NEVER = -1e9
 
 
 def plan_state(plan: PlanInputs) -> Tensor:
     """(B, S, NUM_STATE) float32: what is known before each step, as plain numbers.
 
-    Step index, last step, last outcome, counts of steps and outcomes so far, AR view time and gestures (last, summed), and
+    What product and device allow at all, step index, last step, last outcome, counts of steps and outcomes so far, AR view time and gestures (last, summed), and
     whether the last outcome is known; which steps were met with nothing and which with engagement, these and the place again while the product is
     in the cart, and what the last question was answered. Nothing of step k or later enters the state of step k.
     """
@@ -41,7 +41,8 @@ def plan_state(plan: PlanInputs) -> Tensor:
     index_BSS = torch.eye(MAX_STEPS).expand(batch, -1, -1)
     last = [_shifted(x) for x in (step_BSA, outcome_BSO, *(x[:, :, None] for x in told), known_BS[:, :, None])]
     sums = [_shifted(x.cumsum(1)) for x in (step_BSA, outcome_BSO, *(x[:, :, None] for x in told))]
-    return torch.cat([index_BSS, *last, *sums, *_met(steps_BS, outcomes_BS, index_BSS), _answer(plan, steps_BS)], dim=2)
+    base_BSA = plan.base_RA.float()[:, None].expand(-1, MAX_STEPS, -1)
+    return torch.cat([base_BSA, index_BSS, *last, *sums, *_met(steps_BS, outcomes_BS, index_BSS), _answer(plan, steps_BS)], dim=2)
 
 
 def _met(steps_BS: Tensor, outcomes_BS: Tensor, index_BSS: Tensor) -> list[Tensor]:
