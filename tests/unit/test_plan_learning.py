@@ -216,6 +216,14 @@ def test_each_way_to_make_targets_is_its_own(targets: str) -> None:
         assert found[sells].sum(axis=1).min() > 2 * found[~sells].sum(axis=1).max()
 
 
+def test_a_log_without_plans_teaches_nothing() -> None:
+    examples = sample_examples(40)
+    bare = dataclasses.replace(examples, steps=np.full_like(examples.steps, -1), targets=np.ones_like(examples.targets))
+    assert not with_targets(bare, sample_catalogue(), sample_config()).targets.any()
+    nobody = bare.take(np.zeros(0, np.int64))
+    assert len(with_targets(nobody, sample_catalogue(), sample_config())) == 0
+
+
 @settings(max_examples=25)
 @given(place=st.integers(0, MAX_STEPS - 1), seed=st.integers(0, 99))
 def test_features_before_a_step_know_nothing_of_it_or_of_what_follows(place: int, seed: int) -> None:

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from guidelens.data.examples import DEVICES, Examples
 from guidelens.models.inputs import ContextInputs, context_inputs
 from guidelens.models.items import CATEGORICAL, Catalogue
+from guidelens.models.strategist import NUM_ANSWERS
 from guidelens.schemas.steps import MAX_STEPS, NUM_STEPS, OUTCOME_INDEX, STEP_INDEX, UNKNOWN_OUTCOME
 
 Floats = NDArray[np.float32]
 
-NUM_ANSWERS = 6
-"""A question is answered by taps: none to five of them, as counted in the step's gestures."""
 NUM_MOODS = 8
 _PLACE, _LAST, _LAST_OUTCOME = MAX_STEPS, NUM_STEPS, UNKNOWN_OUTCOME + 1
 _MET = slice(_PLACE + _LAST + _LAST_OUTCOME, _PLACE + _LAST + _LAST_OUTCOME + 2 * NUM_STEPS)
@@ -95,7 +94,7 @@ class _Seen:
         )
         at = np.broadcast_to(np.eye(MAX_STEPS, dtype=np.float32)[place], (num, MAX_STEPS))
         mood = np.stack([*moods, self.coupons], axis=1)
-        return np.concatenate([at, self.last, self.last_outcome, self.met.transpose(0, 2, 1).reshape(num, -1), mood, self.answer], axis=1)
+        return np.concatenate([at, self.last, self.last_outcome, self.met.transpose(0, 2, 1).reshape(num, 2 * NUM_STEPS), mood, self.answer], axis=1)
 
 
 def crossed(x_XF: Floats) -> Floats:
