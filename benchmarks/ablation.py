@@ -22,7 +22,7 @@ from guidelens.data.visits import InterestMedians
 from guidelens.errors import NotFoundError
 from guidelens.evaluation.bootstrap import Interval
 from guidelens.evaluation.guide import Draws
-from guidelens.evaluation.plan_value import GreedyGuide
+from guidelens.evaluation.plan_policies import GreedyGuide
 from guidelens.evaluation.plans import with_plans
 from guidelens.evaluation.ranking import clicked_requests, score_requests
 from guidelens.inference.guide_files import ITEMS

@@ -10,11 +10,13 @@ from guidelens.evaluation.guide import Draws, classic_baselines, measure_interes
 from guidelens.evaluation.held_back import measure_recognition
 from guidelens.evaluation.offpolicy import estimates, overlap, plan_weights
 from guidelens.evaluation.plan_value import PlanValues, measure_values
-from guidelens.evaluation.plans import greedy, logged_plans, measure_likeness, on_logged_histories, with_plans
+from guidelens.evaluation.plans import as_scores, greedy, logged_plans, measure_likeness, on_logged_histories, with_plans
 from guidelens.evaluation.ranking import ProductScorer
 from guidelens.evaluation.report import Curve, InterestReport, PlanReport, RankingReport, Report, SplitDates, curves
 from guidelens.inference.guide_files import load_items
 from guidelens.inference.scorer import GuideScorer
+from guidelens.models.plans.asked import StepPolicy
+from guidelens.models.plans.baselines import log_baselines
 from guidelens.schemas.ids import sub_seed
 from guidelens.world import World
 from pipelines.entry import progress
@@ -52,7 +54,7 @@ def _with_guide(report: Report, files: RunFiles, world: Path | None, config: Con
     progress(f"evaluate: {len(test)} test requests")
     ranking = _ranking(files, scorer, examples, draws)
     interest = None if _left_out(files, scorer, "interest") else measure_interest(scorer, files.control("interest"), train, test, draws)
-    plan = None if _left_out(files, scorer, "plan") else _plan(files, scorer, with_plans(test), world, config, draws)
+    plan = None if _left_out(files, scorer, "plan") else _plan(files, scorer, examples, world, config, draws)
     found: dict[str, RankingReport | InterestReport | PlanReport | None] = {"ranking": ranking, "interest": interest, "plan": plan}
     tasks: dict[str, TaskName] = {"ranking": "recommendation", "interest": "interest", "plan": "plan"}
     for name, section in found.items():
@@ -107,25 +109,32 @@ def _ranking(files: RunFiles, scorer: GuideScorer, examples: Examples, draws: Dr
     return measure_ranking(scorer, peers, examples, categories, draws)
 
 
-def _plan(files: RunFiles, scorer: GuideScorer, planned: Examples, world: Path | None, config: Config, draws: Draws) -> PlanReport | None:
+def _plan(files: RunFiles, scorer: GuideScorer, examples: Examples, world: Path | None, config: Config, draws: Draws) -> PlanReport | None:
+    planned = with_plans(examples.of("test"))
     if len(planned) == 0:
         return None
+    peers: dict[str, StepPolicy] = {**log_baselines(examples, scorer.catalogue, files.record.config.train.model, draws.seed)}
     chances_BSA = on_logged_histories(scorer, planned)
     likeness = measure_likeness(scorer, planned, chances_BSA)
+    baselines = {name: as_scores(measure_likeness(peer, planned, on_logged_histories(peer, planned))) for name, peer in peers.items()}
+    single_task = files.control("plan")
+    if single_task is not None:
+        peers["single_task"] = single_task
     log = logged_plans(scorer, planned, greedy(chances_BSA))
     values = None
     if world is not None:
         progress(f"evaluate: {len(planned)} AR sessions in the simulated shop")
-        rollouts = config.evaluate.plan_rollouts
-        values = measure_values(World.open(world), scorer, files.control("plan"), planned, rollouts=rollouts, draws=draws)
+        values = measure_values(World.open(world), scorer, peers, planned, rollouts=config.evaluate.plan_rollouts, draws=draws)
     found = PlanReport(
         illegal=likeness.illegal,
         decoded=likeness.decoded,
         plans=likeness.plans,
-        match=likeness.match,
-        step_accuracy=likeness.step_accuracy,
-        exact_match=likeness.exact_match,
+        match=likeness.free.match,
+        step_accuracy=likeness.forced.step_accuracy,
+        exact_match=likeness.free.exact_match,
         value_source="only estimated from the log, by importance sampling and a doubly robust estimate; no simulated shop was given",
+        scores=as_scores(likeness),
+        baselines=baselines,
         off_policy=tuple(estimates(log, seed=draws.seed)) if log else (),
         off_policy_of=OFF_POLICY_OF if log else "",
         overlap=overlap(plan_weights(log)) if log else None,
@@ -143,6 +152,6 @@ def _valued(plan: PlanReport, values: PlanValues, config: Config) -> PlanReport:
             "gap_closed": values.gap_closed,
             "intervals": values.intervals,
             "gain_over": values.gain_over,
-            **{f"{name}_value": value for name, value in means.items() if name != "model"},
+            **{f"{name}_value": value for name, value in means.items() if f"{name}_value" in PlanReport.model_fields},
         }
     )

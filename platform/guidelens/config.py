@@ -242,6 +242,20 @@ class PlanCosts(Frozen):
     """A purchase that is returned."""
 
 
+class PlanLearning(Frozen):
+    """How the strategist's target weights are made from the log (docs/plans.md).
+
+    targets: `imitation` of the logged steps; `advantage`: the same, weighted by what came of them; `fitted_q`: preferences among all allowed
+    steps by their estimated values. sweeps: how many steps ahead values look beyond the step itself. temperatures, advantage_temperature: in
+    shares of a margin; of the former, validation sessions choose one.
+    """
+
+    targets: Literal["imitation", "advantage", "fitted_q"] = "fitted_q"
+    sweeps: Annotated[int, Field(ge=0)] = 5
+    temperatures: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.005, 0.01, 0.02)
+    advantage_temperature: Annotated[float, Field(gt=0)] = 0.25
+
+
 class TrainConfig(Frozen):
     """lambdas: weight of each task's loss; 0, or none given, leaves the task out. global_batch_size counts requests over all workers."""
 
@@ -277,6 +291,7 @@ class TrainConfig(Frozen):
     margin_share: Annotated[float, Field(gt=0, le=1)] = 0.3
     """Of a product's price, what a purchase is taken to earn when plans are weighted by their outcome."""
     plan_costs: PlanCosts = PlanCosts()
+    plan_learning: PlanLearning = PlanLearning()
     num_threads: Annotated[int, Field(ge=1)] = 1
 
     @field_validator("lambdas")
@@ -317,7 +332,8 @@ class GateConfig(Frozen):
 
 
 class ServeConfig(Frozen):
-    """Explore: temperature of the Plackett-Luce draw over scores, and the share of uniformly drawn guide steps.
+    """Explore: temperature of the Plackett-Luce draw over scores, and the share of uniformly drawn guide steps. plan_beam: plans that
+    beam search keeps while it looks for the likeliest one; 1 takes the likeliest step each time.
 
     score_exactly_up_to: products up to which retrieval scores the whole catalogue; above, what the vector index nominates.
     """
@@ -326,6 +342,7 @@ class ServeConfig(Frozen):
     score_exactly_up_to: Annotated[int, Field(ge=0)] = 20_000
     explore_temperature: Annotated[float, Field(ge=0)] = 0.05
     explore_step_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    plan_beam: Annotated[int, Field(ge=1, le=64)] = 1
     max_ongoing_requests: Annotated[int, Field(ge=1)] = 16
     max_queued_requests: Annotated[int, Field(ge=1)] = 64
     min_replicas: Annotated[int, Field(ge=1)] = 1

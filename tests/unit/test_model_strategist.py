@@ -11,8 +11,8 @@ from model_samples import NUM_PRODUCTS, sample_catalogue, sample_config, sample_
 from guidelens.data.examples import empty
 from guidelens.models.inputs import plan_inputs
 from guidelens.models.items import DEVICE_KINDS
-from guidelens.models.strategist import PlanDecoder, allowed_at_each, hide_outcomes, plan_state
-from guidelens.schemas.steps import MAX_STEPS, STEPS, UNKNOWN_OUTCOME, PlanContext, allowed_next, violations
+from guidelens.models.strategist import NUM_ANSWERS, PlanDecoder, allowed_at_each, hide_outcomes, plan_state
+from guidelens.schemas.steps import MAX_STEPS, NUM_STEPS, STEP_INDEX, STEPS, UNKNOWN_OUTCOME, PlanContext, allowed_next, violations
 
 CATALOGUE = sample_catalogue()
 SHAPE = sample_config().train.model
@@ -79,3 +79,22 @@ def test_outcomes_are_hidden_from_the_step_asked_for_on() -> None:
     assert torch.equal(hidden.outcomes_RS[:, :2], plan.outcomes_RS[:, :2])
     assert bool((hidden.outcomes_RS[:, 2:] == UNKNOWN_OUTCOME).all())
     assert float(hidden.view_RS[:, 2:].abs().sum()) == 0.0
+
+
+def test_the_state_tells_which_step_met_which_response_and_what_a_question_was_answered() -> None:
+    """By a hand count: info met with nothing, a question answered by three taps, reviews that led to the cart."""
+    info, ask, reviews = (STEP_INDEX[name] for name in ("show_info", "ask_preference", "show_reviews"))
+    rows = empty(1)
+    steps, outcomes, gestures = rows.steps.copy(), rows.outcomes.copy(), rows.gestures.copy()
+    steps[0, :3], outcomes[0, :3], gestures[0, :3] = [info, ask, reviews], [0, 1, 2], [5, 3, 1]
+    state = plan_state(plan_inputs(dataclasses.replace(rows, steps=steps, outcomes=outcomes, gestures=gestures), CATALOGUE))[0]
+    answers = state[:, -NUM_ANSWERS:]
+    at_in_cart = state[:, -NUM_ANSWERS - MAX_STEPS : -NUM_ANSWERS]
+    met = state[:, -NUM_ANSWERS - MAX_STEPS - 4 * NUM_STEPS : -NUM_ANSWERS - MAX_STEPS]
+    assert [met[k].nonzero().flatten().tolist() for k in (0, 1, 2)] == [[], [info], [info, NUM_STEPS + ask]]
+    liked = [info, NUM_STEPS + reviews, NUM_STEPS + ask]
+    assert set(met[3].nonzero().flatten().tolist()) == {*liked, *(2 * NUM_STEPS + place for place in liked)}
+    assert at_in_cart.sum(1).tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+    assert int(at_in_cart[3].argmax()) == 3
+    assert answers[:2].sum() == 0
+    assert int(answers[2].argmax()) == 3

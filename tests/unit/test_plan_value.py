@@ -13,7 +13,9 @@ from guidelens.config import WorldSize
 from guidelens.data.examples import Examples
 from guidelens.evaluation.bootstrap import Interval
 from guidelens.evaluation.guide import Draws
-from guidelens.evaluation.plan_value import GreedyGuide, PlanValues, measure_values
+from guidelens.evaluation.plan_policies import ActedSteps, FollowedPlans, GreedyGuide
+from guidelens.evaluation.plan_value import PlanValues, measure_values
+from guidelens.evaluation.plans import measure_likeness, on_logged_histories, open_loop
 from guidelens.inference.scorer import GuideScorer
 from guidelens.schemas.steps import MAX_STEPS, NUM_STEPS, STEP_INDEX
 from guidelens.world import Observed, World, generate
@@ -78,7 +80,7 @@ def test_a_model_that_follows_an_order_earns_what_that_order_earns(world: World,
     scorer, contrary = prefers(write_fit(tmp_path / "fit"), order), prefers(tmp_path / "fit", order[::-1])
     rows = list(range(len(world.ar_session_ids)))[::-2]
     planned = planned_in(world, rows)
-    found = measure_values(world, scorer, contrary, planned, rollouts=2, draws=DRAWS)
+    found = measure_values(world, scorer, {"single_task": contrary}, planned, rollouts=2, draws=DRAWS, beam=3)
     assert found is not None
     sessions = world.ar_sessions([world.ar_session_ids[row] for row in rows])
 
@@ -92,13 +94,15 @@ def test_a_model_that_follows_an_order_earns_what_that_order_earns(world: World,
     assert found.intervals["single_task"].value == pytest.approx(earned(order[::-1]).mean())
     assert found.intervals["script"].value == pytest.approx(script.mean())
     assert found.intervals["oracle"].value == pytest.approx(world.oracle_value(sessions).mean())
+    assert found.intervals["open_loop"].value == pytest.approx(ours.mean()), "an order of steps does not heed what it sees"
+    assert set(found.gain_over) == set(found.intervals) - {"model", "open_loop", "beam"}
     assert found.gain_over["script"].value == pytest.approx((ours - script).mean())
     assert found.intervals["model"].value != pytest.approx(found.intervals["single_task"].value)
 
 
 def test_sessions_of_another_shop_have_no_value(world: World, tmp_path: Path) -> None:
     scorer = GuideScorer.load(write_fit(tmp_path / "fit"))
-    assert measure_values(world, scorer, None, planned_in(world, []), rollouts=1, draws=DRAWS) is None
+    assert measure_values(world, scorer, {}, planned_in(world, []), rollouts=1, draws=DRAWS) is None
 
 
 @pytest.mark.parametrize(("reference", "share"), [(50.0, 0.5), (20.0, 2.0), (10.0, None), (5.0, None)])
@@ -106,3 +110,32 @@ def test_the_gap_closed_is_a_share_of_what_the_reference_gains_over_the_log(refe
     means = {"model": 30.0, "logging": 10.0, "reference": reference}
     intervals = {name: Interval(value=value, low=value, high=value, n=1, clusters=1) for name, value in means.items()}
     assert PlanValues(intervals, {}, 1).gap_closed == share
+
+
+def test_plans_made_beforehand_earn_what_their_policy_earns_blind(world: World, tmp_path: Path) -> None:
+    scorer = GuideScorer.load(write_fit(tmp_path / "fit"))
+    rows = list(range(0, len(world.ar_session_ids), 9))
+    planned = planned_in(world, rows).take(np.arange(len(rows)))
+    sessions = world.ar_sessions(planned.session_id.tolist())
+    blind = world.value(GreedyGuide(scorer, planned), sessions, 5, 2, closed_loop=False)
+    plans = open_loop(scorer, planned, base_BA=sessions.base)
+    assert world.value(FollowedPlans(plans), sessions, 5, 2, closed_loop=False) == pytest.approx(blind)
+
+
+def test_the_script_is_like_itself_and_unlike_another_order(world: World, tmp_path: Path) -> None:
+    """A log written by the script alone: its policy takes the same steps free and after each history, other orders do not."""
+    scorer = GuideScorer.load(write_fit(tmp_path / "fit"))
+    planned = planned_in(world, list(range(40))).take(np.arange(40))
+    sessions = world.ar_sessions(planned.session_id.tolist())
+    script = ActedSteps(world.script_policy(sessions), scorer.catalogue)
+    steps = open_loop(script, planned)
+    steps[:, 5:] = -1
+    logged = dataclasses.replace(planned, steps=steps, outcomes=np.where(steps >= 0, 0, -1).astype(np.int8))
+    same = measure_likeness(script, logged, on_logged_histories(script, logged))
+    assert (same.free.step_accuracy, same.free.exact_match, same.free.match, same.forced.exact_match) == (1, 1, 1, 1)
+    assert (same.step_distance, same.illegal, same.logged_length) == (0, 0, 5)
+    quiet = prefers(tmp_path / "fit", [STEP_INDEX["stay_quiet"], *(step for step in range(NUM_STEPS) if step != STEP_INDEX["stay_quiet"])])
+    other = measure_likeness(quiet, logged, on_logged_histories(quiet, logged))
+    assert other.free.step_accuracy < 0.5
+    assert other.step_distance > 0.3
+    assert other.illegal == 0

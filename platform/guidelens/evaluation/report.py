@@ -114,10 +114,27 @@ class InterestReport(Frozen):
     calibration: Calibration
 
 
+class PlanScores(Frozen):
+    """A plan policy beside logged plans (evaluation/plans.py: LogLikeness). free: made from the session's start alone; forced: the next step
+    after each logged history."""
+
+    illegal: float
+    free_step_accuracy: float
+    free_exact_match: float
+    free_match: float
+    forced_step_accuracy: float
+    forced_exact_match: float
+    forced_match: float
+    step_distance: float
+    length: float
+    logged_length: float
+
+
 class PlanReport(Frozen):
     """T3. `illegal`: share of decoded plans that break the grammar. Values are minor units a session, in the simulated shop,
     closed loop; absent without a world, where only `off_policy` speaks. `reference_value` is a lower bound of what any guide
-    could reach that sees what a real one sees; `oracle_value` knows the shopper's mind.
+    could reach that sees what a real one sees; `oracle_value` knows the shopper's mind. `baselines`: policies fitted to the log, whose values
+    lie in `intervals` under the same names; `scores`: the model beside them.
     """
 
     illegal: float
@@ -138,6 +155,8 @@ class PlanReport(Frozen):
     gap_closed: float | None = None
     intervals: dict[str, Interval] = {}
     gain_over: dict[str, Interval] = {}
+    scores: PlanScores | None = None
+    baselines: dict[str, PlanScores] = {}
     off_policy: tuple[OffPolicyEstimate, ...] = ()
     off_policy_of: str = ""
     overlap: Overlap | None = None

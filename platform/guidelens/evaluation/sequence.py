@@ -1,6 +1,7 @@
-"""T3's metrics on plans: legality, step accuracy, exact match and edit similarity (the design's "match")."""
+"""T3's metrics on plans: legality, step accuracy, exact match, edit similarity (the design's "match") and how often each step is taken."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,3 +58,37 @@ def match_rows(ours_BS: NDArray[np.integer], theirs_BS: NDArray[np.integer]) -> 
     """(B,) edit similarity of each pair of plans (padded with -1)."""
     pairs = zip(ours_BS.tolist(), lengths(ours_BS), theirs_BS.tolist(), lengths(theirs_BS), strict=True)
     return np.array([edit_similarity(a[:n], b[:m]) for a, n, b, m in pairs])
+
+
+def step_distance(ours_BS: NDArray[np.integer], theirs_BS: NDArray[np.integer]) -> float:
+    """Total variation distance, in [0, 1], of how often each step is taken in two sets of plans; 0 where one of them holds no step."""
+    counts = [np.bincount(plans[plans >= 0].astype(np.int64), minlength=NUM_STEPS) for plans in (ours_BS, theirs_BS)]
+    if not all(count.sum() for count in counts):
+        return 0.0
+    ours, theirs = (count / count.sum() for count in counts)
+    return float(np.abs(ours - theirs).sum() / 2)
+
+
+@dataclass(frozen=True)
+class PlanLikeness:
+    """Means in [0, 1]: step_accuracy over steps, exact_match and match (edit similarity) over plans."""
+
+    step_accuracy: float
+    exact_match: float
+    match: float
+
+
+def likeness(ours_BS: NDArray[np.integer], theirs_BS: NDArray[np.integer]) -> PlanLikeness:
+    """Of plans padded with -1; a step of theirs that ours do not come to is a wrong one.
+
+    Raises:
+        ShapeError: no plans, or another number of them.
+    """
+    if len(ours_BS) == 0 or ours_BS.shape != theirs_BS.shape:
+        raise ShapeError(f"plans must be at least one, and as many as those they are compared with, got {ours_BS.shape} and {theirs_BS.shape}")
+    same_BS = ours_BS == theirs_BS
+    return PlanLikeness(
+        step_accuracy=float(same_BS[theirs_BS >= 0].mean()),
+        exact_match=float(same_BS.all(axis=1).mean()),
+        match=float(match_rows(ours_BS, theirs_BS).mean()),
+    )

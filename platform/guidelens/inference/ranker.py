@@ -94,7 +94,7 @@ class RankerModel:
 
     def _steps(self, asked: RankInput, encoded: Encoded | None, slate: Rows, rng: np.random.Generator) -> list[tuple[str, float, int]]:
         base_A = self.catalogue.grammar_base(np.array([asked.focus_row]), np.array([asked.device], dtype=object))[0]
-        chosen = next_steps(self._policy(asked, encoded), asked.session, base_A, self.config.explore_step_share, rng)
+        chosen = next_steps(self._policy(asked, encoded), asked.session, base_A, self.config.explore_step_share, rng, self.config.plan_beam)
         about = asked.focus_row if asked.focus_row >= 0 else int(slate[0]) if len(slate) else -1
         others = [int(row) for row in slate if row != about]
         return [(step, propensity, others[0] if GuideStep(step) in _ABOUT_OTHERS and others else about) for step, propensity in chosen]
@@ -106,10 +106,9 @@ class RankerModel:
         with torch.no_grad():
             context_BD = scorer.model.plan_context(encoded, scorer.inputs, scorer.items_ND, torch.tensor([asked.focus_row]))
 
-        def policy(session: SessionState, allowed_A: NDArray[np.bool_]) -> NDArray[np.floating]:
-            so_far = (session.steps[None], session.outcomes[None], session.view_ms[None], session.gestures[None])
-            weights: NDArray[np.floating] = scorer.next_step(context_BD, *so_far, len(session.steps), allowed_A[None])[0]
-            return weights
+        def policy(sessions: SessionState, allowed_BA: NDArray[np.bool_]) -> NDArray[np.floating]:
+            so_far = (sessions.steps, sessions.outcomes, sessions.view_ms, sessions.gestures)
+            return scorer.next_step(context_BD.expand(len(allowed_BA), -1), *so_far, sessions.steps.shape[1], allowed_BA)
 
         return policy
 

@@ -20,6 +20,7 @@ from guidelens.models.guide import Encoded, GuideModel
 from guidelens.models.heads import log_click_and_purchase
 from guidelens.models.inputs import context_inputs, plan_inputs, slate_inputs
 from guidelens.models.items import Catalogue, item_inputs
+from guidelens.models.plans.asked import Asked
 from guidelens.schemas.steps import MAX_STEPS, NUM_STEPS
 
 NUM_RERANKED = 256
@@ -51,6 +52,7 @@ class GuideScorer:
     def __init__(self, model: GuideModel, header: GuideHeader, catalogue: Catalogue) -> None:
         self.model, self.header, self.catalogue = model, header, catalogue
         self.inputs = item_inputs(catalogue, model.image, model.text)
+        self._asked: tuple[Examples, Tensor] | None = None
         with torch.no_grad():
             self.items_ND = model.items(self.inputs)
 
@@ -171,13 +173,29 @@ class GuideScorer:
             allowed: (B, NUM_STEPS) the grammar's mask over the next step.
         """
         unique, back = np.unique(rows, return_inverse=True)
-        context_UD = self._plan_contexts(examples.take(unique))
+        return self._next_steps(self._plan_contexts(examples.take(unique))[torch.from_numpy(back)], steps, outcomes, view_ms, gestures, length, allowed)
+
+    def step_chances(self, asked: Asked) -> Floats:
+        """`step_probabilities` of what any policy over guide steps is asked. Contexts are made once for rows that are asked about again and again."""
+        if self._asked is None or self._asked[0] is not asked.examples:
+            self._asked = asked.examples, self._plan_contexts(asked.examples)
+        return self._next_steps(self._asked[1][torch.from_numpy(asked.rows.astype(np.int64))], *asked[2:])
+
+    def _next_steps(
+        self,
+        context_BD: Tensor,
+        steps: NDArray[np.integer],
+        outcomes: NDArray[np.integer],
+        view_ms: NDArray[np.floating],
+        gestures: NDArray[np.integer],
+        length: int,
+        allowed: NDArray[np.bool_],
+    ) -> Floats:
+        """`next_step` in parts."""
         parts = []
-        for start in range(0, len(rows), 4096):
+        for start in range(0, len(steps), 4096):
             part = slice(start, start + 4096)
-            parts.append(
-                self.next_step(context_UD[torch.from_numpy(back[part])], steps[part], outcomes[part], view_ms[part], gestures[part], length, allowed[part])
-            )
+            parts.append(self.next_step(context_BD[part], steps[part], outcomes[part], view_ms[part], gestures[part], length, allowed[part]))
         return np.concatenate(parts) if parts else np.zeros((0, NUM_STEPS), np.float32)
 
     @torch.no_grad()
