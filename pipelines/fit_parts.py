@@ -165,12 +165,16 @@ class FitParts:
 
 
 def item_table(home: Home, config: Config, lake: Lake, snapshot: Manifest) -> pl.DataFrame:
-    """Feast's product view at the snapshot, sorted by product_id; `model_3d` is null where the lake holds no such model."""
+    """Feast's product view at the snapshot, sorted by product_id, row by row the products of a fit."""
     from guidelens.features import Features
 
+    return with_models_there(Features(home, config.features).products().sort("product_id"), lake, snapshot)
+
+
+def with_models_there(items: pl.DataFrame, lake: Lake, snapshot: Manifest) -> pl.DataFrame:
+    """Items whose `model_3d` is the path of a model that the lake holds, and null where it holds none."""
     there = lake.read(Table.MODELS, ["path"], manifest=snapshot)["path"]
     path = pl.col("model_3d").str.strip_prefix("./")
-    items = Features(home, config.features).products().sort("product_id")
     return items.with_columns(model_3d=pl.when(path.is_in(there.implode())).then(path))
 
 

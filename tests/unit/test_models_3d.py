@@ -11,13 +11,12 @@ import pytest
 import trimesh
 from model_samples import sample_items
 
-from guidelens import presets
-from guidelens.config import Home, S3Options
+from guidelens.config import S3Options
 from guidelens.data.images.models_3d import MAX_MODEL_BYTES, glb_problem, read_models
 from guidelens.data.lake.lake import Lake
 from guidelens.models.items import Catalogue
 from guidelens.schemas.tables import SCHEMAS, Table
-from pipelines.fit_parts import FitParts
+from pipelines.fit_parts import with_models_there
 
 
 def cube() -> bytes:
@@ -82,8 +81,6 @@ def test_a_product_is_solid_with_all_its_sides_or_with_a_model_that_the_lake_hol
     sides = {"width_m": [0.5, 0.5, None, None], "height_m": [0.5, None, None, None], "depth_m": [0.5, None, None, None]}
     items = sample_items().head(4).with_columns(*(pl.Series(name, values) for name, values in sides.items()))
     items = items.with_columns(model_3d=pl.Series([None, None, "./3d/a.glb", "3d/gone.glb"]))
-    home = Home(root=tmp_path)
-    fit = FitParts(home, presets.tiny(), lake, snapshot, tmp_path, tmp_path)
-    found = fit._with_models_there(items)
+    found = with_models_there(items, lake, snapshot)
     assert found["model_3d"].to_list() == [None, None, "3d/a.glb", None]
     assert Catalogue.of_table(found).has_3d_N.tolist() == [True, False, True, False]
