@@ -1,5 +1,6 @@
 """Serving's answers: equal to evaluation's scores, exact propensities, legal steps, honest without a guide model."""
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -14,10 +15,13 @@ from numpy.typing import NDArray
 
 from guidelens.data.examples import Examples
 from guidelens.errors import BundleError
-from guidelens.inference import FusionInput, FusionModel, FusionOutput, GuideScorer, RankerModel, RankInput, RankOutput, SessionState, Source
+from guidelens.inference.fusion import FusionModel
+from guidelens.inference.messages import FusionInput, FusionOutput, RankInput, RankOutput, SessionState, Source
 from guidelens.inference.plans import next_steps, rule_policy
-from guidelens.inference.ranker import plackett_luce
+from guidelens.inference.ranker import RankerModel
+from guidelens.inference.reranking import plackett_luce
 from guidelens.inference.rows import request_row
+from guidelens.inference.scorer import GuideScorer
 from guidelens.retrieval import VectorIndex
 from guidelens.schemas.steps import MAX_STEPS, NUM_STEPS, OUTCOME_INDEX, STEP_INDEX, UNKNOWN_OUTCOME, allowed_next
 from pipelines.bundle_parts import with_index
@@ -46,6 +50,12 @@ def ranker(fit: Path) -> RankerModel:
     return RankerModel.load(fit)
 
 
+def with_settings(ranker: RankerModel, **settings: object) -> RankerModel:
+    changed = copy.copy(ranker)
+    changed.config = ranker.config.model_copy(update=settings)
+    return changed
+
+
 def asked(**changes: object) -> FusionInput:
     base = FusionInput(None, None, None, np.zeros(0, np.int32), NOTHING, "ar+front", "app", NOW_US, "en")
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
@@ -67,7 +77,7 @@ def test_the_served_scores_are_those_of_evaluation_on_the_same_inputs(fit: Path,
     fused = fusion.fuse(
         asked(packed=packed, frame_embedding=frame, recognized_rows=np.array([4], np.int32), recognized_confidences=np.array([0.9], np.float32))
     )
-    ranker = RankerModel(ranker.scorer, ranker.catalogue, ranker.config.model_copy(update={"explore_temperature": 0.0}))
+    ranker = with_settings(ranker, explore_temperature=0.0)
     ranked = ranker.rank(rank_input(fused, packed=packed, focus_row=4, num=NUM_PRODUCTS))
     row = as_examples(packed, frame, ranked.rows)
     scorer = GuideScorer.load(fit)
@@ -137,7 +147,7 @@ def test_a_product_out_of_stock_is_never_on_the_slate(fusion: FusionModel, ranke
 
 
 def test_the_same_seed_gives_the_same_answer_and_other_seeds_explore(fusion: FusionModel, ranker: RankerModel) -> None:
-    ranker = RankerModel(ranker.scorer, ranker.catalogue, ranker.config.model_copy(update={"explore_temperature": 1.0, "explore_step_share": 0.5}))
+    ranker = with_settings(ranker, explore_temperature=1.0, explore_step_share=0.5)
     fused = fusion.fuse(asked())
     answers = [ranker.rank(rank_input(fused, seed=seed)) for seed in (1, 1, *range(2, 12))]
     assert same(answers[0], answers[1])
