@@ -50,7 +50,7 @@ def inbox(shop: ReleasedShop) -> list[dict[str, Any]]:
 
 
 def test_frames_never_seen_are_answered_with_their_product_a_slate_and_a_plan(served: ServedShop) -> None:
-    right = 0
+    right, reasons = 0, list[str]()
     for path, product_id in served.shop.frames[:12]:
         reply = served.guide(path.read_bytes(), num_recommendations=5).json()
         right += product_id in [each["product_id"] for each in reply["recognized"][:3]]

@@ -25,7 +25,7 @@ from guidelens.models.complements import (
 NUM = 24
 CATEGORIES = [f"shop/kind{i % 4}/sort{i}" for i in range(NUM)]
 CATEGORY_N = category_numbers(CATEGORIES)
-SETTINGS = ComplementSettings(reverse=0.0, category=1.0, pair=5.0, decay=None)
+SETTINGS = ComplementSettings(reverse=0.0, category=1.0, pair=5.0)
 
 
 def slates(focus: list[int], shown: list[list[int]], clicked: list[list[int]], ts_us: list[int] | None = None, shopper: list[str] | None = None) -> Examples:
@@ -112,7 +112,7 @@ def test_content_finds_partners_for_products_that_were_never_met() -> None:
     alike = (style[anchor] * style[partner]).sum(1)
     kept = (anchor % 4 != partner % 4) & (rng.random(6000) < np.exp(2 * alike - 2))
     pairs = Pairs(anchor[kept], partner[kept], np.ones(int(kept.sum())))
-    with_content = ComplementModel.fit(pairs, CATEGORY_N, np.ones(NUM), style, SETTINGS.model_copy(update={"decay": 1e-4}), 0)
+    with_content = ComplementModel.fit(pairs, CATEGORY_N, np.ones(NUM), style, SETTINGS.model_copy(update={"content": True, "decay": 1e-4}), 0)
     without = ComplementModel.fit(pairs, CATEGORY_N, np.ones(NUM), style, SETTINGS, 0)
     cold = np.arange(20, 24)
     across = CATEGORY_N[cold][:, None] != CATEGORY_N[None]

@@ -24,7 +24,7 @@ def test_a_head_that_is_too_sure_is_mended_by_platts_map() -> None:
     assert chosen.ece_after is not None
     assert chosen.ece_after < 0.3 * chosen.ece_before
     fresh, clicked, _ = log(seed=1)
-    assert calibration(chosen(logistic(2.0 * logit(fresh) + 1.0)), clicked).ece < 0.01
+    assert calibration(chosen(logistic(2.0 * logit(fresh) + 1.0)), clicked).ece < 0.02
     platt = fit_platt(said, happened)
     assert (platt.slope, platt.intercept) == pytest.approx((0.5, -0.5), abs=0.1)
 

@@ -20,7 +20,9 @@ class Headline(Frozen):
     beside: str
 
 
-_PLOTS = ("losses", "ndcg", "recall", "clicks", "confusion", "confused", "interest", "values", "latency")
+_PLOTS = ("losses", "ndcg", "recall", "clicks", "confusion", "confused", "interest", "values", "latency", "faithful")
+_ORDERS = {"occlusion": "what it added (ours)", "attention": "attention", "random": "chance", "least": "what it added, weakest first"}
+_PARTNERS_BY = {"model": "what goes with it (ours)", "popular": "popularity", "nearest": "likeness of image and text"}
 _NAMES = {"popularity": "popularity", "item_knn": "item-kNN (cosine)", "single_task": "single-task model"}
 
 
@@ -31,7 +33,8 @@ def render(report: Report) -> str:
     )
     environment.filters |= {"share": share, "interval": interval, "signed": signed, "number": number}
     page = environment.get_template("report.html.j2")
-    return page.render(report=report, headlines=list(_headlines(report)), plots=_plots(report), names=_NAMES, values=_value_rows(report.plan))
+    named = {"names": _NAMES, "orders": _ORDERS, "partners_by": _PARTNERS_BY}
+    return page.render(report=report, headlines=list(_headlines(report)), plots=_plots(report), values=_value_rows(report.plan), **named)
 
 
 def share(value: float | None) -> str:
@@ -95,6 +98,9 @@ def _plots(report: Report) -> dict[str, Markup]:
         found["interest"] = plots.reliability("interest calibration", report.interest.calibration, "interest")
     if values := _value_rows(report.plan):
         found["values"] = plots.bars("plan value", values, "minor units a session, closed loop")
+    if why := report.explanations:
+        rows = [(_ORDERS[order], area, OURS if order == "occlusion" else OTHER) for order, area in why.area.items()]
+        found["faithful"] = plots.bars("faithfulness", rows, "fall of the log chance, nats")
     if report.serving and report.serving.stages_p50_ms:
         found["latency"] = plots.latency(report.serving.stages_p50_ms)
     return {name: Markup(svg) for name, svg in found.items()}

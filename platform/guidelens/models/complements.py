@@ -51,13 +51,14 @@ _PASSES = 60
 class ComplementSettings(Frozen):
     """reverse: what a pair engaged with the other way round counts. category, pair: engagements that evidence must outweigh.
 
-    decay: penalty of the content part's weights; None leaves it out.
+    content: whether likeness of content counts. decay: penalty of the low-rank part's weights; None leaves that part out.
     """
 
     reverse: float
     category: float
     pair: float
-    decay: float | None
+    content: bool = False
+    decay: float | None = None
 
 
 class ComplementsHeader(Frozen):
@@ -156,7 +157,7 @@ class Lifts:
 
 
 class Compatibility(NamedTuple):
-    """(N, R) each: a product's side as an anchor and as a partner; their inner product is a log lift."""
+    """(N, X + R) each: a product's side as an anchor and as a partner; their inner product is a log lift."""
 
     lead_NR: NDArray[np.float32]
     follow_NR: NDArray[np.float32]
@@ -167,31 +168,56 @@ class Compatibility(NamedTuple):
         return lifts
 
 
-def fit_compatibility(pairs: Pairs, lifts: Lifts, log_popularity_N: Floats, content_NX: NDArray[np.float32], decay: float, seed: int) -> Compatibility:
-    """Two low-rank maps of content that make the partners of `pairs` likeliest among products of other categories, around what `lifts` says.
+def fit_compatibility(pairs: Pairs, lifts: Lifts, log_popularity_N: Floats, content_NX: NDArray[np.float32], decay: float | None, seed: int) -> Compatibility:
+    """What of content makes the partners of `pairs` likeliest among products of other categories, around what `lifts` says.
 
-    They start equal (what is alike fits) and may grow apart (a direction). A fixed number of full passes of Adam; above
-    MAX_COLUMNS products each pass holds the partners against a sample of them.
+    A weight for the likeness of images and one for that of texts (the halves of `content_NX`), and with a decay two low-rank maps
+    that start equal and may grow apart (a direction). A fixed number of full passes of Adam; above MAX_COLUMNS products each
+    pass holds the partners against a sample of them.
     """
     rng = np.random.default_rng(sub_seed(seed, "complements"))
     anchors, anchor_of = np.unique(pairs.anchor, return_inverse=True)
     content, weight = torch.from_numpy(content_NX), torch.from_numpy((pairs.weight / pairs.weight.sum()).astype(np.float32))
-    shared = torch.from_numpy(rng.normal(scale=0.1 / content_NX.shape[1] ** 0.5, size=(content_NX.shape[1], RANK)).astype(np.float32)).requires_grad_()
-    apart = torch.zeros_like(shared).requires_grad_()
-    optimizer = torch.optim.Adam([shared, apart], lr=0.02)
+    maps = _Maps.start(content_NX.shape[1], 0 if decay is None else RANK, rng)
+    optimizer = torch.optim.Adam(maps, lr=0.02)
     for _ in range(_PASSES):
         columns = _columns(pairs.partner, len(content), rng)
         place = torch.from_numpy(np.searchsorted(columns, pairs.partner))
         offset_AC = lifts.of_anchors(anchors)[:, columns] + log_popularity_N[columns]
         offset_AC[lifts.category_N[anchors][:, None] == lifts.category_N[columns][None]] = -np.inf
-        lead, follow = content[torch.from_numpy(anchors)] @ (shared + apart), content[torch.from_numpy(columns)] @ (shared - apart)
+        lead, follow = maps.lead(content[torch.from_numpy(anchors)]), maps.follow(content[torch.from_numpy(columns)])
         log_p_AC = torch.log_softmax(torch.from_numpy(offset_AC.astype(np.float32)) + lead @ follow.T, dim=1)
-        loss = -(weight * log_p_AC[torch.from_numpy(anchor_of), place]).sum() + decay * (shared.square().sum() + 2 * apart.square().sum())
+        loss = -(weight * log_p_AC[torch.from_numpy(anchor_of), place]).sum() + (decay or 0.0) * maps.size()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     with torch.no_grad():
-        return Compatibility((content @ (shared + apart)).numpy(), (content @ (shared - apart)).numpy())
+        return Compatibility(maps.lead(content).numpy(), maps.follow(content).numpy())
+
+
+class _Maps(NamedTuple):
+    """alike_2: roots of the weights of the likeness of images and texts. shared_XR, apart_XR: the low-rank maps' sum and difference."""
+
+    alike_2: Tensor
+    shared_XR: Tensor
+    apart_XR: Tensor
+
+    @classmethod
+    def start(cls, size: int, rank: int, rng: np.random.Generator) -> Self:
+        shared = torch.from_numpy(rng.normal(scale=0.1 / size**0.5, size=(size, rank)).astype(np.float32))
+        return cls(torch.full((2,), 0.3).requires_grad_(), shared.requires_grad_(), torch.zeros(size, rank).requires_grad_())
+
+    def lead(self, content: Tensor) -> Tensor:
+        return torch.cat([self._alike(content), content @ (self.shared_XR + self.apart_XR)], dim=1)
+
+    def follow(self, content: Tensor) -> Tensor:
+        return torch.cat([self._alike(content), content @ (self.shared_XR - self.apart_XR)], dim=1)
+
+    def _alike(self, content: Tensor) -> Tensor:
+        return content * self.alike_2.repeat_interleave(content.shape[1] // 2)
+
+    def size(self) -> Tensor:
+        return self.shared_XR.square().sum() + 2 * self.apart_XR.square().sum()
 
 
 def _columns(partners: Ints, num: int, rng: np.random.Generator) -> Ints:
@@ -225,7 +251,7 @@ class ComplementModel:
         """popularity_N: engagements of each product, by itself."""
         share_N = (popularity_N + settings.pair) / (popularity_N + settings.pair).sum()
         lifts, log_share_N = Lifts.of(pairs, category_N, share_N, settings), np.log(share_N)
-        content = None if settings.decay is None else fit_compatibility(pairs, lifts, log_share_N, content_NX, settings.decay, seed)
+        content = fit_compatibility(pairs, lifts, log_share_N, content_NX, settings.decay, seed) if settings.content else None
         return cls(lifts, content, log_share_N)
 
     def log_lift(self, anchors: Ints) -> Floats:
@@ -236,13 +262,13 @@ class ComplementModel:
         category_N = self.lifts.category_N
         return np.where(category_N[anchors][:, None] == category_N[None], -np.inf, lift_AN)
 
-    def log_likelihood(self, pairs: Pairs) -> float:
-        """Mean log chance of each pair's partner among all products of other categories."""
+    def log_likelihoods(self, pairs: Pairs) -> Floats:
+        """(P,) log chance of each pair's partner among all products of other categories."""
         anchors, anchor_of = np.unique(pairs.anchor, return_inverse=True)
         logits_AN = self.log_lift(anchors) + self.log_popularity_N
         top_A1 = logits_AN.max(axis=1, keepdims=True)
-        log_p_AN = logits_AN - top_A1 - np.log(np.exp(logits_AN - top_A1).sum(axis=1, keepdims=True))
-        return float(np.average(log_p_AN[anchor_of, pairs.partner], weights=pairs.weight))
+        log_p_AN: Floats = logits_AN - top_A1 - np.log(np.exp(logits_AN - top_A1).sum(axis=1, keepdims=True))
+        return log_p_AN[anchor_of, pairs.partner]
 
     def scores(self, anchors: Ints) -> Floats:
         """(A, N) what partners are ordered by."""
@@ -300,7 +326,8 @@ class Partners:
 def fit_complements(examples: Examples, catalogue: Catalogue, categories: Sequence[str], seed: int) -> tuple[ComplementModel, ComplementsHeader] | None:
     """The settings whose fit to the training rows makes the validation rows' pairs likeliest; None where there are too few pairs.
 
-    The counts are chosen first, then the content beside them. Without validation pairs the widest shrinkage is kept.
+    The counts are chosen first; content joins them where it gains more than the gain's standard error. Without validation pairs
+    the strongest shrinkage is kept.
     """
     train, val = examples.of("train"), examples.of("val")
     category_N = category_numbers(categories)
@@ -310,13 +337,23 @@ def fit_complements(examples: Examples, catalogue: Catalogue, categories: Sequen
     popularity_N = np.bincount(train.slate_rows[(train.click > 0) & (train.slate_rows >= 0)], minlength=len(catalogue)).astype(np.float64)
     content_NX = content_of(catalogue)
 
-    def best(options: Sequence[ComplementSettings]) -> tuple[ComplementModel, ComplementSettings]:
-        models = [ComplementModel.fit(pairs, category_N, popularity_N, content_NX, option, seed) for option in options]
-        likely = [model.log_likelihood(held_out) if len(held_out.anchor) else 0.0 for model in models]
-        chosen = int(np.argmax(likely))
-        return models[chosen], options[chosen]
+    def fitted(option: ComplementSettings) -> tuple[ComplementModel, Floats]:
+        model = ComplementModel.fit(pairs, category_N, popularity_N, content_NX, option, seed)
+        return model, model.log_likelihoods(held_out)
 
-    counts = [ComplementSettings(reverse=r, category=c, pair=p, decay=None) for c, p, r in product((20.0, 5.0, 1.0), (20.0, 5.0), (1.0, 0.5, 0.0))]
-    _, chosen = best(counts)
-    model, chosen = best([chosen, *(chosen.model_copy(update={"decay": decay}) for decay in (0.03, 0.01, 0.003, 0.001))])
+    counts = [ComplementSettings(reverse=r, category=c, pair=p) for c, p, r in product((20.0, 5.0, 1.0), (20.0, 5.0), (1.0, 0.5, 0.0))]
+    tried = [fitted(option) for option in counts]
+    best = int(np.argmax([likely.sum() for _, likely in tried]))
+    chosen, (model, likely) = counts[best], tried[best]
+    for decay in (None, 0.1, 0.03, 0.01):
+        richer = chosen.model_copy(update={"content": True, "decay": decay})
+        other, other_likely = fitted(richer)
+        if _surely_more(other_likely, likely):
+            chosen, model, likely = richer, other, other_likely
     return model, ComplementsHeader(settings=chosen, train_pairs=len(pairs.anchor), val_pairs=len(held_out.anchor))
+
+
+def _surely_more(ours_P: Floats, theirs_P: Floats) -> bool:
+    """Whether the mean gain exceeds its own standard error."""
+    gain_P = ours_P - theirs_P
+    return len(gain_P) > 1 and float(gain_P.mean()) > float(gain_P.std(ddof=1)) / len(gain_P) ** 0.5
