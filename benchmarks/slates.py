@@ -58,7 +58,7 @@ def study(shop: Shop) -> tuple[str, dict[str, float]]:
 
 def _reasons(scorer: GuideScorer, test: Examples, shop: Shop) -> dict[str, float]:
     why = measure_explanations(scorer, test, shop.items["title"].to_list(), Draws(0, shop.seed))
-    assert why is not None, "a simulated shop has requests to explain"
+    assert why is not None and why.true_reasons is not None, "a simulated shop has requests to explain"
     found = {f"fall after the first input, {order}": fall.value for order, fall in why.first.items()}
     found |= {f"mean fall, {order}": area.value for order, area in why.area.items()}
     found |= {f"mean fall beyond {order}": gain.value for order, gain in why.gain_over.items()}

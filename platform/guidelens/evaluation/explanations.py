@@ -70,7 +70,7 @@ def measure_explanations(scorer: GuideScorer, test: Examples, titles: Sequence[s
         first={order: draws.over(values, clusters) for order, values in first.items()},
         area={order: draws.over(values, clusters) for order, values in area.items()},
         gain_over={order: draws.gain(area["occlusion"], values, clusters) for order, values in area.items() if order != "occlusion"},
-        true_reasons=draws.over(true, true_of),
+        true_reasons=draws.over(true, true_of) if len(true) else None,
         covered=float(np.mean([one.covered for one in found])),
         inputs=tuple(
             _effect(name, [one.effects[name] for one in found if name in one.effects]) for name in INPUTS if any(name in one.effects for one in found)

@@ -219,7 +219,9 @@ class Report(Frozen):
         if chances := self.probabilities:
             found |= {f"test/{name}_ece_{when}": getattr(chances, f"{name}_ece_{when}") for name in ("click", "purchase") for when in ("before", "after")}
         if why := self.explanations:
-            found |= {f"test/explanation_area_{order}": area.value for order, area in why.area.items()} | {"test/true_reasons": why.true_reasons.value}
+            found |= {f"test/explanation_area_{order}": area.value for order, area in why.area.items()} | {
+                "test/true_reasons": why.true_reasons.value if why.true_reasons else None
+            }
         if goes := self.complements:
             found |= {"test/partners_ndcg_at_10": goes.model.held_out.value, "test/partners_truth_ndcg_at_10": goes.model.truth}
         return found

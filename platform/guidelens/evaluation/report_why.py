@@ -27,7 +27,7 @@ class ExplanationReport(Frozen):
 
     first: after the first input of an order is taken away. area: the mean over taking away one, two, ... of them in that order.
     Orders: `occlusion` (ours, strongest first), `attention`, `random`, `least` (ours, weakest first). gain_over: paired difference of
-    our area to each. true_reasons: share of given reasons whose input, taken away, lowers that chance. covered: share of the slates'
+    our area to each. true_reasons: share of given reasons whose input, taken away, lowers that chance, None where none was given. covered: share of the slates'
     products with a reason.
     """
 
@@ -35,7 +35,7 @@ class ExplanationReport(Frozen):
     first: dict[str, Interval]
     area: dict[str, Interval]
     gain_over: dict[str, Interval]
-    true_reasons: Interval
+    true_reasons: Interval | None
     covered: float
     inputs: tuple[InputEffect, ...]
     examples: tuple[ExplainedProduct, ...] = ()
