@@ -25,7 +25,7 @@ from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.packed import PROFILE_VALUES
 
 Floats = NDArray[np.float32]
-NUM_REFERENCE = 48
+NUM_REFERENCE = 24
 INPUTS = ("frame", "query", "focus", "visits", "behaviour", "ar", "profile")
 """What can be taken away: the frame, the query, the product in focus, all past visits, counts by window, AR use, the profile."""
 EVERYTHING = "everything"
