@@ -5,15 +5,19 @@ import dataclasses
 import numpy as np
 import pytest
 from fit_samples import write_fit
-from model_samples import NUM_PRODUCTS, START_US, packed_row
+from model_samples import NUM_PRODUCTS, START_US, packed_row, sample_catalogue, sample_config
 
 from guidelens.data.examples import Examples
+from guidelens.data.visits import InterestMedians
 from guidelens.inference.explain import EVERYTHING, Explainer, Explanation
+from guidelens.inference.guide_files import GuideHeader
 from guidelens.inference.messages import Source
 from guidelens.inference.reasons import MIN_EFFECT, reasons_of, reasons_of_sources, with_pins
 from guidelens.inference.rows import request_row
 from guidelens.inference.scorer import GuideScorer
 from guidelens.inference.words import REASONS, reason
+from guidelens.models.guide import GuideModel, GuideSpec
+from guidelens.schemas.packed import PACKED_DTYPE
 
 NOW_US = START_US + 3_600_000_000
 ROWS = np.array([4, 1, 9])
@@ -58,8 +62,6 @@ def test_taking_everything_away_equals_a_stranger_who_shows_and_asks_nothing(exp
 
 
 def test_taking_a_visit_away_equals_a_shopper_without_it(explainer: Explainer) -> None:
-    from guidelens.schemas.packed import PACKED_DTYPE
-
     row = request()
     packed = np.frombuffer(row.packed[0], dtype=PACKED_DTYPE).copy()
     num = int(packed["num_recent"][0])
@@ -159,3 +161,10 @@ def test_every_reason_has_both_languages() -> None:
 def test_examples_with_the_same_seed_explain_the_same(explainer: Explainer) -> None:
     one, other = explainer.explain(request(), ROWS), explainer.explain(request(), ROWS)
     assert np.array_equal(one.without_IC, other.without_IC)
+
+
+def test_a_fusion_without_weights_has_no_attention_to_read() -> None:
+    """Concatenation: nothing is made up in its place."""
+    model = GuideModel(sample_config(fusion="concat").train.model, GuideSpec(num_products=NUM_PRODUCTS)).eval()
+    header = GuideHeader(model=model.config, spec=model.spec, medians=InterestMedians(), lambdas={"recommendation": 1.0})
+    assert Explainer(GuideScorer(model, header, sample_catalogue())).attention(request()) == {}
