@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from benchmarks._plan_worlds import BEAM, Valued, one_world
 from benchmarks._results import keep, machine, today
-from benchmarks.seeds import Figure, figure, parse_seeds
+from benchmarks.seeds import Figure, figure_of, parse_seeds
 from guidelens.errors import ConfigError
 from guidelens.presets import load
 from guidelens.schemas.base import Frozen
@@ -88,12 +88,12 @@ def _figures(found: Sequence[Mapping[str, Valued]]) -> dict[str, dict[str, Figur
     opened = {name: [one[name].open_loop or 0.0 for one in found] for name in found[0] if found[0][name].open_loop is not None}
     beam = {name: [one[name].beam or 0.0 for one in found] for name in found[0] if found[0][name].beam is not None}
     return {
-        "closed_loop": {name: figure(values) for name, values in closed.items()},
-        "open_loop": {name: figure(values) for name, values in opened.items()},
-        "beam": {name: figure(values) for name, values in beam.items()},
-        "gap_closed": {name: figure(_gaps(values, closed)) for name, values in closed.items() if name not in ("logging", "reference", "oracle")},
-        "gain_over": {name: figure(_less(closed["model"], values)) for name, values in closed.items() if name != "model"},
-        "beam_over_greedy": {name: figure(_less(values, opened[name])) for name, values in beam.items()},
+        "closed_loop": {name: figure_of(values) for name, values in closed.items()},
+        "open_loop": {name: figure_of(values) for name, values in opened.items()},
+        "beam": {name: figure_of(values) for name, values in beam.items()},
+        "gap_closed": {name: figure_of(_gaps(values, closed)) for name, values in closed.items() if name not in ("logging", "reference", "oracle")},
+        "gain_over": {name: figure_of(_less(closed["model"], values)) for name, values in closed.items() if name != "model"},
+        "beam_over_greedy": {name: figure_of(_less(values, opened[name])) for name, values in beam.items()},
     }
 
 

@@ -78,7 +78,7 @@ def study(seeds: Sequence[int], arguments: Sequence[str], jobs: int) -> tuple[di
     with ThreadPoolExecutor(jobs) as pool:
         reports = list(pool.map(lambda seed: _demo(seed, arguments), seeds))
     rows = [numbers(report) for report in reports]
-    figures = {name: figure([row[name] for row in rows]) for name in rows[0]}
+    figures = {name: figure_of([row[name] for row in rows]) for name in rows[0]}
     return figures, tuple(round(sum(stage.seconds for stage in report.stages), 1) for report in reports)
 
 
@@ -94,7 +94,7 @@ def _demo(seed: int, arguments: Sequence[str]) -> Report:
     return report
 
 
-def figure(values: Sequence[float]) -> Figure:
+def figure_of(values: Sequence[float]) -> Figure:
     """Mean and interval of at least two seeds' values."""
     mean, spread = float(np.mean(values)), float(stats.sem(values))
     half = float(stats.t.ppf(0.975, len(values) - 1)) * spread

@@ -23,6 +23,7 @@ from guidelens.schemas.base import Frozen
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.tables import IMAGE_DIM, Table
 from pipelines.entry import progress
+from pipelines.fit_shop import keep_complements, keep_rules
 
 if TYPE_CHECKING:
     from guidelens.training.loop import EpochLosses
@@ -96,6 +97,7 @@ class FitParts:
         weights = dict(counted.drop_nulls("product_id").group_by("product_id").agg(pl.col("weight").sum()).iter_rows())
         popularity = [float(weights.get(product_id, 0.0)) for product_id in items["product_id"].to_list()]
         (self.fit_dir / "popularity.json").write_text(json.dumps({"popularity": popularity}))
+        keep_rules(self.home, self.config, items, self.fit_dir)
         return items
 
     def _recognizer(self, item_ids: list[str]) -> str:
@@ -130,7 +132,9 @@ class FitParts:
         if len(train) < MIN_REQUESTS or num_clicks < MIN_CLICKS:
             reason = f"absent: the log's training part holds {len(train)} requests and {num_clicks} clicks; at least {MIN_REQUESTS} and {MIN_CLICKS} are needed"
             return GuideDone(reason, reason)
-        return self.fit_examples(examples, medians, catalogue)
+        done = self.fit_examples(examples, medians, catalogue)
+        keep_complements(examples, catalogue, items, self.config.seed, self.fit_dir)
+        return done
 
     def _why_no_guide(self) -> str | None:
         if self.snapshot.rows(Table.EVENTS) == 0:
@@ -138,6 +142,7 @@ class FitParts:
         return None
 
     def fit_examples(self, examples: Examples, medians: InterestMedians, catalogue: Catalogue) -> GuideDone:
+        from guidelens.inference.guide_files import guide_header
         from guidelens.models.outcomes import with_targets
         from guidelens.training.data import FitJob, controls
         from guidelens.training.fit import fit_guide
@@ -155,6 +160,7 @@ class FitParts:
         fitted = fit_guide(examples, catalogue, self.config, jobs, self.work, self._tell, {} if self.start is None else {"guide": self.start})
         publish(fitted, jobs, examples, catalogue, medians, self.fit_dir)
         by_epoch = tuple((losses.epoch, epoch_metrics(losses)) for losses in fitted.history)
+        by_epoch = (*by_epoch, (by_epoch[-1][0], guide_header(self.fit_dir).probabilities.metrics()))
         alone = TRAINED if len(jobs) > 1 else "absent: train.single_task_controls is false"
         return GuideDone(TRAINED, alone, by_epoch, tuple(task for task, weight in lambdas.items() if weight == 0))
 

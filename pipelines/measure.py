@@ -20,6 +20,7 @@ from guidelens.models.plans.baselines import log_baselines
 from guidelens.schemas.ids import sub_seed
 from guidelens.world import World
 from pipelines.entry import progress
+from pipelines.measure_why import beside_ranking
 from pipelines.run_files import RunFiles
 
 OFF_POLICY_OF = "of the model's likeliest step at each moment, by the shop's own account (margin on purchases kept, less coupons and walk-outs)"
@@ -55,6 +56,7 @@ def _with_guide(report: Report, files: RunFiles, world: Path | None, config: Con
     ranking = _ranking(files, scorer, examples, draws)
     interest = None if _left_out(files, scorer, "interest") else measure_interest(scorer, files.control("interest"), train, test, draws)
     plan = None if _left_out(files, scorer, "plan") else _plan(files, scorer, examples, world, config, draws)
+    report = report.with_sections(**beside_ranking(files, scorer, examples, world, draws))
     found: dict[str, RankingReport | InterestReport | PlanReport | None] = {"ranking": ranking, "interest": interest, "plan": plan}
     tasks: dict[str, TaskName] = {"ranking": "recommendation", "interest": "interest", "plan": "plan"}
     for name, section in found.items():

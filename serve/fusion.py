@@ -5,7 +5,8 @@ import asyncio
 import numpy as np
 
 from guidelens.config import Home, ServeConfig
-from guidelens.inference import FusionInput, FusionModel
+from guidelens.inference.fusion import FusionModel
+from guidelens.inference.messages import FusionInput
 from serve.messages import FuseCall, FuseReply, ReleaseMismatchError
 from serve.release import open_bundle
 
@@ -43,6 +44,9 @@ class Fusion:
                 channel=call.channel,
                 now_us=call.now_us,
                 locale=call.locale,
+                focus_row=call.focus_row,
             )
         )
-        return FuseReply(fused.intent, fused.candidate_rows, fused.candidate_scores, fused.source, fused.intent_label)
+        return FuseReply(
+            fused.intent, fused.candidate_rows, fused.candidate_scores, fused.source, fused.intent_label, fused.query_embedding, fused.partner_rows
+        )

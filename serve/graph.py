@@ -15,13 +15,16 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from guidelens.config import RerankConfig
 from guidelens.errors import GuideLensError
+from guidelens.inference.reranking import Candidates, LiveRules, Reranker, Situation
+from guidelens.inference.words import reason
 from guidelens.schemas.guide import Degraded, GuideReply, GuideRequest, PlannedStep, Recognized, SlateItem
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.steps import GuideStep
 from serve.catalogue import Catalogue
 from serve.hops import Hop, HopFailedError
-from serve.messages import FrameProblem, FuseCall, FuseReply, RankCall, RankReply, RecognizeCall, RecognizeReply, SessionSteps
+from serve.messages import FrameProblem, FuseCall, FuseReply, RankCall, RankReply, RecognizeCall, RecognizeReply, SessionSteps, StepChoice, StockNow
 from serve.metrics import ServeMetrics
 from serve.online import OnlineFeatures, StockAndPrice
 from serve.problems import ApiError
@@ -31,12 +34,13 @@ log = logging.getLogger(__name__)
 Value = TypeVar("Value")
 
 MAX_RECOGNIZED = 5
-SPARE = 5
-"""Ranked beyond what was asked for, to take the places of products that are out of stock by now."""
+NUM_POPULAR = 100
+"""Popular products that the last rung chooses from, beyond those asked for: rules and stock may take some out."""
 MIN_STOCK_S = 0.02
 # Share of what is left that a hop may use; the rest belongs to the hops after it, and to the reply itself.
 _RECOGNIZE_SHARE = 0.6
 _FUSE_SHARE = 0.6
+_STOCK_SHARE = 0.3
 _RANK_SHARE = 0.9
 _RUNGS = (Degraded.NO_GUIDE_MODEL, Degraded.WITHOUT_SHOPPER_FEATURES, Degraded.WITHOUT_FRAME, Degraded.POPULARITY)
 
@@ -86,6 +90,15 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranked:
+    """A slate and plan, and the stock and prices they rest on; None where those could not be read."""
+
+    intent: str
+    ranking: RankReply
+    stock: Mapping[str, StockAndPrice] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Graph:
     """The three hops, and what the ingress itself holds of the release."""
 
@@ -99,6 +112,7 @@ class Graph:
     has_guide: bool
     missing: tuple[str, ...]
     metrics: ServeMetrics
+    rules: LiveRules
 
     async def answer(self, request_id: str, asked: Asked, shopper_key: str | None, session: Session) -> GuideReply:
         """The reply to one request.
@@ -114,22 +128,21 @@ class Graph:
         if not self.has_guide:
             trace.fall(Degraded.NO_GUIDE_MODEL)
         seen, packed = await asyncio.gather(self._recognize(asked, trace), self._shopper(shopper_key, trace))
-        ranked = await self._fuse_and_rank(request_id, asked.fields, seen, packed, session, trace)
+        ranked = await self._fuse_and_rank(request_id, asked, seen, packed, session, trace)
         if ranked is None:
             trace.fall(Degraded.POPULARITY)
-            ranked = "", self._popular(asked.fields.num_recommendations + SPARE)
-        intent, ranking = ranked
-        stock = await self._stock(ranking, trace)
-        slate = self._slate(ranking, stock or {}, asked.fields)
-        missing = self.missing if stock is not None else (*self.missing, "stock")
-        return self._reply(request_id, asked.fields.locale, seen, slate, self._plan(ranking), intent, missing, trace)
+            ranked = await self._popular(asked.fields, session.focus_row, trace)
+        return self._reply(request_id, asked.fields, seen, ranked, trace)
 
-    async def _stock(self, ranking: RankReply, trace: Trace) -> Mapping[str, StockAndPrice] | None:
-        """Stock and price of what may be shown, in one read; None where they cannot be read in time."""
-        ids = [self.catalogue.items[row].view.product_id for row in ranking.rows.tolist()]
+    async def _stock(self, rows: NDArray[np.int32], share: float, trace: Trace) -> Mapping[str, StockAndPrice] | None:
+        """Stock and price of what may be shown, in one read; None where they cannot be read in time.
+
+        Read before the order is drawn, so that what is out of stock takes no part in it and propensities stay exact.
+        """
+        ids = [self.catalogue.items[row].view.product_id for row in rows.tolist()]
         with trace.stage("stock"):
             try:
-                return await self.online.stock_and_price(ids, max(MIN_STOCK_S, trace.budget.share_s(1.0)))
+                return await self.online.stock_and_price(ids, max(MIN_STOCK_S, trace.budget.share_s(share)))
             except (GuideLensError, TimeoutError) as error:
                 log.warning("stock and price: %r", error)
                 self.metrics.hop_failures.labels("stock").inc()
@@ -161,11 +174,13 @@ class Graph:
                 return None
 
     async def _fuse_and_rank(
-        self, request_id: str, fields: GuideRequest, seen: RecognizeReply | None, packed: bytes | None, session: Session, trace: Trace
-    ) -> tuple[str, RankReply] | None:
-        now_us = time.time_ns() // 1000
+        self, request_id: str, asked: Asked, seen: RecognizeReply | None, packed: bytes | None, session: Session, trace: Trace
+    ) -> Ranked | None:
+        fields, now_us = asked.fields, time.time_ns() // 1000
         device = device_name(fields)
         known = seen if seen is not None and seen.in_catalogue else None
+        recognized_row = int(known.rows[0]) if known is not None and len(known.rows) else -1
+        focus_row = recognized_row if recognized_row >= 0 else session.focus_row
         fuse = FuseCall(
             release=self.release,
             packed=packed,
@@ -177,27 +192,39 @@ class Graph:
             channel=CHANNEL,
             now_us=now_us,
             locale=fields.locale,
+            focus_row=focus_row,
         )
         with trace.stage("fuse"):
             fused = await self._hop("fusion", self.fusion.ask(fuse, trace.budget.share_s(_FUSE_SHARE)))
         if fused is None:
             return None
+        candidates = fused.candidate_rows if fused.partner_rows is None else np.union1d(fused.candidate_rows, fused.partner_rows)
+        stock = await self._stock(candidates, _STOCK_SHARE, trace)
         rank = RankCall(
             release=self.release,
             fused=fused,
             packed=packed,
-            focus_row=int(known.rows[0]) if known is not None and len(known.rows) else session.focus_row,
+            focus_row=focus_row,
             session=session.steps,
             device=device,
             channel=CHANNEL,
-            num=fields.num_recommendations + SPARE,
+            num=fields.num_recommendations,
             seed=sub_seed(0, request_id),
             now_us=now_us,
             locale=fields.locale,
+            stock=None if stock is None else self._stock_now(candidates, stock),
+            frame_embedding=fuse.frame_embedding,
+            recognized_row=recognized_row,
         )
         with trace.stage("rank"):
             ranked = await self._hop("ranker", self.ranker.ask(rank, trace.budget.share_s(_RANK_SHARE)))
-        return None if ranked is None else (fused.intent_label, ranked)
+        return None if ranked is None else Ranked(fused.intent_label, ranked, stock)
+
+    def _stock_now(self, rows: NDArray[np.int32], stock: Mapping[str, StockAndPrice]) -> StockNow:
+        known = [stock.get(self.catalogue.items[row].view.product_id) for row in rows.tolist()]
+        in_stock = np.array([each is None or each.stock != 0 for each in known], dtype=np.bool_)
+        prices = [float("nan") if each is None or each.price_minor is None else float(each.price_minor) for each in known]
+        return StockNow(rows.astype(np.int32), in_stock, np.array(prices, dtype=np.float64))
 
     async def _hop(self, name: str, answer: Awaitable[Value]) -> Value | None:
         try:
@@ -207,41 +234,51 @@ class Graph:
             self.metrics.hop_failures.labels(name).inc()
             return None
 
-    def _popular(self, num: int) -> RankReply:
-        """The most popular products, from the ingress's own memory; their order is fixed, so each has propensity 1."""
-        rows = np.argsort(-self.popularity, kind="stable")[:num].astype(np.int32)
-        if not len(rows):
+    async def _popular(self, fields: GuideRequest, focus_row: int, trace: Trace) -> Ranked:
+        """The most popular products that the shop's rules allow, from the ingress's own memory; their order is fixed, so each has propensity 1."""
+        rules = self.rules.current()
+        category = self.catalogue.items[focus_row].view.category if focus_row >= 0 else ""
+        situation = Situation(now_us=time.time_ns() // 1000, channel=CHANNEL, category=category)
+        best = np.argsort(-self.popularity, kind="stable")[: fields.num_recommendations + NUM_POPULAR]
+        rows = np.concatenate([best, np.setdiff1d(rules.pinned_rows(situation), best)]).astype(np.int32)
+        stock = await self._stock(rows, 1.0, trace)
+        now = self._stock_now(rows, stock or {})
+        candidates = Candidates(rows, self.popularity[rows].astype(np.float64), now.price_minor, now.in_stock if stock is not None else None)
+        slate = Reranker(RerankConfig(), temperature=0.0).slate(candidates, rules, situation, fields.num_recommendations, np.random.default_rng(0))
+        chosen = rows[slate.chosen_K]
+        if not len(chosen):
             raise ApiError("deadline_exceeded", "no answer within deadline_ms, and this release holds no popular products")
-        reasons = tuple(("popular",) for _ in rows)
-        return RankReply(rows, self.popularity[rows], None, np.ones(len(rows), dtype=np.float32), reasons, ())
+        reasons = tuple((reason("popular" if name is None else "pinned", fields.locale),) for name in slate.pinned_by)
+        ranking = RankReply(chosen, self.popularity[chosen], None, slate.propensities_K, reasons, (), pinned_by=slate.pinned_by, rules=slate.effects)
+        return Ranked("", ranking, stock)
 
-    def _reply(
-        self,
-        request_id: str,
-        locale: str,
-        seen: RecognizeReply | None,
-        slate: tuple[SlateItem, ...],
-        plan: tuple[PlannedStep, ...],
-        intent: str,
-        missing: tuple[str, ...],
-        trace: Trace,
-    ) -> GuideReply:
+    def _reply(self, request_id: str, fields: GuideRequest, seen: RecognizeReply | None, ranked: Ranked, trace: Trace) -> GuideReply:
         trace.timings_ms["total"] = round(trace.budget.spent_ms(), 2)
         for stage, spent_ms in trace.timings_ms.items():
             self.metrics.stage_seconds.labels(stage).observe(spent_ms / 1000)
         self.metrics.guide_replies.labels(trace.degraded or "none").inc()
+        for effect in ranked.ranking.rules:
+            self.metrics.rule_effects.labels(effect.name, effect.kind).inc(effect.products)
         return GuideReply(
             request_id=request_id,
             release=self.release,
             degraded=trace.degraded,
             in_catalogue=None if seen is None else seen.in_catalogue,
-            recognized=() if seen is None or not seen.in_catalogue else self._recognized(seen, locale),
-            missing=missing,
-            slate=slate,
-            plan=plan,
-            intent=intent,
+            recognized=() if seen is None or not seen.in_catalogue else self._recognized(seen, fields.locale),
+            missing=self._missing(ranked),
+            slate=self._slate(ranked.ranking, ranked.stock or {}, fields),
+            plan=self._plan(ranked.ranking),
+            intent=ranked.intent,
             timings_ms=trace.timings_ms,
+            rules=ranked.ranking.rules,
         )
+
+    def _missing(self, ranked: Ranked) -> tuple[str, ...]:
+        """What the release lacks, and what this answer had to do without."""
+        self.rules.current()
+        refused = self.rules.problem is not None
+        self.metrics.rules_refused.set(refused)
+        return (*self.missing, *(("stock",) if ranked.stock is None else ()), *(("rules",) if refused else ()))
 
     def _recognized(self, seen: RecognizeReply, locale: str) -> tuple[Recognized, ...]:
         pairs = list(zip(seen.rows.tolist(), seen.confidences.tolist(), strict=True))[:MAX_RECOGNIZED]
@@ -252,34 +289,41 @@ class Graph:
         )
 
     def _slate(self, ranking: RankReply, stock: Mapping[str, StockAndPrice], fields: GuideRequest) -> tuple[SlateItem, ...]:
-        """The first `num_recommendations` that are not known to be out of stock."""
-        slate: list[SlateItem] = []
-        for place, row in enumerate(ranking.rows.tolist()):
-            item = self.catalogue.items[row]
-            known = stock.get(item.view.product_id)
-            if known is not None and known.stock == 0:
-                continue
-            slate.append(
-                SlateItem(
-                    position=len(slate) + 1,
-                    product_id=item.view.product_id,
-                    title=item.title(fields.locale),
-                    score=float(ranking.scores[place]),
-                    interest=None if ranking.interest is None else float(np.clip(ranking.interest[place], 0, 1)),
-                    propensity=float(np.clip(ranking.propensities[place], 1e-9, 1)),
-                    reasons=ranking.reasons[place],
-                    price_minor=item.view.price_minor if known is None else known.price_minor,
-                    currency=item.view.currency if known is None else known.currency,
-                )
-            )
-        return tuple(slate[: fields.num_recommendations])
+        return tuple(self._slate_item(ranking, place, stock, fields.locale) for place in range(len(ranking.rows)))
+
+    def _slate_item(self, ranking: RankReply, place: int, stock: Mapping[str, StockAndPrice], locale: str) -> SlateItem:
+        item = self.catalogue.items[int(ranking.rows[place])]
+        known = stock.get(item.view.product_id)
+        interest, click, purchase = (
+            None if each is None else float(np.clip(each[place], 0, 1)) for each in (ranking.interest, ranking.click, ranking.purchase)
+        )
+        return SlateItem(
+            position=place + 1,
+            product_id=item.view.product_id,
+            title=item.title(locale),
+            score=float(ranking.scores[place]),
+            interest=interest,
+            propensity=float(np.clip(ranking.propensities[place], 1e-9, 1)),
+            reasons=ranking.reasons[place],
+            price_minor=item.view.price_minor if known is None else known.price_minor,
+            currency=item.view.currency if known is None else known.currency,
+            click_chance=click,
+            purchase_chance=purchase,
+            pinned_by=ranking.pinned_by[place] if ranking.pinned_by else None,
+        )
 
     def _plan(self, ranking: RankReply) -> tuple[PlannedStep, ...]:
-        return tuple(self._step(choice.step, choice.product_row, choice.say, choice.propensity) for choice in ranking.plan)
+        return tuple(self._step(choice) for choice in ranking.plan)
 
-    def _step(self, step: str, row: int, say: str, propensity: float) -> PlannedStep:
-        product_id = None if row < 0 else self.catalogue.items[row].view.product_id
-        return PlannedStep(step=GuideStep(step), product_id=product_id, say=say, propensity=min(1.0, max(1e-9, propensity)))
+    def _step(self, choice: StepChoice) -> PlannedStep:
+        items = self.catalogue.items
+        return PlannedStep(
+            step=GuideStep(choice.step),
+            product_id=None if choice.product_row < 0 else items[choice.product_row].view.product_id,
+            say=choice.say,
+            propensity=min(1.0, max(1e-9, choice.propensity)),
+            with_product_ids=tuple(items[row].view.product_id for row in choice.with_rows),
+        )
 
 
 CHANNEL = "web"

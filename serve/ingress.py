@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from guidelens.config import FeatureConfig, Home, ServeConfig
 from guidelens.data.inbox import Inbox
 from guidelens.data.pseudonyms import LiveKeys
 from guidelens.errors import GuideLensError
+from guidelens.inference.reranking import BUNDLED, LiveRules
 from guidelens.schemas.tables import IMAGE_DIM
 from serve.api import build_api
 from serve.catalogue import Catalogue
@@ -48,6 +50,7 @@ class Ingress:
             has_guide=manifest.parts.get("guide") == "trained",
             missing=tuple(manifest.missing),
             metrics=ServeMetrics(release),
+            rules=live_rules(home, bundle, config, catalogue),
         )
         self._desk = Desk(
             graph=graph,
@@ -79,6 +82,12 @@ def _online_store(home: Home, config: FeatureConfig) -> Callable[[], OnlineStore
             return NoStore(str(error))
 
     return open_store
+
+
+def live_rules(home: Home, bundle: Path, config: ServeConfig, catalogue: Catalogue) -> LiveRules:
+    """The home's rules, else the release's: what the last rung obeys; the ranker reads the same files."""
+    views = [item.view for item in catalogue.items]
+    return LiveRules([home.root / config.rerank.rules, bundle / BUNDLED], [view.product_id for view in views], [view.category for view in views])
 
 
 async def probe(graph: Graph) -> None:

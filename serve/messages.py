@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guidelens.errors import GuideLensError
+from guidelens.schemas.guide import RuleEffect
 
 Rows = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -51,7 +52,10 @@ class FrameProblem:
 
 @dataclass(frozen=True, slots=True)
 class FuseCall:
-    """packed: the shopper's packed features, None where there are none or none may be read. frame_embedding: (1280,) | None."""
+    """packed: the shopper's packed features, None where there are none or none may be read. frame_embedding: (1280,) | None.
+
+    focus_row: the product in view, -1 for none.
+    """
 
     release: str
     packed: bytes | None
@@ -63,17 +67,32 @@ class FuseCall:
     channel: str
     now_us: int
     locale: str
+    focus_row: int = -1
 
 
 @dataclass(frozen=True, slots=True)
 class FuseReply:
-    """intent: (D,). candidate_rows, candidate_scores, sources (bit mask of where a candidate came from): (C,)."""
+    """intent: (D,). candidate_rows, candidate_scores, sources (bit mask of where a candidate came from): (C,).
+
+    query_embedding: (512,) | None. partner_rows: what goes with the product in view, best first; None where the release does not know.
+    """
 
     intent: Floats
     candidate_rows: Rows
     candidate_scores: Floats
     sources: NDArray[np.uint8]
     intent_label: str
+    query_embedding: Floats | None = None
+    partner_rows: Rows | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StockNow:
+    """(M,) each, of products asked of the online store: rows, whether they may be sold, and prices in minor units, NaN where not known."""
+
+    rows: Rows
+    in_stock: NDArray[np.bool_]
+    price_minor: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +107,10 @@ class SessionSteps:
 
 @dataclass(frozen=True, slots=True)
 class RankCall:
-    """focus_row: the product in view, -1 for none. num: length of the slate. seed: of the exploration draw."""
+    """focus_row: the product in view, -1 for none. num: length of the slate. seed: of the exploration draw. stock: None where it cannot be read.
+
+    frame_embedding, recognized_row: as the request was fused, to say why a product is recommended.
+    """
 
     release: str
     fused: FuseReply
@@ -101,21 +123,28 @@ class RankCall:
     seed: int
     now_us: int
     locale: str
+    stock: StockNow | None = None
+    frame_embedding: Floats | None = None
+    recognized_row: int = -1
 
 
 @dataclass(frozen=True, slots=True)
 class StepChoice:
-    """One step of the plan; product_row is -1 where the step is about no product."""
+    """One step of the plan; product_row is -1 where the step is about no product. with_rows: what it shows beside that."""
 
     step: str
     propensity: float
     product_row: int
     say: str
+    with_rows: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class RankReply:
-    """The slate, best first, and the next guide steps; interest is None where no guide model was trained."""
+    """The slate, best first, and the next guide steps; interest, click and purchase are None where no guide model learned them.
+
+    pinned_by: the rule that set each place, None where it was drawn. rules: those that acted.
+    """
 
     rows: Rows
     scores: Floats
@@ -123,3 +152,7 @@ class RankReply:
     propensities: Floats
     reasons: tuple[tuple[str, ...], ...]
     plan: tuple[StepChoice, ...]
+    click: Floats | None = None
+    purchase: Floats | None = None
+    pinned_by: tuple[str | None, ...] = ()
+    rules: tuple[RuleEffect, ...] = ()

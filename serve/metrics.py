@@ -14,6 +14,8 @@ class ServeMetrics:
         self.guide_replies = Counter("guidelens_guide_replies", "Guide replies by rung of the fallback ladder", ["degraded"], registry=self._registry)
         self.stage_seconds = Histogram("guidelens_stage_seconds", "Seconds spent in a stage", ["stage"], buckets=_SECONDS, registry=self._registry)
         self.hop_failures = Counter("guidelens_hop_failures", "Hops that gave no answer in time", ["hop"], registry=self._registry)
+        self.rule_effects = Counter("guidelens_rule_effects", "Products that a rule of the shop moved, by rule", ["rule", "kind"], registry=self._registry)
+        self.rules_refused = Gauge("guidelens_rules_refused", "1 where the home's rules cannot be used and older ones are in force", registry=self._registry)
         self.feature_reads = Counter("guidelens_shopper_feature_reads", "Shopper rows asked of the online store", registry=self._registry)
         self.events = Counter("guidelens_events", "Events posted, by what became of them", ["result"], registry=self._registry)
         self.online_updates = Counter("guidelens_online_updates", "Events counted into online features, by result", ["result"], registry=self._registry)

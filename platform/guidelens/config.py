@@ -331,6 +331,18 @@ class GateConfig(Frozen):
     max_parity_error: Annotated[float, Field(gt=0)] = 1e-4
 
 
+class RerankConfig(Frozen):
+    """From scores to the slate that is shown (docs/ranking.md).
+
+    diversity: what a slate gains by products unlike each other, over the guide model's product vectors; `strength` in nats of score.
+    rules: a shop's rules, a YAML or JSON file; relative to the home. Where there is none, no rule but stock acts.
+    """
+
+    diversity: Literal["none", "mmr", "dpp"] = "none"
+    strength: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
+    rules: Path = Path("rules.yaml")
+
+
 class ServeConfig(Frozen):
     """Explore: temperature of the Plackett-Luce draw over scores, and the share of uniformly drawn guide steps. plan_beam: plans that
     beam search keeps while it looks for the likeliest one; 1 takes the likeliest step each time.
@@ -343,6 +355,7 @@ class ServeConfig(Frozen):
     explore_temperature: Annotated[float, Field(ge=0)] = 0.05
     explore_step_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
     plan_beam: Annotated[int, Field(ge=1, le=64)] = 1
+    rerank: RerankConfig = RerankConfig()
     max_ongoing_requests: Annotated[int, Field(ge=1)] = 16
     max_queued_requests: Annotated[int, Field(ge=1)] = 64
     min_replicas: Annotated[int, Field(ge=1)] = 1

@@ -13,7 +13,8 @@ from guidelens.bundle import verify
 from guidelens.config import Home
 from guidelens.errors import BundleError, GateError, InputError, NotFoundError
 from guidelens.evaluation.report import read_report
-from guidelens.inference import FusionModel, GuideScorer
+from guidelens.inference.fusion import FusionModel
+from guidelens.inference.scorer import GuideScorer
 from guidelens.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
 from pipelines import compare, evaluate, promote, release, rollback, train
 from pipelines.fit_parts import FitDone, Parts

@@ -51,7 +51,7 @@ def inbox(shop: ReleasedShop) -> list[dict[str, Any]]:
 
 
 def test_frames_never_seen_are_answered_with_their_product_a_slate_and_a_plan(served: ServedShop) -> None:
-    right = 0
+    right, reasons = 0, list[str]()
     for path, product_id in served.shop.frames[:12]:
         reply = served.guide(path.read_bytes(), num_recommendations=5).json()
         right += product_id in [each["product_id"] for each in reply["recognized"][:3]]
@@ -60,9 +60,12 @@ def test_frames_never_seen_are_answered_with_their_product_a_slate_and_a_plan(se
         products = [item["product_id"] for item in reply["slate"]]
         assert 1 <= len(set(products)) == len(products) <= 5
         assert [item["position"] for item in reply["slate"]] == list(range(1, len(products) + 1))
-        assert all(0 < item["propensity"] <= 1 and 0 <= item["interest"] <= 1 and item["reasons"] for item in reply["slate"])
+        assert all(0 < item["propensity"] <= 1 and 0 <= item["interest"] <= 1 and len(item["reasons"]) <= 3 for item in reply["slate"])
+        assert all(0 <= item["purchase_chance"] <= item["click_chance"] <= 1 for item in reply["slate"])
+        reasons += [reason for item in reply["slate"] for reason in item["reasons"]]
         assert {"recognize", "fuse", "rank", "stock", "total"} <= set(reply["timings_ms"])
     assert right >= 9
+    assert len(set(reasons)) > 1
 
 
 def test_something_else_is_not_in_the_catalogue_and_still_answered(served: ServedShop) -> None:
@@ -93,6 +96,41 @@ def test_what_was_asked_for_by_name_comes_first_in_either_language(served: Serve
     assert served.guide(text=title).json()["slate"][0]["product_id"] == product_id
     reply = served.guide(text=title_zh, locale="zh-CN").json()
     assert (reply["slate"][0]["product_id"], reply["slate"][0]["title"], reply["intent"]) == (product_id, title_zh, "search")
+
+
+def test_rules_of_the_home_act_on_the_next_request_and_are_named(served: ServedShop) -> None:
+    before = served.guide(text="chair", session_id="rules").json()
+    first, last = before["slate"][0]["product_id"], before["slate"][-1]["product_id"]
+    rules = served.shop.home.root / "rules.yaml"
+    try:
+        rules.write_text(json.dumps({"banned": [{"name": "recall", "products": [first]}], "pinned": [{"name": "spring", "product": last, "position": 1}]}))
+        after = served.guide(text="chair", session_id="rules").json()
+        assert first not in [item["product_id"] for item in after["slate"]]
+        assert (after["slate"][0]["product_id"], after["slate"][0]["pinned_by"], after["slate"][0]["propensity"]) == (last, "spring", 1.0)
+        assert after["slate"][0]["reasons"][0] == "chosen by the shop"
+        assert {"recall": 1, "spring": 1}.items() <= {effect["name"]: effect["products"] for effect in after["rules"]}.items()
+        rules.write_text("pinned: [{name: spring}]")
+        broken = served.guide(text="chair", session_id="rules").json()
+        assert "rules" in broken["missing"]
+        assert first not in [item["product_id"] for item in broken["slate"]], "the rules before stay in force"
+    finally:
+        rules.unlink()
+    assert served.guide(text="chair", session_id="rules").json()["missing"] == []
+
+
+def test_a_bundle_step_shows_products_that_go_with_the_one_in_view(served: ServedShop) -> None:
+    """Every plan that has the step names partners, each of another category and once; over the catalogue some plan has it."""
+    shown = 0
+    for path, _ in served.shop.frames:
+        for step in served.guide(path.read_bytes(), session_id="bundle").json()["plan"]:
+            if step["step"] != "show_bundle":
+                assert step["with_product_ids"] == []
+                continue
+            shown += 1
+            assert 1 <= len(set(step["with_product_ids"])) == len(step["with_product_ids"]) <= 3
+            categories = [served.client.get(f"/v1/products/{each}").json()["category"] for each in (step["product_id"], *step["with_product_ids"])]
+            assert categories[0] not in categories[1:]
+    assert shown > 0
 
 
 def test_a_step_s_outcome_changes_the_rest_of_the_plan_and_the_whole_stays_legal(served: ServedShop) -> None:

@@ -16,7 +16,7 @@ import polars as pl
 import uvicorn
 from PIL import Image
 
-from guidelens.config import Home
+from guidelens.config import Home, ServeConfig
 from guidelens.data.inbox import Inbox
 from guidelens.data.pseudonyms import LiveKeys, PseudonymousEvent
 from guidelens.features import StockAndPrice
@@ -25,6 +25,7 @@ from serve.catalogue import Catalogue
 from serve.desk import Desk
 from serve.graph import Graph
 from serve.hops import HopFailedError
+from serve.ingress import live_rules
 from serve.metrics import ServeMetrics
 from serve.online import OnlineFeatures, OnlineStore
 
@@ -87,9 +88,10 @@ def open_desk(
     if not bundle.exists():
         write_items(bundle)
     home = Home(root=root / "home")
+    catalogue = Catalogue(bundle, "7")
     graph = Graph(
         release="7",
-        catalogue=Catalogue(bundle, "7"),
+        catalogue=catalogue,
         recognizer=recognizer or DeadHop(),
         fusion=fusion or DeadHop(),
         ranker=ranker or DeadHop(),
@@ -98,6 +100,7 @@ def open_desk(
         has_guide=True,
         missing=(),
         metrics=ServeMetrics("7"),
+        rules=live_rules(home, bundle, ServeConfig(), catalogue),
     )
 
     async def probe() -> None:

@@ -1,5 +1,6 @@
 """Serving's answers: equal to evaluation's scores, exact propensities, legal steps, honest without a guide model."""
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -12,12 +13,16 @@ from fit_samples import write_fit
 from model_samples import NUM_PRODUCTS, START_US, packed_row, sample_catalogue, sample_examples
 from numpy.typing import NDArray
 
+from guidelens.config import RerankConfig
 from guidelens.data.examples import Examples
 from guidelens.errors import BundleError
-from guidelens.inference import FusionInput, FusionModel, FusionOutput, GuideScorer, RankerModel, RankInput, RankOutput, SessionState, Source
+from guidelens.inference.fusion import FusionModel
+from guidelens.inference.messages import FusionInput, FusionOutput, RankInput, RankOutput, SessionState, Source
 from guidelens.inference.plans import next_steps, rule_policy
-from guidelens.inference.ranker import plackett_luce
+from guidelens.inference.ranker import RankerModel
+from guidelens.inference.reranking import plackett_luce
 from guidelens.inference.rows import request_row
+from guidelens.inference.scorer import GuideScorer
 from guidelens.retrieval import VectorIndex
 from guidelens.schemas.steps import MAX_STEPS, NUM_STEPS, OUTCOME_INDEX, STEP_INDEX, UNKNOWN_OUTCOME, allowed_next
 from pipelines.bundle_parts import with_index
@@ -46,6 +51,12 @@ def ranker(fit: Path) -> RankerModel:
     return RankerModel.load(fit)
 
 
+def with_settings(ranker: RankerModel, **settings: object) -> RankerModel:
+    changed = copy.copy(ranker)
+    changed.config = ranker.config.model_copy(update=settings)
+    return changed
+
+
 def asked(**changes: object) -> FusionInput:
     base = FusionInput(None, None, None, np.zeros(0, np.int32), NOTHING, "ar+front", "app", NOW_US, "en")
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
@@ -67,7 +78,7 @@ def test_the_served_scores_are_those_of_evaluation_on_the_same_inputs(fit: Path,
     fused = fusion.fuse(
         asked(packed=packed, frame_embedding=frame, recognized_rows=np.array([4], np.int32), recognized_confidences=np.array([0.9], np.float32))
     )
-    ranker = RankerModel(ranker.scorer, ranker.catalogue, ranker.config.model_copy(update={"explore_temperature": 0.0}))
+    ranker = with_settings(ranker, explore_temperature=0.0)
     ranked = ranker.rank(rank_input(fused, packed=packed, focus_row=4, num=NUM_PRODUCTS))
     row = as_examples(packed, frame, ranked.rows)
     scorer = GuideScorer.load(fit)
@@ -136,8 +147,72 @@ def test_a_product_out_of_stock_is_never_on_the_slate(fusion: FusionModel, ranke
         assert len(ranked.rows) == len(set(ranked.rows.tolist())) == min(len(fused.candidate_rows), int(in_stock.sum()))
 
 
+def test_served_propensities_are_frequencies_through_rules_and_diversity(fit: Path, fusion: FusionModel, ranker: RankerModel, tmp_path: Path) -> None:
+    """One product pinned second, one category capped, one product out of stock, DPP: the chance of the first place, over many seeds."""
+    (tmp_path / "rules.yaml").write_text(
+        "pinned: [{name: pin, product: p-05, position: 2}]\ncategory_caps: [{name: cap, max_products: 2, level: 2}]\nbanned: [{name: ban, products: [p-00]}]\n"
+    )
+    settings = ranker.config.model_copy(update={"explore_temperature": 0.5, "rerank": RerankConfig(diversity="dpp", strength=0.3)})
+    ruled = RankerModel.load(fit, tmp_path, settings)
+    in_stock = np.arange(NUM_PRODUCTS) != 1
+    fused = fusion.fuse(asked(packed=shopper()))
+    first: dict[int, list[float]] = {}
+    num = 200
+    for seed in range(num):
+        ranked = ruled.rank(rank_input(fused, seed=seed, in_stock=in_stock, num=5))
+        assert ranked.rows[1] == 5
+        assert ranked.propensities[1] == 1.0
+        assert ranked.pinned_by == (None, "pin", None, None, None)
+        assert not {0, 1} & set(ranked.rows.tolist())
+        assert np.bincount(ranked.rows % 3).max() <= 2
+        assert {effect.kind for effect in ranked.effects} >= {"stock", "banned", "pinned", "category_cap"}
+        first.setdefault(int(ranked.rows[0]), []).append(float(ranked.propensities[0]))
+    assert sum(chances[0] for chances in first.values()) == pytest.approx(1.0, abs=0.02)
+    for chances in first.values():
+        assert len(set(chances)) == 1, "the same place after the same history has one chance"
+        assert len(chances) / num == pytest.approx(chances[0], abs=5 * (chances[0] * (1 - chances[0]) / num) ** 0.5 + 1e-3)
+
+
+def test_a_pinned_product_that_nothing_nominated_is_shown_all_the_same(fit: Path, fusion: FusionModel, tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text("pinned: [{name: pin, product: p-05, position: 1}]")
+    fused = fusion.fuse(asked())
+    kept = fused.candidate_rows != 5
+    fewer = dataclasses.replace(fused, candidate_rows=fused.candidate_rows[kept], candidate_scores=fused.candidate_scores[kept], source=fused.source[kept])
+    ranked = RankerModel.load(fit, tmp_path).rank(rank_input(fewer))
+    assert (ranked.rows[0], ranked.reasons[0][0]) == (5, "chosen by the shop")
+
+
+def test_show_bundle_is_planned_only_with_something_in_stock_that_goes_with_the_product_in_view(fusion: FusionModel, ranker: RankerModel) -> None:
+    exploring = with_settings(ranker, explore_step_share=0.99)
+    fused = dataclasses.replace(fusion.fuse(asked()), partner_rows=np.array([7, 10, 2, 4], np.int32))
+
+    def bundles(in_stock: NDArray[np.bool_]) -> set[tuple[int, ...]]:
+        ranked = [exploring.rank(rank_input(fused, focus_row=3, seed=seed, in_stock=in_stock)) for seed in range(60)]
+        return {rows for each in ranked for (step, _, about), rows in zip(each.steps, each.shown_with, strict=True) if step == "show_bundle" and about == 3}
+
+    assert bundles(np.ones(NUM_PRODUCTS, np.bool_)) == {(7, 10, 2)}
+    assert bundles(np.arange(NUM_PRODUCTS) != 10) == {(7, 2, 4)}
+    assert bundles(~np.isin(np.arange(NUM_PRODUCTS), [7, 10, 2, 4])) == set()
+
+
+def test_chances_in_the_answer_are_the_calibrated_ones(fit: Path, fusion: FusionModel, ranker: RankerModel, tmp_path: Path) -> None:
+    shutil.copytree(fit, tmp_path / "fit")
+    header = json.loads((tmp_path / "fit" / "guide.json").read_text())
+    header["probabilities"] = {"click": {"method": "platt", "intercept": -1.0, "slope": 0.5}}
+    (tmp_path / "fit" / "guide.json").write_text(json.dumps(header))
+    fused = fusion.fuse(asked())
+    raw, mapped = ranker.rank(rank_input(fused)), RankerModel.load(tmp_path / "fit").rank(rank_input(fused))
+    assert raw.click is not None
+    assert mapped.click is not None
+    assert raw.purchase is not None
+    assert mapped.rows.tolist() == raw.rows.tolist(), "a map changes what a number means, not the order"
+    logits = np.log(raw.click / (1 - raw.click))
+    assert mapped.click == pytest.approx(1 / (1 + np.exp(1.0 - 0.5 * logits)), rel=1e-4)
+    assert (raw.purchase <= raw.click).all()
+
+
 def test_the_same_seed_gives_the_same_answer_and_other_seeds_explore(fusion: FusionModel, ranker: RankerModel) -> None:
-    ranker = RankerModel(ranker.scorer, ranker.catalogue, ranker.config.model_copy(update={"explore_temperature": 1.0, "explore_step_share": 0.5}))
+    ranker = with_settings(ranker, explore_temperature=1.0, explore_step_share=0.5)
     fused = fusion.fuse(asked())
     answers = [ranker.rank(rank_input(fused, seed=seed)) for seed in (1, 1, *range(2, 12))]
     assert same(answers[0], answers[1])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import prometheus_client.values
 import pytest
 from serve_desk import EmptyStore, jpeg, open_desk, served, write_items
@@ -15,6 +16,7 @@ from serve_desk import EmptyStore, jpeg, open_desk, served, write_items
 from guidelens.data.pseudonyms import Pseudonymizer
 from guidelens.schemas.guide import MAX_FRAME_BYTES
 from serve.desk import Desk
+from serve.messages import FuseCall, FuseReply, RankCall, RankReply, StepChoice
 from serve.online import NoStore
 
 
@@ -346,6 +348,52 @@ def test_what_is_out_of_stock_by_now_gives_way_and_prices_are_today_s(tmp_path: 
         (2, "p-1", 1990, "EUR"),
     ]
     assert reply["missing"] == []
+
+
+def test_the_last_rung_obeys_the_shop_s_rules_too(tmp_path: Path) -> None:
+    """No hop answers, so that popular products are shown: p-0 is the most popular, and banned; p-1 is pinned."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "rules.yaml").write_text("banned: [{name: recall, products: [p-0]}]\npinned: [{name: spring, product: p-1, position: 1}]\n")
+    with served(open_desk(tmp_path)) as client:
+        reply = client.post("/v1/guide", json={"text": "x", "num_recommendations": 3}).json()
+        metrics = client.get("/metrics").text
+    assert [(item["product_id"], item["pinned_by"], item["reasons"]) for item in reply["slate"]] == [
+        ("p-1", "spring", ["chosen by the shop"]),
+        ("p/2 é", None, ["liked by many shoppers"]),
+    ]
+    assert reply["rules"] == [{"name": "recall", "kind": "banned", "products": 1}, {"name": "spring", "kind": "pinned", "products": 1}]
+    assert 'guidelens_rule_effects_total{kind="banned",rule="recall"} 1.0' in metrics
+    assert "guidelens_rules_refused 0.0" in metrics
+
+
+def test_stock_and_partners_reach_the_ranker_before_the_order_is_drawn(tmp_path: Path) -> None:
+    """The store is asked about candidates and partners in one read; a session's product in view reaches the fusion."""
+    fused, calls = [], []
+
+    class Fuses:
+        async def ask(self, call: FuseCall, budget_s: float) -> FuseReply:
+            fused.append(call)
+            scores = np.array([2.0, 1.0], dtype=np.float32)
+            return FuseReply(np.zeros(4, np.float32), np.array([0, 1], np.int32), scores, np.ones(2, np.uint8), "browse", None, np.array([2], np.int32))
+
+    class Ranks:
+        async def ask(self, call: RankCall, budget_s: float) -> RankReply:
+            calls.append(call)
+            ones = np.ones(1, np.float32)
+            step = StepChoice("show_bundle", 0.5, 1, "These go well with it.", (2,))
+            return RankReply(np.array([1], np.int32), ones, None, ones, (("because",),), (step,), click=ones / 2, purchase=ones / 4)
+
+    desk = open_desk(tmp_path, fusion=Fuses(), ranker=Ranks(), store=EmptyStore({"p-0": 0, "p/2 é": 4}))
+    with served(desk) as client:
+        client.post("/v1/events", json={"events": [event(type="ar_open", product_id="p-1", session_id="s")]})
+        reply = client.post("/v1/guide", json={"text": "x", "session_id": "s", "num_recommendations": 2}).json()
+    assert fused[0].focus_row == calls[0].focus_row == 1
+    assert calls[0].stock.rows.tolist() == [0, 1, 2]
+    assert calls[0].stock.in_stock.tolist() == [False, True, True]
+    assert calls[0].stock.price_minor[[0, 2]].tolist() == [990.0, 990.0]
+    assert calls[0].num == 2
+    assert reply["plan"][0]["with_product_ids"] == ["p/2 é"]
+    assert (reply["slate"][0]["click_chance"], reply["slate"][0]["purchase_chance"]) == (0.5, 0.25)
 
 
 def test_a_store_that_fails_is_named_and_the_answer_given_without_it(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from guidelens.evaluation.bootstrap import Interval
 from guidelens.evaluation.calibration import Calibration
 from guidelens.evaluation.clicks import Forecast
 from guidelens.evaluation.offpolicy import OffPolicyEstimate, Overlap
+from guidelens.evaluation.report_why import ComplementsReport, ExplanationReport, ProbabilityReport
 from guidelens.schemas.base import Frozen
 
 REPORT_SCHEMA_VERSION = 1
@@ -211,6 +212,9 @@ class Report(Frozen):
     ranking: RankingReport | None = None
     interest: InterestReport | None = None
     plan: PlanReport | None = None
+    probabilities: ProbabilityReport | None = None
+    explanations: ExplanationReport | None = None
+    complements: ComplementsReport | None = None
     losses: tuple[Curve, ...] = ()
     serving: ServingReport | None = None
     release: ReleaseReport | None = None
@@ -235,9 +239,22 @@ class Report(Frozen):
         if self.plan:
             found |= {f"test/plan_{name}": getattr(self.plan, name) for name in _PLAN_METRICS}
             found |= {f"test/plan_off_policy_{one.estimator}": one.value for one in self.plan.off_policy}
+        found |= self._beside_ranking()
         if self.recognition:
             found |= {"test/recognition_top1": self.recognition.top1, "test/recognition_top5": self.recognition.top5}
         return {name: value for name, value in found.items() if value is not None}
+
+    def _beside_ranking(self) -> dict[str, float | None]:
+        found: dict[str, float | None] = {}
+        if chances := self.probabilities:
+            found |= {f"test/{name}_ece_{when}": getattr(chances, f"{name}_ece_{when}") for name in ("click", "purchase") for when in ("before", "after")}
+        if why := self.explanations:
+            found |= {f"test/explanation_area_{order}": area.value for order, area in why.area.items()} | {
+                "test/true_reasons": why.true_reasons.value if why.true_reasons else None
+            }
+        if goes := self.complements:
+            found |= {"test/partners_ndcg_at_10": goes.model.held_out.value, "test/partners_truth_ndcg_at_10": goes.model.truth}
+        return found
 
 
 def slice_metric(name: str) -> str:

@@ -21,7 +21,22 @@ class Headline(Frozen):
     beside: str
 
 
-_PLOTS = ("losses", "ndcg", "recall", "clicks", "purchases", "gains", "slices", "confusion", "confused", "interest", "values", "off_policy", "latency")
+_PLOTS = (
+    "losses",
+    "ndcg",
+    "recall",
+    "clicks",
+    "purchases",
+    "gains",
+    "slices",
+    "confusion",
+    "confused",
+    "interest",
+    "values",
+    "off_policy",
+    "latency",
+    "faithful",
+)
 _NAMES = {"model": "this model", "popularity": "popularity", "item_knn": "item-kNN (cosine)", "single_task": "single-task model"}
 OFF_POLICY_NAMES = {
     "logging": "the log itself",
@@ -36,6 +51,8 @@ OFF_POLICY_NAMES = {
     "dros": "DR, shrunk weights",
 }
 _FIRST_PEERS = ("single_task", "item_knn", "popularity")
+_ORDERS = {"occlusion": "what it added (ours)", "attention": "attention", "random": "chance", "least": "what it added, weakest first"}
+_PARTNERS_BY = {"model": "what goes with it (ours)", "popular": "popularity", "nearest": "likeness of image and text"}
 
 
 def render(report: Report) -> str:
@@ -46,9 +63,8 @@ def render(report: Report) -> str:
     environment.filters |= {"share": share, "interval": interval, "signed": signed, "number": number}
     environment.globals["recommended"] = RECOMMENDED
     page = environment.get_template("report.html.j2")
-    return page.render(
-        report=report, headlines=list(_headlines(report)), plots=_plots(report), names=_NAMES, estimators=OFF_POLICY_NAMES, values=_value_rows(report.plan)
-    )
+    named = {"names": _NAMES, "estimators": OFF_POLICY_NAMES, "orders": _ORDERS, "partners_by": _PARTNERS_BY}
+    return page.render(report=report, headlines=list(_headlines(report)), plots=_plots(report), values=_value_rows(report.plan), **named)
 
 
 def share(value: float | None) -> str:
@@ -114,6 +130,9 @@ def _plots(report: Report) -> dict[str, Markup]:
         found["off_policy"] = plots.forest("off-policy estimates", _off_policy_rows(report.plan), "minor units a session", truth=None)
     if values := _value_rows(report.plan):
         found["values"] = plots.bars("plan value", values, "minor units a session, closed loop")
+    if why := report.explanations:
+        rows = [(_ORDERS[order], area, OURS if order == "occlusion" else OTHER) for order, area in why.area.items()]
+        found["faithful"] = plots.bars("faithfulness", rows, "fall of the log chance, nats")
     if report.serving and report.serving.stages_p50_ms:
         found["latency"] = plots.latency(report.serving.stages_p50_ms)
     return {name: Markup(svg) for name, svg in found.items()}

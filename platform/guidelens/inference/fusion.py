@@ -21,6 +21,7 @@ from guidelens.inference.guide_files import has_guide, load_items, one_thread
 from guidelens.inference.messages import Floats, FusionInput, FusionOutput, Source, with_relevance
 from guidelens.inference.rows import request_row
 from guidelens.inference.scorer import GuideScorer
+from guidelens.models.complements import Partners
 from guidelens.models.guide import Encoded
 from guidelens.retrieval import TextIndex, VectorIndex
 
@@ -40,13 +41,21 @@ class FusionModel:
     """A release's fusion stage. `missing` and `degraded` say what this release lacks."""
 
     def __init__(
-        self, scorer: GuideScorer | None, content: Content, search: TextIndex, encoder: TextEncoder, num_candidates: int, index: VectorIndex | None = None
+        self,
+        scorer: GuideScorer | None,
+        content: Content,
+        search: TextIndex,
+        encoder: TextEncoder,
+        num_candidates: int,
+        index: VectorIndex | None = None,
+        partners: Partners | None = None,
     ) -> None:
         """Args:
         index: over `scorer.index_vectors()`; without one every product of the catalogue is scored.
+        partners: what goes with what; None where the release does not know.
         """
         self.scorer, self.content, self.search, self.encoder = scorer, content, search, encoder
-        self.num_candidates, self.index = num_candidates, index
+        self.num_candidates, self.index, self.partners = num_candidates, index, partners
         self.recommends = scorer is not None and scorer.header.learned("recommendation")
         self.missing: tuple[str, ...] = () if scorer else ("events",)
         self.degraded: str | None = None if scorer else "no_guide_model"
@@ -66,7 +75,8 @@ class FusionModel:
         index = (
             VectorIndex.load(fit_dir / INDEX) if scorer and scorer.header.learned("recommendation") and len(catalogue) > settings.score_exactly_up_to else None
         )
-        return cls(scorer, Content.load(fit_dir, catalogue), search, load_text_encoder(), settings.num_candidates, index)
+        partners = Partners.load(fit_dir, len(catalogue))
+        return cls(scorer, Content.load(fit_dir, catalogue), search, load_text_encoder(), settings.num_candidates, index, partners)
 
     def fuse(self, asked: FusionInput) -> FusionOutput:
         """Intent and candidates, best first.
@@ -84,6 +94,8 @@ class FusionModel:
             candidate_scores=scores_N[rows],
             source=source,
             intent_label=self._label(asked, encoded, rows, scores_N),
+            query_embedding=query,
+            partner_rows=None if self.partners is None else self.partners.of(asked.focus_row),
         )
 
     def _searched(self, text: str | None, query: Floats | None) -> Floats:
@@ -156,8 +168,8 @@ class FusionModel:
             return "search"
         if self.scorer is not None and self.recommends and encoded is not None and len(rows):
             best = torch.from_numpy(rows[:1].astype(np.int64))[None]
-            click, purchase, _ = self.scorer.chances(encoded, best, torch.from_numpy(scores_N[rows[:1]])[None])
-            if float((purchase - click).exp()) >= BUY_CHANCE:
+            click, purchase, _ = self.scorer.probabilities(encoded, best, torch.from_numpy(scores_N[rows[:1]])[None])
+            if float(purchase[0, 0]) >= BUY_CHANCE * float(click[0, 0]):
                 return "buy"
         return "compare" if len(asked.recognized_rows) else "browse"
 

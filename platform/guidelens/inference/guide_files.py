@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from guidelens.config import ModelConfig, TaskName
 from guidelens.data.visits import InterestMedians
 from guidelens.errors import NotFoundError
+from guidelens.inference.probabilities import Probabilities
 from guidelens.models.guide import GuideModel, GuideSpec
 from guidelens.models.items import Catalogue
 from guidelens.schemas.base import Frozen
@@ -29,7 +30,8 @@ class Blend(Frozen):
 
 class GuideHeader(Frozen):
     """guide.json. `medians` made the interest labels; `lambdas` are the task weights the weights were trained with, 0 for a task
-    that was left out: by the config, or because the training rows held no label of it."""
+    that was left out: by the config, or because the training rows held no label of it. `probabilities`: what turns the heads' chances
+    of a click and a purchase into ones to count on."""
 
     schema_version: int = 1
     model: ModelConfig
@@ -37,6 +39,7 @@ class GuideHeader(Frozen):
     medians: InterestMedians
     lambdas: dict[str, float]
     blend: Blend = Blend()
+    probabilities: Probabilities = Probabilities()
 
     def learned(self, task: TaskName) -> bool:
         """False where the task's head still has its first random weights, whose answers mean nothing."""
@@ -56,15 +59,24 @@ def load_guide(folder: Path, name: str = "guide") -> tuple[GuideModel, GuideHead
     Raises:
         NotFoundError: this fit has no such model; fit.json says why.
     """
-    path = folder / f"{name}.json"
-    if not path.exists():
-        raise NotFoundError(f"{folder} holds no {name} model; fit.json there says why it is absent")
-    header = GuideHeader.model_validate_json(path.read_text())
+    header = guide_header(folder, name)
     model = GuideModel(header.model, header.spec)
     model.load_state_dict(load_file(folder / f"{name}.safetensors"))
     model.eval()
     model.requires_grad_(False)
     return model, header
+
+
+def guide_header(folder: Path, name: str = "guide") -> GuideHeader:
+    """What is needed to read a model's weights, without them.
+
+    Raises:
+        NotFoundError: this fit has no such model; fit.json says why.
+    """
+    path = folder / f"{name}.json"
+    if not path.exists():
+        raise NotFoundError(f"{folder} holds no {name} model; fit.json there says why it is absent")
+    return GuideHeader.model_validate_json(path.read_text())
 
 
 def load_items(folder: Path) -> tuple[pl.DataFrame, Catalogue]:

@@ -8,6 +8,8 @@ from enum import IntFlag
 import numpy as np
 from numpy.typing import NDArray
 
+from guidelens.schemas.guide import RuleEffect
+
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int32]
 
@@ -41,7 +43,10 @@ def relevance_of(source: NDArray[np.uint8]) -> Floats:
 
 @dataclass(frozen=True)
 class FusionInput:
-    """packed: the shopper's packed row or None. frame_embedding: (1280,) or None. recognized_*: best first, maybe empty."""
+    """packed: the shopper's packed row or None. frame_embedding: (1280,) or None. recognized_*: best first, maybe empty.
+
+    focus_row: the product in view, recognized or opened before; -1 for none.
+    """
 
     packed: bytes | None
     frame_embedding: Floats | None
@@ -52,13 +57,15 @@ class FusionInput:
     channel: str
     now_us: int
     locale: str
+    focus_row: int = -1
 
 
 @dataclass(frozen=True)
 class FusionOutput:
     """intent: (D,). candidate_rows, candidate_scores, source: (C,), best first; scores are retrieval logits.
 
-    intent_label: "search" | "buy" | "compare" | "browse" (inference/fusion.py states the rule).
+    intent_label: "search" | "buy" | "compare" | "browse" (inference/fusion.py states the rule). query_embedding: (512,) of the text,
+    None without one. partner_rows: products that go with the one in view, best first; None where this release does not know.
     """
 
     intent: Floats
@@ -66,6 +73,8 @@ class FusionOutput:
     candidate_scores: Floats
     source: NDArray[np.uint8]
     intent_label: str
+    query_embedding: Floats | None = None
+    partner_rows: Rows | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,11 @@ class SessionState:
 
 @dataclass(frozen=True)
 class RankInput:
-    """focus_row: the product in view, -1 for none. seed: of the exploration draws. in_stock: (N,) bool, None where unknown."""
+    """focus_row: the product in view, -1 for none. seed: of the exploration draws. in_stock: (N,) bool, None where unknown.
+
+    price_minor: (N,) prices of now, NaN where not known; None takes the release's. frame_embedding, recognized_row, channel: as the
+    request was fused, to say why.
+    """
 
     fusion: FusionOutput
     packed: bytes | None
@@ -92,14 +105,20 @@ class RankInput:
     now_us: int
     locale: str
     in_stock: NDArray[np.bool_] | None = None
+    price_minor: NDArray[np.floating] | None = None
+    frame_embedding: Floats | None = None
+    recognized_row: int = -1
+    channel: str = ""
 
 
 @dataclass(frozen=True)
 class RankOutput:
     """A slate (K,), best first, and the next guide steps.
 
-    scores: share of each candidate's ranking weight, in [0, 1]. interest: None where no model learned it. propensities: exact
-    Plackett-Luce probability of each product at its place, given those before. steps: (step, propensity, product row).
+    scores: share of each candidate's ranking weight, in [0, 1]. interest, click, purchase: None where no model learned them; the latter
+    are calibrated chances at a mean place. propensities: exact chance of each product at its place, given those before; 1 where a rule
+    pinned it. steps: (step, propensity, product row); shown_with: the product rows that each step shows beside it. effects: of the
+    shop's rules that acted.
     """
 
     rows: Rows
@@ -109,3 +128,8 @@ class RankOutput:
     reasons: list[list[str]]
     steps: list[tuple[str, float, int]]
     say: list[str]
+    shown_with: list[tuple[int, ...]] = field(default_factory=list)
+    click: Floats | None = None
+    purchase: Floats | None = None
+    pinned_by: tuple[str | None, ...] = ()
+    effects: tuple[RuleEffect, ...] = ()

@@ -31,7 +31,7 @@ Number = TypeVar("Number", bound=np.generic)
 
 
 class SlateScores(NamedTuple):
-    """(R, K) probabilities of a click and a purchase at the place shown, and predicted interest; NaN at padded places."""
+    """(R, K) calibrated probabilities of a click and a purchase at the place shown, and predicted interest; NaN at padded places."""
 
     click: Floats
     purchase: Floats
@@ -131,16 +131,29 @@ class GuideScorer:
 
     @torch.no_grad()
     def chances(self, encoded: Encoded, rows_BC: Tensor, retrieval_BC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, C) log p(click), log p(purchase) at a mean place, and interest."""
+        """(B, C) log p(click), log p(purchase) at a mean place as the heads say them (`probabilities` makes them reliable), and interest."""
         pairs = self.model.pairs(encoded, self.inputs, self.items_ND, rows_BC, retrieval_BC)
         click, purchase = log_click_and_purchase(pairs._replace(click=pairs.click + self.header.blend.position))
         return click, purchase, torch.sigmoid(pairs.interest)
 
-    def slate_scores(self, examples: Examples, *, placed: bool = True) -> SlateScores:
-        """Scores of what each row was shown. `placed`: count the place it was shown at, else a mean place (as in serving)."""
+    def probabilities(self, encoded: Encoded, rows_BC: Tensor, retrieval_BC: Tensor) -> tuple[Floats, Floats, Floats]:
+        """(B, C) calibrated p(click) and p(purchase) at a mean place, and interest."""
+        log_click, log_purchase, interest = self.chances(encoded, rows_BC, retrieval_BC)
+        click, purchase = self.header.probabilities.of(log_click.exp().numpy(), log_purchase.exp().numpy())
+        return click.astype(np.float32), purchase.astype(np.float32), interest.numpy()
+
+    def slate_scores(self, examples: Examples, *, placed: bool = True, calibrated: bool = True) -> SlateScores:
+        """Scores of what each row was shown. `placed`: count the place it was shown at, else a mean place (as in serving).
+
+        `calibrated`: through the header's maps, else as the heads say them.
+        """
         parts = [self._slate_scores(part, placed) for part in _chunks(examples)]
         shape = (0, examples.slate_rows.shape[1])
-        return SlateScores(*(np.concatenate([part[k] for part in parts]) if parts else np.zeros(shape, np.float32) for k in range(3)))
+        found = SlateScores(*(np.concatenate([part[k] for part in parts]) if parts else np.zeros(shape, np.float32) for k in range(3)))
+        if not calibrated:
+            return found
+        click, purchase = self.header.probabilities.of(found.click, found.purchase)
+        return found._replace(click=click.astype(np.float32), purchase=purchase.astype(np.float32))
 
     @torch.no_grad()
     def _slate_scores(self, examples: Examples, placed: bool) -> tuple[Floats, Floats, Floats]:

@@ -3,13 +3,20 @@
 from guidelens.schemas.steps import GuideStep
 
 REASONS: dict[str, tuple[str, str]] = {
+    "pinned": ("chosen by the shop", "店家推荐"),
+    "looks_like_frame": ("looks like what you scanned", "与您扫描的商品相似"),
+    "frame": ("fits what you scanned", "与您扫描的商品相配"),
+    "query": ("matches your search", "符合您的搜索"),
+    "looks_like_focus": ("similar to the product in view", "与您正在看的商品相似"),
+    "focus": ("goes well with the product in view", "与您正在看的商品相配"),
+    "same_visit": ("you looked at it before", "您之前看过"),
+    "visit": ("because you looked at {title}", "因为您看过{title}"),
+    "visits": ("like what you looked at lately", "与您最近浏览的商品相近"),
+    "behaviour": ("fits how you have been shopping", "符合您近期的购物习惯"),
+    "ar": ("fits what you tried in AR", "符合您的AR体验"),
+    "profile": ("fits your profile", "符合您的资料"),
     "similar": ("similar to what you scanned", "与您扫描的商品相似"),
-    "search": ("matches your search", "符合您的搜索"),
-    "habit": ("often viewed by you", "您经常浏览"),
-    "price": ("in your price range", "在您常看的价位"),
-    "popular": ("popular now", "近期热门"),
-    "category": ("from a category you look at", "来自您关注的类别"),
-    "intent": ("fits what you are looking for", "符合您的需求"),
+    "popular": ("liked by many shoppers", "受到许多顾客喜爱"),
 }
 
 SAY: dict[GuideStep, tuple[str, str]] = {
@@ -32,8 +39,9 @@ def is_chinese(locale: str) -> bool:
     return locale.lower().startswith("zh")
 
 
-def reason(key: str, locale: str) -> str:
-    return REASONS[key][is_chinese(locale)]
+def reason(key: str, locale: str, title: str = "") -> str:
+    """`title`: of the product that the reason names, where it names one."""
+    return REASONS[key][is_chinese(locale)].format(title=title)
 
 
 def say(step: GuideStep, locale: str) -> str:

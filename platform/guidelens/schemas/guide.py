@@ -1,7 +1,7 @@
 """Request and reply of `POST /v1/guide` and `POST /v1/events` (docs/api.md; limits in docs/adr)."""
 
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,8 @@ MAX_FRAME_BYTES = 8 * 1024 * 1024
 MAX_FRAME_PIXELS = 24_000_000
 MAX_EVENTS_PER_CALL = 500
 MAX_TEXT_CHARS = 2000
+
+Chance = Annotated[float, Field(ge=0, le=1)]
 
 
 class Consent(Record):
@@ -52,6 +54,8 @@ class SlateItem(Frozen):
     """One recommendation. `interest` is null where no guide model was trained; `propensity` is of this item at this place.
 
     `price_minor` and `currency` are the online store's at the time of the answer, the release's where that cannot be read.
+    `click_chance` and `purchase_chance` are calibrated, of the product shown at a mean place; null without a model that learned them.
+    `pinned_by` names the shop's rule that put the product here: its propensity is 1.
     """
 
     position: Annotated[int, Field(ge=1)]
@@ -63,13 +67,27 @@ class SlateItem(Frozen):
     reasons: tuple[str, ...]
     price_minor: int | None = None
     currency: str | None = None
+    click_chance: Chance | None = None
+    purchase_chance: Chance | None = None
+    pinned_by: str | None = None
+
+
+class RuleEffect(Frozen):
+    """A rule of the shop that acted on one request: it took `products` candidates out, put one in its place, or held so many back."""
+
+    name: str
+    kind: Literal["stock", "banned", "pinned", "price_band", "category_cap"]
+    products: int
 
 
 class PlannedStep(Frozen):
+    """`with_product_ids`: what the step shows beside its product: of show_bundle, products in stock that go with it, best first."""
+
     step: GuideStep
     product_id: ProductId | None
     say: str
     propensity: Annotated[float, Field(gt=0, le=1)]
+    with_product_ids: tuple[ProductId, ...] = ()
 
 
 class Degraded(StrEnum):
@@ -83,7 +101,8 @@ class Degraded(StrEnum):
 
 class GuideReply(Frozen):
     """The answer. `in_catalogue` is null where no frame was sent or the release has no recognizer; `missing` names what the release
-    lacks (`events`, `photos`, or a task the guide model did not learn), and `stock` where the online store could not say what is in stock."""
+    lacks (`events`, `photos`, or a task the guide model did not learn), `stock` where the online store could not say what is in stock,
+    and `rules` where the home's rules cannot be used and older ones are in force. `rules`: those of the shop that acted."""
 
     request_id: str
     release: str
@@ -95,6 +114,7 @@ class GuideReply(Frozen):
     plan: tuple[PlannedStep, ...]
     intent: str
     timings_ms: dict[str, float]
+    rules: tuple[RuleEffect, ...] = ()
 
 
 class ErrorBody(Frozen):

@@ -1,4 +1,4 @@
-"""From trained weights to a fit's files: the blend of scores that validation chooses, then models and headers on disk."""
+"""From trained weights to a fit's files: the blend of scores and the calibration that validation chooses, then models and headers on disk."""
 
 # Letters: R = rows, N = products.
 
@@ -13,6 +13,7 @@ from guidelens.data.examples import Examples
 from guidelens.data.visits import InterestMedians
 from guidelens.evaluation.ranking import catalogue_ranks, clicked_requests, ranking_rows
 from guidelens.inference.guide_files import Blend, GuideHeader, save_guide
+from guidelens.inference.probabilities import Probabilities, choose_map
 from guidelens.inference.scorer import GuideScorer
 from guidelens.models.guide import GuideModel, GuideSpec
 from guidelens.models.items import Catalogue
@@ -37,6 +38,7 @@ def publish(fitted: Fitted, jobs: Sequence[FitJob], examples: Examples, catalogu
         header = GuideHeader(model=job.model, spec=model.spec, medians=medians, lambdas={**job.lambdas}, blend=Blend(position=position))
         if job.lambdas["recommendation"] > 0:
             header = header.model_copy(update={"blend": choose_blend(GuideScorer(model, header, catalogue), val)})
+            header = header.model_copy(update={"probabilities": choose_probabilities(GuideScorer(model, header, catalogue), val)})
         blends[job.name] = header.blend
         save_guide(model, header, fit_dir if job.name == "guide" else fit_dir / "controls", job.name)
     return blends
@@ -55,3 +57,13 @@ def choose_blend(scorer: GuideScorer, val: Examples) -> Blend:
     ranks = [catalogue_ranks(retrieval + option.click * click + option.purchase * purchase, clicked.slate_rows) for option in options]
     gains = [round(float(ranking_rows(rank, relevant_RK).ndcg.mean()), 4) for rank in ranks]
     return options[int(np.argmax(gains))]
+
+
+def choose_probabilities(scorer: GuideScorer, val: Examples) -> Probabilities:
+    """The maps of click and purchase that make the validation impressions likeliest, each row's fitted without its shopper."""
+    shown_RK, slates = val.slate_rows >= 0, scorer.slate_scores(val, calibrated=False)
+    shoppers = np.repeat(val.shopper_key, shown_RK.sum(axis=1))
+    click, purchase = (
+        choose_map(chances[shown_RK], happened[shown_RK] > 0, shoppers) for chances, happened in ((slates.click, val.click), (slates.purchase, val.purchase))
+    )
+    return Probabilities(click=click, purchase=purchase)

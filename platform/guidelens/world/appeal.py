@@ -74,9 +74,15 @@ def relation(products: ProductLatents, contexts: Contexts) -> Floats:
     family = products.family
     same = family[target][:, None] == family[None]
     near = products.style[target] @ products.style.T / STYLE_DIM
-    goes_with = products.complements[family[target]][:, family]
-    scan = 1.3 * same + 0.9 * near * np.where(same, 1.0, 0.5) + goes_with * (0.7 + 0.6 * near) - 0.6
+    scan = 1.3 * same + 0.9 * near * np.where(same, 1.0, 0.5) + outfit(products, target) - 0.6
     return _where_kind(contexts.kind, scan, _words(products, contexts, 1.7, 0.8, 0.5) - 0.6)
+
+
+def outfit(products: ProductLatents, target: Ints) -> Floats:
+    """(B, N): how well each product goes with a target by outfit alone: families that complement each other, better in a near style; 0 for others."""
+    near = products.style[target] @ products.style.T / STYLE_DIM
+    fits: Floats = products.complements[products.family[target]][:, products.family] * (0.7 + 0.6 * near)
+    return fits
 
 
 def visible_relation(products: ProductLatents, contexts: Contexts) -> Floats:

@@ -189,6 +189,13 @@ class World:
         """(B, N) the given popularity curves at the sessions' days."""
         return model.popularity(self._shop.products, self._where(session_ids)[0].day, self.parameters.trouble)
 
+    def outfits(self, product_ids: Sequence[str]) -> Floats:
+        """(P, P) how well each product (column) truly goes with each (row): above 0 for families that complement each other in a style not opposed."""
+        row_of = {product_id: row for row, product_id in enumerate(self.product_ids)}
+        rows = np.array([row_of[product_id] for product_id in product_ids], dtype=np.int64)
+        fits: Floats = np.maximum(model.outfit(self._shop.products, rows)[:, rows], 0.0)
+        return fits
+
     def examination(self) -> Floats:
         """(K,) chance that a position of the slate is looked at."""
         return examination(self.parameters.slates.slate_size, self.parameters)

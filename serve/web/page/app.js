@@ -226,6 +226,7 @@ function stepItem(planned, isNext) {
   const body = make("div", "step-body");
   body.append(make("strong", "", title));
   if (planned.say && planned.say !== title) body.append(make("p", "", planned.say));
+  if (planned.with_product_ids?.length) body.append(together(planned.with_product_ids));
   item.dataset.step = planned.step;
   item.append(mark, body);
   if (isNext) {
@@ -239,6 +240,17 @@ function stepItem(planned, isNext) {
     body.append(actions);
   }
   return item;
+}
+
+function together(ids) {
+  const row = make("div", "together");
+  const buttons = ids.map((id) => [id, row.appendChild(make("button", "with"))]);
+  for (const [id, button] of buttons) {
+    button.type = "button";
+    button.addEventListener("click", () => bringIntoView(id));
+    product(id).then((found) => { button.textContent = titleOf(found); }, () => button.remove());
+  }
+  return row;
 }
 
 async function act(planned) {

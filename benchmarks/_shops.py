@@ -1,0 +1,74 @@
+"""Simulated shops that several benchmarks ask: one a seed, taken through ingest, features and training. No script of its own."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import polars as pl
+
+from guidelens.config import Home
+from guidelens.data.examples import Examples
+from guidelens.inference.guide_files import ITEMS
+from guidelens.models.items import Catalogue
+from guidelens.presets import load
+from guidelens.world import World
+from pipelines.entry import progress
+
+
+@dataclass(frozen=True)
+class Shop:
+    """fit: the run's, without single-task controls. world: the truth behind it."""
+
+    seed: int
+    fit: Path
+    items: pl.DataFrame
+    catalogue: Catalogue
+    examples: Examples
+    world: World
+
+    @property
+    def categories(self) -> list[str]:
+        return self.items["category"].fill_null("").to_list()
+
+
+@contextmanager
+def work_folder(given: Path | None) -> Iterator[Path]:
+    """The folder where shops are kept, or one that goes when the benchmark ends."""
+    if given is not None:
+        yield given.absolute()
+        return
+    with TemporaryDirectory(prefix="gl-shops-") as folder:
+        yield Path(folder)
+
+
+def trained_shop(seed: int, work: Path) -> Shop:
+    """The shop of a seed, drawn and trained where `work` does not hold it yet. Needs a Ray session only then."""
+    folder = work / str(seed)
+    if not (folder / "fit").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        _train(seed, folder)
+    items = pl.read_parquet(folder / "fit" / ITEMS)
+    return Shop(seed, folder / "fit", items, Catalogue.of_table(items), Examples.load(folder / "examples.parquet"), World.open(folder / "world"))
+
+
+def _train(seed: int, folder: Path) -> None:
+    from guidelens.data.records.sources import IngestSources
+    from guidelens.world import generate
+    from pipelines import ingest, materialize, train
+    from pipelines.cluster import ray_session
+
+    progress(f"seed {seed}: drawing and training a shop")
+    config = load("laptop", ["train.single_task_controls=false"], seed=seed)
+    drawn = generate(config.demo.world, seed, folder / "world", num_workers=1, events_format="parquet")
+    home = Home(root=folder / "home")
+    with ray_session():
+        ingest.run(home, config, IngestSources(catalogue=str(drawn.catalogue), photos=str(drawn.photos)))
+        taken = ingest.run(home, config, IngestSources(shoppers=str(drawn.shoppers), events=(str(drawn.events),)))
+        materialize.run(home, config, manifest=taken.manifest)
+        done = train.run(home, config, manifest=taken.manifest)
+    assert done.examples is not None, "a simulated shop has a log"
+    Examples.load(Path(done.examples)).save(folder / "examples.parquet")
+    shutil.copytree(done.fit, folder / "fit")

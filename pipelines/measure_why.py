@@ -1,0 +1,63 @@
+"""The sections of a run's report about what lies beside its ranking: chances, reasons, and what goes with what."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from guidelens.data.examples import Examples
+from guidelens.evaluation.calibration import calibration
+from guidelens.evaluation.explanations import measure_explanations
+from guidelens.evaluation.guide import Draws
+from guidelens.evaluation.partners import baselines, measure_partners
+from guidelens.evaluation.report_why import ComplementsReport, ExplanationReport, ProbabilityReport
+from guidelens.inference.guide_files import load_items
+from guidelens.inference.scorer import GuideScorer
+from guidelens.models.complements import Partners, category_numbers, engaged_pairs
+from guidelens.world import World
+from pipelines.entry import progress
+from pipelines.run_files import RunFiles
+
+Section = ProbabilityReport | ExplanationReport | ComplementsReport
+
+
+def beside_ranking(files: RunFiles, scorer: GuideScorer, examples: Examples, world: Path | None, draws: Draws) -> dict[str, Section]:
+    """`probabilities`, `explanations` and `complements`, where the run learned to recommend and the test part holds something to measure them on."""
+    items, catalogue = load_items(files.fit)
+    test = examples.of("test")
+    found: dict[str, Section] = {}
+    if scorer.header.learned("recommendation") and (test.slate_rows >= 0).any():
+        progress("evaluate: what moved the scores")
+        found["probabilities"] = measure_probabilities(scorer, test)
+        why = measure_explanations(scorer, test, items["title"].to_list(), draws)
+        found |= {"explanations": why} if why else {}
+    partners = Partners.load(files.fit, len(catalogue))
+    if partners is not None:
+        category_N = category_numbers(items["category"].fill_null("").to_list())
+        train = examples.of("train")
+        popularity_N = np.bincount(train.slate_rows[(train.click > 0) & (train.slate_rows >= 0)], minlength=len(catalogue)).astype(np.float64)
+        truth_NN = None if world is None else World.open(world).outfits(catalogue.product_ids)
+        held_out = engaged_pairs(test, category_N, co_engaged=0.0)
+        peers = baselines(catalogue, popularity_N)
+        goes = measure_partners(partners, peers, held_out, category_N, truth_NN, draws)
+        found |= {"complements": goes} if goes else {}
+    return found
+
+
+def measure_probabilities(scorer: GuideScorer, test: Examples) -> ProbabilityReport:
+    """Calibration errors of the test impressions, as the heads say them and through the header's maps."""
+    shown_RK, maps = test.slate_rows >= 0, scorer.header.probabilities
+    before, after = scorer.slate_scores(test, calibrated=False), scorer.slate_scores(test)
+
+    def ece(chances: NDArray[np.float32], happened: NDArray[np.float32]) -> float:
+        return calibration(chances[shown_RK].astype(np.float64), happened[shown_RK] > 0).ece
+
+    return ProbabilityReport(
+        click_method=maps.click.method,
+        purchase_method=maps.purchase.method,
+        click_ece_before=ece(before.click, test.click),
+        click_ece_after=ece(after.click, test.click),
+        purchase_ece_before=ece(before.purchase, test.purchase),
+        purchase_ece_after=ece(after.purchase, test.purchase),
+        impressions=int(shown_RK.sum()),
+    )
