@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from guidelens.training.steps import FitJob
 from numpy.typing import NDArray
 
 from guidelens.config import Config, Home, PlanLearning
@@ -26,6 +25,7 @@ from guidelens.models.outcomes import with_targets
 from guidelens.models.plans.asked import StepPolicy
 from guidelens.models.plans.baselines import SmallDecoder, log_baselines
 from guidelens.schemas.base import Frozen
+from guidelens.training.data import FitJob
 from guidelens.training.fit import fit_guide
 from guidelens.training.publish import publish
 from guidelens.world import ArSessions, World, generate
