@@ -95,7 +95,7 @@ def fit_all(train: Ratings, validation: Ratings, judged: Ratings, recipe: Rating
     for seed in seeds:
         note(JOINT, partial(_fitted, train, judged, recipe, seed))
         for name, task in CONTROLS.items():
-            alone = recipe.model_copy(update={"lambdas": {task: recipe.lambdas[task]}})
+            alone = recipe.model_copy(update={"lambdas": {task: 1.0}})
             note(name, partial(_fitted, train, judged, alone, seed))
         note(WITHOUT_TIMES, partial(_fitted, _timeless(train), _timeless(judged), recipe, seed))
     return found, {name: round(total / len(found[name]), 1) for name, total in seconds.items()}
