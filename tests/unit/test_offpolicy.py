@@ -117,13 +117,13 @@ def test_wrong_propensities_show_in_the_mean_weight() -> None:
     assert "should be 1" in said
 
 
-def test_a_policy_without_any_weight_has_no_self_normalized_value() -> None:
+def test_of_a_policy_that_the_log_never_follows_nothing_is_claimed() -> None:
     log = logged(0)
     log.target[:] = 0
     log.target[:, :, 5] = 1
-    found = by_name(log)
-    assert set(found) == ALL - {"snips", "sndr"}
-    assert found["ips"].value == found["ips"].ess == 0
+    assert set(by_name(log)) == {"logging"}
+    found = overlap(plan_weights(log))
+    assert found.ess == 0 and len(found.warnings) == 1 and "cannot tell" in found.warnings[0]
 
 
 def test_rewards_in_proportion_to_a_scale_give_values_in_proportion() -> None:

@@ -36,7 +36,7 @@ class Significance(Frozen):
 class Compared(Frozen):
     """One metric of both models. `difference`: second minus first, paired on shared rows; null, as `test`, where only recorded.
 
-    is_higher_better: null where nobody said.
+    is_higher_better: null where nobody said. is_relative: a change is well told in shares of the first value, which is not near 0.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Compared(Frozen):
     difference: Interval | None = None
     test: Significance | None = None
     is_higher_better: bool | None = None
+    is_relative: bool = True
 
     @property
     def verdict(self) -> str:
@@ -73,6 +74,7 @@ def compare_rows(first: Mapping[str, MetricRows], second: Mapping[str, MetricRow
             difference=interval,
             test=Significance(p=p, p_holm=p_holm),
             is_higher_better=first[name].is_higher_better,
+            is_relative=not first[name].is_heavy,
         )
         for name, (interval, p), p_holm in zip(shared, tested, corrected, strict=True)
     )

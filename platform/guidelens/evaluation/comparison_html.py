@@ -33,8 +33,8 @@ def render(page: ComparePage) -> str:
     )
     environment.filters |= {"signed": signed, "number": number, "chance": chance}
     plots: dict[str, Any] = {
-        "paired": Markup(_forest("differences", page.paired, "change for the better, % of the first run's value")) if page.paired else "",
-        "slices": Markup(_forest("differences by slice", page.slices, "change for the better, % of the first run's NDCG@10")) if page.slices else "",
+        "paired": Markup(_forest("differences", page.paired, "change for the better, % of the first run's value")),
+        "slices": Markup(_forest("differences by slice", page.slices, "change for the better, % of the first run's NDCG@10")),
     }
     counts = {verdict: sum(row.verdict == verdict for row in page.paired) for verdict in ("second", "first", "neither")}
     return environment.get_template("compare.html.j2").render(page=page, plots=plots, counts=counts)
@@ -45,12 +45,12 @@ def chance(p: float) -> str:
 
 
 def _forest(name: str, rows: Sequence[Compared], unit: str) -> str:
-    """Differences in shares of the first run's value, turned so that right is better; metrics whose first value is 0 are left out."""
+    """Differences in shares of the first run's value, turned so that right is better; metrics whose first value is, or may well be, about 0 are left out."""
     drawn = []
     for row in rows:
-        if row.difference is None or not row.first:
+        if row.difference is None or not row.first or not row.is_relative:
             continue
         scale = (100 if row.is_higher_better else -100) / abs(row.first)
         ends = sorted((row.difference.low * scale, row.difference.high * scale))
         drawn.append((row.name, row.difference.value * scale, ends[0], ends[1], _COLOURS.get(row.verdict, OTHER)))
-    return forest(name, drawn, unit)
+    return forest(name, drawn, unit) if drawn else ""

@@ -143,7 +143,7 @@ def _off_policy(report: Report, champion: Champion | None) -> GateCheck:
         return skipped(name, report.absent.get("plan", "not measured"))
     found = {one.estimator: one for one in report.plan.off_policy}
     if RECOMMENDED not in found:
-        return skipped(name, "the test log holds no plans with propensities")
+        return skipped(name, "no plan of the test log has propensities and does what the new plans would")
     ours, theirs = found[RECOMMENDED], champion.paired.their_plan if champion and champion.paired else None
     beside, limit = ("the log's own mean", found[LOGGING].value) if champion is None or theirs is None else (f"champion {champion.version}", theirs.value)
     why = f"estimated value ({RECOMMENDED}) {ours.value:.2f} [{ours.low:.2f}, {ours.high:.2f}] minor units a session, {beside} {limit:.2f}; effective sessions {ours.ess:.0f} of {ours.sessions}"

@@ -10,6 +10,7 @@ from guidelens.config import TaskName
 from guidelens.data.examples import Examples
 from guidelens.evaluation.bootstrap import Draws, Interval
 from guidelens.evaluation.clicks import log_losses
+from guidelens.evaluation.offpolicy import plan_weights
 from guidelens.evaluation.offpolicy.estimators import doubly_robust, plan_terms
 from guidelens.evaluation.offpolicy.intervals import t_interval
 from guidelens.evaluation.plans import greedy, logged_plans, on_logged_histories, open_loop, with_plans
@@ -90,7 +91,7 @@ def _plans(scorer: GuideScorer, part: Examples) -> dict[str, MetricRows]:
         "plan step accuracy": MetricRows("plan", True, right_BS.sum(axis=1) / there_BS.sum(axis=1), whose),
     }
     log = logged_plans(scorer, planned, greedy(chances_BSA))
-    if log is not None and log.clusters is not None:
+    if log is not None and log.clusters is not None and plan_weights(log)[:, -1].any():
         scores_B = doubly_robust(plan_terms(log, _FOLDS_SEED))
         found["plan value, estimated"] = MetricRows("plan", True, scores_B, log.clusters.astype(str), is_heavy=True)
     return found

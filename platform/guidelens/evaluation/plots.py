@@ -103,12 +103,14 @@ def bars(name: str, rows: Sequence[tuple[str, Interval, str]], unit: str, zero: 
 
 
 def forest(name: str, rows: Sequence[tuple[str, float, float, float, str]], unit: str, truth: float | None = 0.0) -> str:
-    """Estimates as dots with their intervals, the first row on top; each row is (label, value, low, high, colour). `truth`: a line to hold them against.
+    """Estimates as dots with their intervals, the first row on top; each row is (label, value, low, high, colour), and there is at least one.
 
-    Intervals that would dwarf all others are cut at the edge, with an arrow.
+    Intervals that would dwarf most others are cut at the edge, with an arrow. `truth`: a line to hold them against.
     """
-    width = 1.6 * max([abs(value - (truth or 0)) for _, value, _, _, _ in rows] + _halves(rows), default=1.0) or 1.0
-    centre = 0.0 if truth is None else truth
+    values = sorted(value for _, value, *_ in rows)
+    reach = sorted(max(value - low, high - value) for _, value, low, high, _ in rows)
+    centre = values[len(values) // 2] if truth is None else truth
+    width = 1.15 * max(abs(values[0] - centre), abs(values[-1] - centre), reach[(3 * len(reach)) // 4]) or 1.0
 
     def draw(figure: Any) -> None:
         axis = figure.subplots()
@@ -127,12 +129,6 @@ def forest(name: str, rows: Sequence[tuple[str, float, float, float, str]], unit
         axis.set_xlabel(unit)
 
     return as_svg(name, draw, (5.2, 0.32 * len(rows) + 0.8))
-
-
-def _halves(rows: Sequence[tuple[str, float, float, float, str]]) -> list[float]:
-    """The median of the intervals' larger halves, as a list of at most one."""
-    reach = sorted(max(value - low, high - value) for _, value, low, high, _ in rows)
-    return [reach[len(reach) // 2]] if reach else []
 
 
 def _figure(value: float) -> str:

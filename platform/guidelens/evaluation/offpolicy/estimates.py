@@ -49,7 +49,8 @@ class Scored(NamedTuple):
 
 
 def estimates(log: LoggedPlans | LoggedChoices, *, seed: int) -> list[OffPolicyEstimate]:
-    """Every estimator of the target policy, and the log's own mean, each with its interval (intervals.py).
+    """The log's own mean and every estimator of the target policy, each with its interval (intervals.py); the first alone where no
+    logged session does what the target policy would.
 
     The interval of an estimator that is biased by design (direct, clipped, switched, shrunk) counts what it leaves of the doubly
     robust estimate. `seed` deals the folds of the value model.
@@ -84,22 +85,23 @@ def estimates_of(terms: Terms, clusters_B: NDArray[np.generic] | None) -> list[O
 
 
 def _scored(terms: Terms, unbiased_B: Floats, clusters_B: NDArray[np.generic] | None) -> Iterator[Scored]:
-    """The self-normalized ones are left out where no weight is left; per decision and whole are one where there is one step."""
+    """Per decision and whole are one where there is one step. Where no weight is left at all nothing but the log's own mean is known:
+    the others would be 0, or the model's word, with an interval that says nothing of it."""
     weight = terms.weight
 
     def chosen(name: str, setting: float, score_B: Floats) -> Scored:
         return Scored(name, score_B, True, setting if np.isfinite(setting) else None)
 
     yield Scored(LOGGING, terms.total)
+    if weight[:, -1].sum() == 0:
+        return
     yield Scored("ips", of.trajectory_ips(terms))
     if weight.shape[1] > 1:
         yield Scored("per_decision_ips", of.per_decision_ips(terms))
     yield chosen("clipped_ips", *tuned(lambda limit: of.per_decision_ips(terms, of.clipped(weight, limit)), LIMITS, of.per_decision_ips(terms), clusters_B))
-    if weight[:, -1].sum() > 0:
-        yield Scored("snips", of.snips(terms))
+    yield Scored("snips", of.snips(terms))
     yield Scored("dm", of.direct(terms), is_biased=True)
     yield Scored("dr", unbiased_B)
-    if weight[:, -1].sum() > 0:
-        yield Scored("sndr", of.self_normalized_dr(terms))
+    yield Scored("sndr", of.self_normalized_dr(terms))
     yield chosen("switch_dr", *tuned(lambda limit: of.doubly_robust(terms, of.switched(weight, limit)), LIMITS, unbiased_B, clusters_B))
     yield chosen("dros", *tuned(lambda strength: of.doubly_robust(terms, of.shrunk(weight, strength)), SHRINKAGE, unbiased_B, clusters_B))

@@ -57,11 +57,13 @@ def overlap(weights_BS: Floats) -> Overlap:
 
 
 def _warnings(found: Overlap, last_B: Floats) -> list[str]:
+    if found.ess == 0:
+        return [f"none of {found.sessions:,} logged sessions does what the policy would: the log cannot tell its value"]
     said = []
     if found.ess < MIN_EFFECTIVE:
         said.append(f"{found.ess:.0f} effective sessions of {found.sessions:,}: fewer than {MIN_EFFECTIVE:.0f} are too few for the intervals to be trusted")
     if found.largest_share > MAX_SHARE:
-        said.append(f"one session holds {found.largest_share:.0%} of all weight")
+        said.append(f"one session holds {100 * found.largest_share:.0f} % of all weight")
     error = float(last_B.std()) / np.sqrt(len(last_B))
     if abs(found.mean_weight - 1) > MAX_ERRORS * error and abs(found.mean_weight - 1) > 0.05:
         said.append(f"the mean weight is {found.mean_weight:.2f} and should be 1: propensities are wrong, or the policy takes steps that the log never takes")
