@@ -47,6 +47,9 @@ def test_a_run_is_measured_beside_its_baselines(home: Home, run_id: str, measure
     assert report.ranking is not None and report.interest is not None and report.plan is not None and report.recognition is not None
     assert set(report.ranking.baselines) == {"popularity", "item_knn", "single_task"}
     assert report.plan.illegal == 0
+    assert set(report.plan.baselines) == {"ngram", "nearest", "gru"}
+    assert all(scores.illegal == 0 and scores.logged_length > 1 for scores in (report.plan.scores, *report.plan.baselines.values()) if scores)
+    assert report.plan.scores is not None and report.plan.scores.free_match == report.plan.match
     assert report.plan.value is None and "no simulated shop" in report.plan.value_source
     assert report.plan.overlap is not None and report.plan.overlap.sessions == report.plan.off_policy[0].sessions
     estimated = {one.estimator for one in report.plan.off_policy}
