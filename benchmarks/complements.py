@@ -18,7 +18,8 @@ from benchmarks._results import keep, machine, today
 from benchmarks._shops import Shop, trained_shop, work_folder
 from benchmarks.seeds import Figure, figure_of, parse_seeds
 from guidelens.evaluation.partners import baselines, held_out_gains, partner_scores, truth_gains
-from guidelens.models.complements import ComplementModel, ComplementSettings, Pairs, category_numbers, content_of, engaged_pairs, fit_complements
+from guidelens.models.complements import ComplementModel, ComplementSettings, content_of, fit_complements
+from guidelens.models.engaged_pairs import Pairs, category_numbers, engaged_pairs
 from guidelens.schemas.base import Frozen
 from pipelines.entry import progress, run_command
 

@@ -13,7 +13,8 @@ from guidelens.evaluation.partners import baselines, measure_partners
 from guidelens.evaluation.report_why import ComplementsReport, ExplanationReport, ProbabilityReport
 from guidelens.inference.guide_files import load_items
 from guidelens.inference.scorer import GuideScorer
-from guidelens.models.complements import Partners, category_numbers, engaged_pairs
+from guidelens.models.complements import Partners
+from guidelens.models.engaged_pairs import category_numbers, engaged_pairs
 from guidelens.world import World
 from pipelines.entry import progress
 from pipelines.run_files import RunFiles

@@ -9,18 +9,8 @@ from model_samples import sample_catalogue
 
 from guidelens.data.examples import Examples, empty
 from guidelens.errors import BundleError
-from guidelens.models.complements import (
-    CO_ENGAGED_WEIGHT,
-    PURCHASE_WEIGHT,
-    ComplementModel,
-    ComplementSettings,
-    Lifts,
-    Pairs,
-    Partners,
-    category_numbers,
-    engaged_pairs,
-    fit_complements,
-)
+from guidelens.models.complements import ComplementModel, ComplementSettings, Lifts, Partners, fit_complements
+from guidelens.models.engaged_pairs import CO_ENGAGED_WEIGHT, PURCHASE_WEIGHT, Pairs, category_numbers, engaged_pairs
 
 NUM = 24
 CATEGORIES = [f"shop/kind{i % 4}/sort{i}" for i in range(NUM)]

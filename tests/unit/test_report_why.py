@@ -12,7 +12,8 @@ from guidelens.evaluation.guide import Draws
 from guidelens.evaluation.partners import baselines, held_out_gains, measure_partners, partner_scores, truth_gains
 from guidelens.evaluation.report import Report, read_report, write_report
 from guidelens.inference.scorer import GuideScorer
-from guidelens.models.complements import Pairs, Partners, category_numbers
+from guidelens.models.complements import Partners
+from guidelens.models.engaged_pairs import Pairs, category_numbers
 from pipelines.measure_why import measure_probabilities
 
 DRAWS = Draws(20, 0)

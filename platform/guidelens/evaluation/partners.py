@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from guidelens.evaluation.guide import Draws
 from guidelens.evaluation.ranking import TOP
 from guidelens.evaluation.report_why import ComplementsReport, PartnerScores
-from guidelens.models.complements import Pairs, Partners
+from guidelens.models.complements import Partners
+from guidelens.models.engaged_pairs import Pairs
 from guidelens.models.items import Catalogue
 
 Floats = NDArray[np.float64]
