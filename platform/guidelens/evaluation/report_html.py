@@ -21,7 +21,14 @@ class Headline(Frozen):
 
 
 _PLOTS = ("losses", "ndcg", "recall", "clicks", "confusion", "confused", "interest", "values", "latency")
-_NAMES = {"popularity": "popularity", "item_knn": "item-kNN (cosine)", "single_task": "single-task model"}
+_NAMES = {
+    "popularity": "popularity",
+    "item_knn": "item-kNN (cosine)",
+    "ease": "EASE",
+    "transitions": "item transitions",
+    "hybrid": "hybrid of these",
+    "single_task": "single-task model",
+}
 
 
 def render(report: Report) -> str:
@@ -101,7 +108,7 @@ def _plots(report: Report) -> dict[str, Markup]:
 
 
 def _ranking_plots(ranking: RankingReport) -> dict[str, str]:
-    order = ["single_task", "item_knn", "popularity"]
+    order = ["single_task", "hybrid", "transitions", "ease", "item_knn", "popularity"]
     peers = [(name, ranking.baselines[name]) for name in order if name in ranking.baselines]
     rows = [("this model", ranking.model.ndcg, OURS), *((_NAMES[name], scores.ndcg, OTHER) for name, scores in peers)]
     recall = [("this model", ranking.model.recall, OURS), *((_NAMES[name], scores.recall, OTHER) for name, scores in peers)]

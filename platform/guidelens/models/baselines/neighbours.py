@@ -40,11 +40,11 @@ def _taken(histories: Histories) -> csr_matrix:
 
 def cosine(counts_MN: csr_matrix, shrinkage: float) -> csr_matrix:
     """(N, N) x_i . x_j / (|x_i| |x_j| + shrinkage) of the columns; no diagonal, and nothing for columns of zeros."""
-    common_NN = (counts_MN.T @ counts_MN).tocsr()
-    norms_N = np.sqrt(common_NN.diagonal())
-    i, j = common_NN.nonzero()
-    common_NN = csr_matrix((np.asarray(common_NN[i, j]).ravel() / (norms_N[i] * norms_N[j] + shrinkage), (i, j)), shape=common_NN.shape)
-    return _without_diagonal(common_NN)
+    common_NN = (counts_MN.T @ counts_MN).tocoo()
+    norms_N = np.sqrt(common_NN.tocsr().diagonal())
+    i, j = common_NN.row, common_NN.col
+    found_NN = csr_matrix((common_NN.data / (norms_N[i] * norms_N[j] + shrinkage), (i, j)), shape=common_NN.shape)
+    return _without_diagonal(found_NN)
 
 
 def pearson(taken_MN: csr_matrix, shrinkage: float) -> csr_matrix:
