@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks._leave_one_out import LeaveOneOut, as_lines, gains, intervals, ranks, read
+from benchmarks._leave_one_out import LeaveOneOut, as_lines, gains, intervals, metric_rows, ranks, read
 from benchmarks._results import machine, today
 from guidelens.evaluation.bootstrap import Interval
 from guidelens.models.baselines.hybrid import Hybrid
@@ -59,7 +59,9 @@ def tested(recommender: Recommender, loo: LeaveOneOut, name: str) -> NDArray[np.
     """(R,) ranks of the test items."""
     begun = time.perf_counter()
     found = ranks(recommender, loo.test_histories, loo.test_targets)
-    progress(f"{name}: all test items ranked in {time.perf_counter() - begun:.0f} s")
+    rows = metric_rows(found)
+    figures = ", ".join(f"{metric.upper()} {rows[metric].mean():.4f}" for metric in ("hr@10", "ndcg@10"))
+    progress(f"{name}: {figures}; all test items ranked in {time.perf_counter() - begun:.0f} s")
     return found
 
 
@@ -88,11 +90,10 @@ def seeded(loo: LeaveOneOut, config: RecipeConfig, seed: int) -> tuple[dict[str,
 
 
 def studied(loo: LeaveOneOut, config: RecipeConfig, num_seeds: int, command: str) -> NextItemStudy:
-    fixed = without_training(loo)
     begun = time.perf_counter()
     runs = [seeded(loo, config, seed) for seed in range(num_seeds)]
     minutes = (time.perf_counter() - begun) / 60 / num_seeds
-    found = {name: np.stack([ranks_R] * num_seeds) for name, ranks_R in fixed.items()}
+    found = {name: np.stack([ranks_R] * num_seeds) for name, ranks_R in without_training(loo).items()}
     found |= {name: np.stack([run[name] for run, _ in runs]) for name in runs[0][0]}
     return NextItemStudy(
         machine=machine(),

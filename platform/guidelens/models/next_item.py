@@ -36,16 +36,16 @@ class NextItemConfig(Frozen):
     """The encoder and how it is trained. places_per_batch: predicted places, about. sampling_power: products are drawn as counts to this power."""
 
     encoder: Literal["attention", "gru"] = "attention"
-    width: Annotated[int, Field(ge=8)] = 128
+    width: Annotated[int, Field(ge=8)] = 64
     num_layers: Annotated[int, Field(ge=1)] = 2
     num_heads: Annotated[int, Field(ge=1)] = 4
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     max_length: Annotated[int, Field(ge=2)] = 50
-    epochs: Annotated[int, Field(ge=1)] = 16
+    epochs: Annotated[int, Field(ge=1)] = 20
     places_per_batch: Annotated[int, Field(ge=1)] = 2048
     num_sampled: Annotated[int, Field(ge=1)] = 1024
     sampling_power: Annotated[float, Field(ge=0, le=1)] = 0.75
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 4e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     warmup_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
 

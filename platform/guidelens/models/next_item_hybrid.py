@@ -22,9 +22,9 @@ MAX_VALIDATION_ROWS = 8000
 
 
 class RecipeConfig(Frozen):
-    """encoders: one is trained of each; they differ so that their errors do."""
+    """encoders: one is trained of each, from a seed of its own; what they get wrong differs, so that together they know more."""
 
-    encoders: tuple[NextItemConfig, ...] = (NextItemConfig(),)
+    encoders: tuple[NextItemConfig, ...] = (NextItemConfig(), NextItemConfig(), NextItemConfig(width=96, num_layers=1, epochs=16))
 
 
 def classic_parts(train: Histories, attributes_NF: csr_matrix) -> dict[str, Recommender]:

@@ -20,6 +20,7 @@ from guidelens.models.histories import Histories
 
 _BLOCK_ROWS = 512
 _RIDGE = 1e-3
+_EVEN_MASS = 5.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def log_shares(part: Recommender, histories: Histories) -> Scores:
     positive = np.maximum(scores_RN, 0)
     total_R1 = positive.sum(axis=1, keepdims=True)
     shares = np.divide(positive, total_R1, out=np.zeros_like(positive), where=total_R1 > 0)
-    shares += np.float32(1 / scores_RN.shape[1])
+    shares += np.float32(_EVEN_MASS / scores_RN.shape[1])
     found: Scores = np.log(shares, out=shares)
     return found
 
