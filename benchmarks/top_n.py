@@ -94,8 +94,8 @@ def metrics(recommender: Recommender, known: Histories, hidden: Histories, out: 
     top = np.argsort(-scores_RN, axis=1, kind="stable")[:, :TOP]
     relevant = hidden.matrix().toarray() > 0
     hit = np.take_along_axis(relevant, top, axis=1)
-    num, discount = relevant.sum(axis=1), 1 / np.log2(np.arange(TOP) + 2)
-    best = np.concatenate([[np.inf], np.cumsum(discount)])[np.minimum(num, TOP)]
+    num, discount = relevant.sum(axis=1), 1 / np.log2(np.arange(hit.shape[1]) + 2)
+    best = np.concatenate([[np.inf], np.cumsum(discount)])[np.minimum(num, len(discount))]
     asked = num > 0
     return ((hit * discount).sum(axis=1) / best)[asked], (hit.sum(axis=1) / np.maximum(num, 1))[asked]
 
@@ -103,14 +103,14 @@ def metrics(recommender: Recommender, known: Histories, hidden: Histories, out: 
 def candidates(train: Histories) -> Iterator[tuple[str, list[tuple[str, Callable[[], Recommender]]]]]:
     """Each recommender's settings, from which validation chooses."""
     yield "popularity", [("", lambda: Popularity.fit(train))]
-    grid = list(itertools.product((20, 50, 100, 300), (0.0, 10.0)))
+    grid = list(itertools.product((50, 100, 300, 600), (0.0, 10.0)))
     yield "item_knn", [(f"cosine, k {k}, shrinkage {s:g}", lambda k=k, s=s: item_knn(train, num_neighbours=k, shrinkage=s)) for k, s in grid]  # type: ignore[misc]
-    yield "item_knn_pearson", [(f"k {k}", lambda k=k: item_knn(train, similarity="pearson", num_neighbours=k)) for k in (50, 100, 300)]  # type: ignore[misc]
+    yield "item_knn_pearson", [(f"k {k}", lambda k=k: item_knn(train, similarity="pearson", num_neighbours=k)) for k in (20, 50, 100)]  # type: ignore[misc]
     users = list(itertools.product((50, 100, 200), (0.0, 0.3)))
     yield "user_knn", [(f"k {k}, rarity {r}", lambda k=k, r=r: UserKnn.fit(train, num_neighbours=k, rarity=r)) for k, r in users]  # type: ignore[misc]
     yield "transitions", [(f"decay {d}", lambda d=d: transitions(train, backward=1.0, decay=d, gap_decay=0.9)) for d in (0.9, 0.97, 0.99)]  # type: ignore[misc]
-    yield "ease", [(f"l2 {l2:g}", lambda l2=l2: ease(train, l2=l2)) for l2 in (100.0, 200.0, 400.0)]  # type: ignore[misc]
-    factors = list(itertools.product((32, 64), (1.0, 4.0), (10.0, 50.0)))
+    yield "ease", [(f"l2 {l2:g}", lambda l2=l2: ease(train, l2=l2)) for l2 in (100.0, 200.0, 400.0, 800.0)]  # type: ignore[misc]
+    factors = list(itertools.product((32, 64), (2.0, 4.0), (20.0, 50.0, 100.0)))
     yield "als", [(f"{d} factors, alpha {a:g}, l2 {l2:g}", lambda d=d, a=a, l2=l2: Als.fit(train, num_factors=d, alpha=a, l2=l2)) for d, a, l2 in factors]  # type: ignore[misc]
     yield "ncf", [(f"{epochs} epochs", lambda epochs=epochs: Ncf.fit(train, epochs=epochs)) for epochs in (10, 20)]  # type: ignore[misc]
 
