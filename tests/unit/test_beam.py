@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from guidelens.inference import SessionState
 from guidelens.inference.beam import Chances, beam_search
+from guidelens.inference.messages import SessionState
 from guidelens.inference.plans import MAX_PLANNED, next_steps
 from guidelens.schemas.steps import MAX_STEPS, NUM_STEPS, STEP_INDEX, STEPS, PlanContext, allowed_next, base_mask, violations
 

@@ -15,13 +15,17 @@ from guidelens.evaluation.ranking import ProductScorer, RankingRows, auc, best_o
 from guidelens.evaluation.report import InterestReport, RankingReport, RankingScores
 from guidelens.evaluation.slices import product_slices, sliced, slices
 from guidelens.inference.scorer import GuideScorer, SlateScores
-from guidelens.models.baselines import ItemKnn, Popularity
+from guidelens.models.baselines.requests import Classics, RecentPopularity
 
 
 def classic_baselines(examples: Examples, item_ids: list[str]) -> dict[str, ProductScorer]:
-    """Popularity and item-kNN, fitted on the training rows, each with the settings that rank the validation rows best."""
+    """Fitted on the training rows, each with the settings that rank the validation rows best; hybrid: all of them together."""
     train, val = examples.of("train"), examples.of("val")
-    return {"popularity": best_on(Popularity.candidates(train, len(item_ids)), val), "item_knn": best_on(ItemKnn.candidates(train, item_ids), val)}
+    classics = Classics(train, item_ids)
+    chosen = {"item_knn": best_on(classics.item_knn(), val), "ease": best_on(classics.ease(), val), "transitions": best_on(classics.transitions(), val)}
+    found: dict[str, ProductScorer] = {"popularity": best_on(RecentPopularity.candidates(train, len(item_ids)), val), **chosen}
+    hybrid = classics.hybrid(chosen, val)
+    return found if hybrid is None else found | {"hybrid": hybrid}
 
 
 def measure_ranking(

@@ -37,7 +37,15 @@ _PLOTS = (
     "latency",
     "faithful",
 )
-_NAMES = {"model": "this model", "popularity": "popularity", "item_knn": "item-kNN (cosine)", "single_task": "single-task model"}
+_NAMES = {
+    "model": "this model",
+    "popularity": "popularity",
+    "item_knn": "item-kNN (cosine)",
+    "ease": "EASE",
+    "transitions": "item transitions",
+    "hybrid": "hybrid of these",
+    "single_task": "single-task model",
+}
 OFF_POLICY_NAMES = {
     "logging": "the log itself",
     "ips": "IPS",
@@ -50,7 +58,7 @@ OFF_POLICY_NAMES = {
     "switch_dr": "Switch-DR",
     "dros": "DR, shrunk weights",
 }
-_FIRST_PEERS = ("single_task", "item_knn", "popularity")
+_FIRST_PEERS = ("single_task", "hybrid", "transitions", "ease", "item_knn", "popularity")
 _ORDERS = {"occlusion": "what it added (ours)", "attention": "attention", "random": "chance", "least": "what it added, weakest first"}
 _PARTNERS_BY = {"model": "what goes with it (ours)", "popular": "popularity", "nearest": "likeness of image and text"}
 

@@ -1,0 +1,1 @@
+"""Classic recommenders under one interface: the peers of every comparison, and light enough for fallbacks."""
