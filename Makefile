@@ -63,10 +63,15 @@ lock: $(VENV)/.installed-dev ## make the locks anew from what is installed in .v
 drill: $(VENV)/.installed-dev ## the long form of the tests marked "drill"
 	GUIDELENS_DRILL=1 $(BIN)/python -m pytest -m drill $(ARGS)
 
-bench: $(VENV)/.installed-dev ## every benchmark, one after another
-	@shopt -s nullglob; for script in benchmarks/[a-z]*.py; do \
-		name=$$(basename $$script .py); echo "== $$name"; $(BIN)/python -m benchmarks.$$name; \
-	done
+# What a benchmark needs that is not in the repository, by the variable that names it; one without it is left out, and said so.
+NEEDS_joint = $(if $(MOVIELENS),--data $(MOVIELENS),MOVIELENS=DIR)
+NEEDS_top_n = $(NEEDS_joint)
+NEEDS_next_item = $(if $(SEQUENCES),--data $(SEQUENCES) --attributes $(ATTRIBUTES),SEQUENCES=FILE ATTRIBUTES=FILE)
+NEEDS_multi_task_speed = $(if $(PEERS),--peers $(PEERS),PEERS=DIR)
+BENCHMARKS = $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py))
+
+bench: $(VENV)/.installed-dev ## every benchmark, one after another (MOVIELENS=DIR SEQUENCES=FILE ATTRIBUTES=FILE PEERS=DIR add those that need them)
+	@$(foreach name,$(BENCHMARKS),echo "== $(name)"; $(if $(findstring =,$(NEEDS_$(name))),echo "left out: make bench $(NEEDS_$(name))",$(BIN)/python -m benchmarks.$(name) $(NEEDS_$(name)));) true
 
 clean: ## remove caches and reports; keeps .venv and every home
 	rm -rf out dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
