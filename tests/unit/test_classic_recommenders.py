@@ -164,11 +164,11 @@ def test_a_hybrid_listens_to_the_part_that_knows() -> None:
 
 
 def test_a_hybrids_weights_are_those_of_a_conditional_logit() -> None:
-    """Two products, one part: the likeliest weight makes the model's share that of the events."""
-    part, num = Fixed([3.0, 1.0]), 200
-    asked = Histories.of_lists([[]] * num, 2)
-    target = Histories.of_lists([[0]] * 150 + [[1]] * 50, 2)
-    logits = Hybrid.fit({"only": part}, asked, target).scores(asked)[0]
+    """Two candidates, one part: the likeliest weight makes the model's share of each that of the events."""
+    part, num, num_products = Fixed([3.0, 1.0] + [0.0] * 198), 200, 200
+    asked = Histories.of_lists([[]] * num, num_products)
+    target = Histories.of_lists([[0]] * 150 + [[1]] * 50, num_products)
+    logits = Hybrid.fit({"only": part}, asked, target, num_nominated=2).scores(asked)[0]
     assert 1 / (1 + np.exp(logits[1] - logits[0])) == pytest.approx(0.75, abs=0.01)
 
 
