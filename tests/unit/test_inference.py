@@ -17,6 +17,7 @@ from guidelens.config import RerankConfig
 from guidelens.data.examples import Examples
 from guidelens.errors import BundleError
 from guidelens.inference.fusion import FusionModel
+from guidelens.inference.guide_files import load_guide
 from guidelens.inference.messages import FusionInput, FusionOutput, RankInput, RankOutput, SessionState, Source
 from guidelens.inference.plans import next_steps, rule_policy
 from guidelens.inference.ranker import RankerModel
@@ -369,3 +370,12 @@ def test_step_probabilities_are_a_policy_over_the_allowed_steps(fit: Path) -> No
         assert p.shape == allowed.shape
         assert not p[~allowed].any()
         assert p[allowed.any(axis=1)].sum(axis=1) == pytest.approx(np.ones(int(allowed.any(axis=1).sum())), abs=1e-5)
+
+
+def test_a_guide_model_of_another_schema_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
+    write_fit(tmp_path)
+    path = tmp_path / "guide.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 1}))
+    (tmp_path / "guide.safetensors").unlink()
+    with pytest.raises(BundleError, match="train again"):
+        load_guide(tmp_path)

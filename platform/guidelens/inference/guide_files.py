@@ -1,5 +1,6 @@
 """A fitted guide model on disk: weights (guide.safetensors), what they need to be read (guide.json), the item table."""
 
+import json
 from pathlib import Path
 
 import polars as pl
@@ -8,12 +9,13 @@ from safetensors.torch import load_file, save_file
 
 from guidelens.config import ModelConfig, TaskName
 from guidelens.data.visits import InterestMedians
-from guidelens.errors import NotFoundError
+from guidelens.errors import BundleError, NotFoundError
 from guidelens.inference.probabilities import Probabilities
 from guidelens.models.guide import GuideModel, GuideSpec
 from guidelens.models.items import Catalogue
 from guidelens.schemas.base import Frozen
 
+GUIDE_SCHEMA_VERSION = 2
 WEIGHTS, HEADER, ITEMS = "guide.safetensors", "guide.json", "items.parquet"
 
 
@@ -33,7 +35,7 @@ class GuideHeader(Frozen):
     that was left out: by the config, or because the training rows held no label of it. `probabilities`: what turns the heads' chances
     of a click and a purchase into ones to count on."""
 
-    schema_version: int = 1
+    schema_version: int = GUIDE_SCHEMA_VERSION
     model: ModelConfig
     spec: GuideSpec
     medians: InterestMedians
@@ -72,11 +74,18 @@ def guide_header(folder: Path, name: str = "guide") -> GuideHeader:
 
     Raises:
         NotFoundError: this fit has no such model; fit.json says why.
+        BundleError: it is of an earlier GuideLens, whose weights had other shapes.
     """
     path = folder / f"{name}.json"
     if not path.exists():
         raise NotFoundError(f"{folder} holds no {name} model; fit.json there says why it is absent")
-    return GuideHeader.model_validate_json(path.read_text())
+    text = path.read_text()
+    version = json.loads(text).get("schema_version")
+    if version != GUIDE_SCHEMA_VERSION:
+        raise BundleError(
+            f"{path}: is of a guide model of schema {version}, whose weights have other shapes; this GuideLens reads {GUIDE_SCHEMA_VERSION}: train again"
+        )
+    return GuideHeader.model_validate_json(text)
 
 
 def load_items(folder: Path) -> tuple[pl.DataFrame, Catalogue]:
