@@ -133,21 +133,25 @@ def measure(examples: Examples, catalogue: Catalogue, config: Config, repeats: i
 @click.option("--run", "run_id", default=None, help="A finished training run of that home.  [default: the champion's]")
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(min=1))
 @click.option("--epochs", default=6, show_default=True, type=click.IntRange(min=2))
+@click.option("--global-batch-size", default=None, type=click.IntRange(min=2), help="Rows of a step over all workers.  [default: the run's]")
 @click.option("--out", default=Path("benchmarks/results"), type=click.Path(file_okay=False, path_type=Path))
-def command(home: Path, run_id: str | None, repeats: int, epochs: int, out: Path) -> None:
+def command(home: Path, run_id: str | None, repeats: int, epochs: int, global_batch_size: int | None, out: Path) -> None:
     """Time training steps bare and under Ray Train, and write benchmarks/results/training.{json,md}."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     opened = open_home(home)
     with open_run(opened, run_id or champion_run(opened)) as files:
         examples, catalogue = files.examples(), Catalogue.of_table(pl.read_parquet(files.fit / ITEMS))
         config = files.record.config
-    config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs, "patience": 0, "telemetry": True})})
+    size = global_batch_size or config.train.global_batch_size
+    config = config.model_copy(
+        update={"train": config.train.model_copy(update={"epochs": epochs, "patience": 0, "telemetry": True, "global_batch_size": size})}
+    )
     rows = len(examples.of("train"))
     ways = {name: summed_up(found, rows) for name, found in measure(examples, catalogue, config, repeats).items()}
     found = Measured(
         machine=machine(),
         date=today(),
-        command=f"python -m benchmarks.training --repeats {repeats} --epochs {epochs}",
+        command=f"python -m benchmarks.training --repeats {repeats} --epochs {epochs} --global-batch-size {size}",
         rows=rows,
         global_batch_size=config.train.global_batch_size,
         ways=ways,

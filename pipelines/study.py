@@ -1,6 +1,7 @@
 """`guidelens study mtl`: sharing, balancing, weights and learning rates tried beside each other on one lake's rows, and one page about it."""
 
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,11 +41,12 @@ def run(home: Home, config: Config, plan: "StudyPlan", lake: str | None = None) 
 
     registry = Registry(home)
     run_id = registry.start_run(f"study-mtl-{config.preset}", flatten_params(config), {"study": "mtl", "feature_service": FEATURE_SERVICE})
-    out = home.root / "studies" / run_id
-    out.mkdir(parents=True)
+    out, scratch = home.root / "studies" / run_id, home.work / f"study-{run_id}"
     try:
-        study = _studied(home, config, plan, lake, out)
+        study = _studied(home, config, plan, lake, scratch)
+        out.mkdir(parents=True)
         _write(study, config, out)
+        shutil.rmtree(scratch, ignore_errors=True)
         metrics = _metrics(study)
         registry.log_metrics(run_id, metrics)
         registry.log_folder(run_id, out, STUDY)
@@ -55,7 +57,7 @@ def run(home: Home, config: Config, plan: "StudyPlan", lake: str | None = None) 
     return StudyResult(study=str(out / "study.json"), run=run_id, best=study.best, metrics=metrics)
 
 
-def _studied(home: Home, config: Config, plan: "StudyPlan", lake: str | None, out: Path) -> "Study":
+def _studied(home: Home, config: Config, plan: "StudyPlan", lake: str | None, scratch: Path) -> "Study":
     from guidelens.data.lake.lake import Lake
     from guidelens.models.items import Catalogue
     from guidelens.models.outcomes import with_targets
@@ -74,7 +76,6 @@ def _studied(home: Home, config: Config, plan: "StudyPlan", lake: str | None, ou
     examples, _ = read_examples(home, config, opened, snapshot, catalogue)
     examples = with_targets(examples, catalogue, config)
     tasks = tuple(task for task, weight in learnable(config, examples.of("train")).items() if weight > 0)
-    scratch = home.work / f"study-{out.name}"
     told = _Told()
 
     def fitted(trials: "Sequence[Trial]") -> "list[TrialResult]":

@@ -1,5 +1,7 @@
 """Many models fitted to the same rows, each in a Ray Tune trial of its own: what a study of choices is made of."""
 
+import contextlib
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -61,7 +63,9 @@ def run_trials(
         run_config=tune.RunConfig(name="trials", storage_path=str(folder.absolute()), verbose=0, callbacks=[_Teller(tell)]),
     )
     found: dict[int, TrialResult] = {}
-    for result in tuner.fit():
+    with contextlib.redirect_stdout(sys.stderr):  # Tune tells people where its files lie; stdout is for results
+        results = tuner.fit()
+    for result in results:
         if result.error is not None:
             raise GuideLensError(f"a trial of the study failed: {result.error}; its log lies in {result.path}")
         found[int(result.metrics["number"])] = TrialResult.model_validate_json(result.metrics["result"])
