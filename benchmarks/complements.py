@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks._results import keep, machine, today
 from benchmarks._shops import Shop, trained_shop, work_folder
-from benchmarks.seeds import Figure, figure_of, parse_seeds
+from benchmarks.seeds import Figure, figure_of, figure_rows, parse_seeds
 from guidelens.evaluation.partners import baselines, held_out_gains, partner_scores, truth_gains
 from guidelens.models.complements import ComplementModel, ComplementSettings, content_of, fit_complements
 from guidelens.models.engaged_pairs import Pairs, category_numbers, engaged_pairs
@@ -118,12 +118,8 @@ def as_markdown(found: ComplementStudy) -> str:
         f"`{found.command}`, {found.machine}, {found.date}. Seeds: {', '.join(map(str, found.seeds))}. Intervals: 95 %, Student's t over seeds.",
         "All rank the products of other categories than the one in view; what a shop shows of the same category is no complement.",
         "",
-        "| | mean | interval | by seed |",
-        "|---|---|---|---|",
     ]
-    for name, figure in found.figures.items():
-        lines.append(f"| {name} | {figure.mean:.3f} | {figure.low:.3f} to {figure.high:.3f} | {', '.join(f'{value:.3f}' for value in figure.by_seed)} |")
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *figure_rows(found.figures, ".3f"), ""])
 
 
 @click.command()

@@ -10,16 +10,15 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
-import numpy as np
-from scipy import stats
 
 from benchmarks._results import keep, machine, today
 from guidelens.errors import ConfigError, GuideLensError
+from guidelens.evaluation.multitask import over_seeds
 from guidelens.evaluation.report import Report, read_report
 from guidelens.schemas.base import Frozen
 from pipelines.entry import progress, run_command
@@ -96,9 +95,18 @@ def _demo(seed: int, arguments: Sequence[str]) -> Report:
 
 def figure_of(values: Sequence[float]) -> Figure:
     """Mean and interval of at least two seeds' values."""
-    mean, spread = float(np.mean(values)), float(stats.sem(values))
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * spread
-    return Figure(mean=mean, low=mean - half, high=mean + half, by_seed=tuple(values))
+    found = over_seeds(values)
+    assert found.low is not None and found.high is not None, "two seeds or more"
+    return Figure(mean=found.value, low=found.low, high=found.high, by_seed=found.by_seed)
+
+
+def figure_rows(figures: Mapping[str, Figure], digits: str = ".4g") -> list[str]:
+    """A Markdown table of figures, a line each."""
+    lines = ["| | mean | interval | by seed |", "|---|---|---|---|"]
+    for name, figure in figures.items():
+        by_seed = ", ".join(f"{value:{digits}}" for value in figure.by_seed)
+        lines.append(f"| {name} | {figure.mean:{digits}} | {figure.low:{digits}} to {figure.high:{digits}} | {by_seed} |")
+    return lines
 
 
 def as_markdown(found: SeedStudy) -> str:
@@ -108,12 +116,8 @@ def as_markdown(found: SeedStudy) -> str:
         f"`{found.command}`, {found.machine}, {found.date}; a run took {min(found.seconds):.0f}-{max(found.seconds):.0f} s. Seeds: "
         f"{', '.join(map(str, found.seeds))}. Intervals: 95 %, Student's t over seeds.",
         "",
-        "| | mean | interval | by seed |",
-        "|---|---|---|---|",
     ]
-    for name, figure in found.figures.items():
-        lines.append(f"| {name} | {figure.mean:.4g} | {figure.low:.4g} to {figure.high:.4g} | {', '.join(f'{value:.4g}' for value in figure.by_seed)} |")
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *figure_rows(found.figures), ""])
 
 
 def parse_seeds(_context: click.Context, _parameter: click.Parameter, given: str) -> tuple[int, ...]:

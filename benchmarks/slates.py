@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks._results import keep, machine, today
 from benchmarks._shops import Shop, trained_shop, work_folder
-from benchmarks.seeds import Figure, figure_of, parse_seeds
+from benchmarks.seeds import Figure, figure_of, figure_rows, parse_seeds
 from guidelens.data.examples import Examples
 from guidelens.evaluation.explanations import measure_explanations
 from guidelens.evaluation.guide import Draws
@@ -124,12 +124,8 @@ def as_markdown(found: SlateStudy) -> str:
         f"`{found.command}`, {found.machine}, {found.date}. Seeds: {', '.join(map(str, found.seeds))}. Intervals: 95 %, Student's t over seeds.",
         f"Falls are of the first product's log chance among the whole catalogue, nats. Maps that validation chose for clicks: {', '.join(found.click_maps)}.",
         "",
-        "| | mean | interval | by seed |",
-        "|---|---|---|---|",
     ]
-    for name, figure in found.figures.items():
-        lines.append(f"| {name} | {figure.mean:.4g} | {figure.low:.4g} to {figure.high:.4g} | {', '.join(f'{value:.3g}' for value in figure.by_seed)} |")
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *figure_rows(found.figures), ""])
 
 
 @click.command()

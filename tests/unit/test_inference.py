@@ -24,6 +24,7 @@ from guidelens.inference.ranker import RankerModel
 from guidelens.inference.reranking import plackett_luce
 from guidelens.inference.rows import request_row
 from guidelens.inference.scorer import GuideScorer
+from guidelens.models.plans.asked import Asked
 from guidelens.retrieval import VectorIndex
 from guidelens.schemas.steps import MAX_STEPS, NUM_STEPS, OUTCOME_INDEX, STEP_INDEX, UNKNOWN_OUTCOME, allowed_next
 from pipelines.bundle_parts import with_index
@@ -356,7 +357,7 @@ def test_without_a_learned_recommendation_content_ranks(fit: Path, bare_fit: Pat
     assert ranked.steps
 
 
-def test_step_probabilities_are_a_policy_over_the_allowed_steps(fit: Path) -> None:
+def test_step_chances_are_a_policy_over_the_allowed_steps(fit: Path) -> None:
     scorer, rows = GuideScorer.load(fit), sample_examples(40)
     planned = np.flatnonzero(rows.plan_row >= 0)
     base = scorer.catalogue.grammar_base(rows.plan_row[planned], rows.device[planned])
@@ -364,8 +365,8 @@ def test_step_probabilities_are_a_policy_over_the_allowed_steps(fit: Path) -> No
     for length in (0, 1):
         kept = rows.lengths[planned] >= length
         allowed = allowed_next(base[kept], steps[kept].astype(np.int64), length)
-        p = scorer.step_probabilities(
-            rows, planned[kept], steps[kept], outcomes[kept], rows.view_ms[planned][kept], rows.gestures[planned][kept], length, allowed
+        p = scorer.step_chances(
+            Asked(rows, planned[kept], steps[kept], outcomes[kept], rows.view_ms[planned][kept], rows.gestures[planned][kept], length, allowed)
         )
         assert p.shape == allowed.shape
         assert not p[~allowed].any()

@@ -166,49 +166,19 @@ class GuideScorer:
         click_BK, purchase_BK, interest_BK = (np.where(padded, np.nan, x.numpy()) for x in (click.exp(), purchase.exp(), torch.sigmoid(pairs.interest)))
         return click_BK, purchase_BK, interest_BK
 
-    def step_probabilities(
-        self,
-        examples: Examples,
-        rows: NDArray[np.integer],
-        steps: NDArray[np.integer],
-        outcomes: NDArray[np.integer],
-        view_ms: NDArray[np.floating],
-        gestures: NDArray[np.integer],
-        length: int,
-        allowed: NDArray[np.bool_],
-    ) -> Floats:
-        """(B, NUM_STEPS) the model's policy over the next step, 0 where not allowed.
-
-        Args:
-            rows: (B,) rows of `examples` the plans belong to (context, product in view, device).
-            steps, outcomes, view_ms, gestures: (B, S) so far; read up to `length`. An outcome may be UNKNOWN_OUTCOME.
-            length: steps already taken, the same for each row.
-            allowed: (B, NUM_STEPS) the grammar's mask over the next step.
-        """
-        unique, back = np.unique(rows, return_inverse=True)
-        return self._next_steps(self._plan_contexts(examples.take(unique))[torch.from_numpy(back)], steps, outcomes, view_ms, gestures, length, allowed)
-
     def step_chances(self, asked: Asked) -> Floats:
-        """`step_probabilities` of what any policy over guide steps is asked. Contexts are made once for rows that are asked about again and again."""
+        """(B, NUM_STEPS) the model's policy over the next step, 0 where not allowed. Contexts are made once for rows that are asked about again and again.
+
+        An outcome may be UNKNOWN_OUTCOME.
+        """
         if self._asked is None or self._asked[0] is not asked.examples:
             self._asked = asked.examples, self._plan_contexts(asked.examples)
-        return self._next_steps(self._asked[1][torch.from_numpy(asked.rows.astype(np.int64))], *asked[2:])
-
-    def _next_steps(
-        self,
-        context_BD: Tensor,
-        steps: NDArray[np.integer],
-        outcomes: NDArray[np.integer],
-        view_ms: NDArray[np.floating],
-        gestures: NDArray[np.integer],
-        length: int,
-        allowed: NDArray[np.bool_],
-    ) -> Floats:
-        """`next_step` in parts."""
+        context_BD = self._asked[1][torch.from_numpy(asked.rows.astype(np.int64))]
         parts = []
-        for start in range(0, len(steps), 4096):
+        for start in range(0, len(asked.rows), 4096):
             part = slice(start, start + 4096)
-            parts.append(self.next_step(context_BD[part], steps[part], outcomes[part], view_ms[part], gestures[part], length, allowed[part]))
+            so_far = (asked.steps[part], asked.outcomes[part], asked.view_ms[part], asked.gestures[part])
+            parts.append(self.next_step(context_BD[part], *so_far, asked.length, asked.allowed[part]))
         return np.concatenate(parts) if parts else np.zeros((0, NUM_STEPS), np.float32)
 
     @torch.no_grad()
@@ -231,7 +201,7 @@ class GuideScorer:
         length: int,
         allowed: NDArray[np.bool_],
     ) -> Floats:
-        """`step_probabilities` for contexts already made: (B, D) of `plan_context`."""
+        """`step_chances` for contexts already made: (B, D) of `plan_context`."""
         plan = plan_inputs(plan_so_far(steps, outcomes, view_ms, gestures, length), self.catalogue)
         places = torch.from_numpy(allowed)[:, None].expand(-1, MAX_STEPS, -1)
         log_p_BSA = self.model.decoder(context_BD, plan, places)

@@ -28,7 +28,7 @@ from guidelens.schemas.tables import IMAGE_DIM, TEXT_DIM
 TOKENS = ("x1_windows", "x1_recent", "x3", "frame", "query", "focus", "moment")
 _TOKEN_MODALITY: dict[str, Modality] = {"x1_windows": "x1", "x1_recent": "x1", "x3": "x3", "frame": "frame", "query": "query"}
 NUM_SIMILARITIES = 7
-_OF_ONE_TASK = (
+_NOT_SHARED = (
     "bias",
     "tower.ids.",
     "similarity",
@@ -101,7 +101,7 @@ class GuideModel(nn.Module):
     def shared_parameters(self) -> dict[str, nn.Parameter]:
         """The weights that more than one task moves, by name: what tasks can conflict over. Without the table of id vectors, of which a
         step may touch a few rows only."""
-        return {name: parameter for name, parameter in self.named_parameters() if not name.startswith(_OF_ONE_TASK)}
+        return {name: parameter for name, parameter in self.named_parameters() if not name.startswith(_NOT_SHARED)}
 
     def items(self, items: ItemInputs, noise: Noise | None = None) -> Tensor:
         """(N, D) product vectors of the whole catalogue."""
