@@ -35,9 +35,13 @@ class Entry(NamedTuple):
 
 
 class Store(Protocol):
-    """A folder or a bucket prefix. Keys are relative, joined by `/`, and made by us, never by a caller."""
+    """A folder or a bucket prefix. Keys are relative, joined by `/`, and made by us, never by a caller.
+
+    reads_at_once: how many reads one reader has under way, so that they wait together.
+    """
 
     uri: str
+    reads_at_once: int
 
     def read_bytes(self, key: str, size_bytes: int | None = None) -> bytes:
         """The whole object. Given the size it must have, an object of another size is an error.
@@ -93,6 +97,9 @@ def open_store(uri: str, s3: S3Options | None = None) -> Store:
 
 class LocalStore:
     """A local folder. Writes are atomic (temporary file, fsync, rename), so that a crash leaves the old or the new bytes."""
+
+    reads_at_once = 1
+    """Threads would have nothing to wait for, and each keeps a heap of its own."""
 
     def __init__(self, uri: str) -> None:
         self.root = Path(uri).absolute()
@@ -222,6 +229,8 @@ class S3Store:
 
     What may pass (5xx, time-outs, cut connections, bodies cut short) is asked again, up to twelve times with growing pauses.
     """
+
+    reads_at_once = 8
 
     def __init__(self, uri: str, options: S3Options) -> None:
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")

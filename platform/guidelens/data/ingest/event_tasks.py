@@ -33,8 +33,7 @@ Item = TypeVar("Item")
 Found = TypeVar("Found")
 _PART_ROWS = 65_536
 _PART_BYTES = 64 * 1024 * 1024
-_READS_AT_ONCE = 8
-_SLICES_READ = 4 * _READS_AT_ONCE
+_SLICES_READ = 8
 DAY_US = 86_400_000_000
 
 
@@ -130,17 +129,19 @@ class Judge(NamedTuple):
     def judge(self, asked: Judgement) -> Judged:
         """An id counts where it is read first, unless the lake knows it."""
         reader = self.reader or IdReader(self.lake.store)
-        read = side_by_side(self._read, asked.slices)
-        sizes = [len(rows) for _, rows in read]
+        at_once = self.lake.store.reads_at_once
+        read = side_by_side(self._read, asked.slices, at_once)
+        owners = np.repeat(np.arange(len(read), dtype=np.int32), [len(rows) for _, rows in read])
         ids = Ids(*(np.concatenate([part[half] for part in [NO_IDS, *(found for found, _ in read)]]) for half in (0, 1)))
         rows = np.concatenate([np.zeros(0, np.uint64), *(rows for _, rows in read)])
-        owners = np.repeat(np.arange(len(sizes)), sizes)
+        del read
         order = in_order(ids)
         ids, rows, owners = ids.take(order), rows[order], owners[order]
+        del order
         again = np.zeros(len(rows), dtype=np.bool_)
         again[1:] = (ids.high[1:] == ids.high[:-1]) & (ids.low[1:] == ids.low[:-1])
-        for start in range(0, len(asked.known), _READS_AT_ONCE):
-            for known in side_by_side(lambda file: reader.known(file, asked.first, asked.stop), asked.known[start : start + _READS_AT_ONCE]):
+        for start in range(0, len(asked.known), at_once):
+            for known in side_by_side(lambda file: reader.known(file, asked.first, asked.stop), asked.known[start : start + at_once], at_once):
                 again[places_of(known, ids)] = True
         seen = [(asked.slices[owner].part, rows[again & (owners == owner)]) for owner in np.unique(owners[again])]
         return Judged(asked.table, seen, write_ids(self.lake.store, asked.table, ids.take(~again)), len(rows))
@@ -187,15 +188,14 @@ class Writer(NamedTuple):
     lake: Lake
 
     def write(self, asked: Stretch | RefusedBatch) -> Written:
-        return self._events(asked) if isinstance(asked, Stretch) else self._refused(asked)
+        written = self._events(asked) if isinstance(asked, Stretch) else self._refused(asked)
+        pa.default_memory_pool().release_unused()  # else it keeps more with every task, in pieces too small for the next
+        return written
 
     def _events(self, asked: Stretch) -> Written:
         """Final files, each sorted by (event_ts, created_ts, event_id)."""
         schema = SCHEMAS[Table.EVENTS]
-        read = pa.concat_tables([schema.empty_table(), *self._kept(asked)])
-        rows = read.combine_chunks()
-        del read
-        rows = rows.take(pc.sort_indices(rows, [(name, "ascending") for name in ("event_ts", "created_ts", "event_id")]))
+        rows = _sorted(pa.concat_tables([schema.empty_table(), *self._kept(asked)]), ("event_ts", "created_ts", "event_id"))
         times = pc.cast(rows["event_ts"], pa.int64()).to_numpy()
         days, piece = times // DAY_US, np.searchsorted(np.array(asked.cuts_us, np.int64), times, side="right")
         edges = [0, *(np.flatnonzero((days[1:] != days[:-1]) | (piece[1:] != piece[:-1])) + 1).tolist(), rows.num_rows]
@@ -214,8 +214,9 @@ class Writer(NamedTuple):
         """A few slices are read at a time: of parts that all span the whole log, most of what is read belongs to other stretches."""
         for start in range(0, len(asked.slices), _SLICES_READ):
             slices = asked.slices[start : start + _SLICES_READ]
-            stored = side_by_side(lambda where: read_segments(self.lake.store, where.key, where.positions), slices)
-            yield from (_kept(data, where, asked) for data, where in zip(stored, slices, strict=True))
+            stored = side_by_side(lambda where: read_segments(self.lake.store, where.key, where.positions), slices, self.lake.store.reads_at_once)
+            yield pa.concat_tables([_kept(data, where, asked) for data, where in zip(stored, slices, strict=True)]).combine_chunks()
+            pa.default_memory_pool().release_unused()
 
     def _refused(self, asked: RefusedBatch) -> Written:
         read = [read_refused(self.lake.store, part).filter(pa.array(kept_of(dropped, part.refused))) for part, dropped in asked.parts]
@@ -235,9 +236,17 @@ def _kept(data: bytes, where: SegmentSlice, asked: Stretch) -> pa.Table:
     return read if kept.all() else read.filter(pa.array(kept))
 
 
-def side_by_side(read: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:
+def _sorted(rows: pa.Table, names: Sequence[str]) -> pa.Table:
+    """The rows in order of these columns, in one chunk. A column of `rows` is let go as soon as it is sorted: only one is held twice."""
+    schema, order = rows.schema, pc.sort_indices(rows, [(name, "ascending") for name in names])
+    columns = rows.columns
+    del rows
+    return pa.table([columns.pop(0).combine_chunks().take(order) for _ in range(len(columns))], schema=schema)
+
+
+def side_by_side(read: Callable[[Item], Found], items: Sequence[Item], at_once: int) -> list[Found]:
     """Reads in threads, because an object store takes its time for each. For waiting only: a task has one core."""
-    if len(items) < 2:
+    if len(items) < 2 or at_once < 2:
         return [read(item) for item in items]
-    with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+    with ThreadPoolExecutor(at_once) as pool:
         return list(pool.map(read, items))
