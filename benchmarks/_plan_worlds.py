@@ -48,9 +48,10 @@ class Valued(Frozen):
 
 @dataclass(frozen=True)
 class Learned:
-    """A fitted model of one world's log, and the rows it comes from."""
+    """A fitted model of one world's log, and the rows it comes from. items: the file of its products."""
 
     world: World
+    items: Path
     scorer: GuideScorer
     examples: Examples
     config: Config
@@ -72,7 +73,7 @@ def learn(config: Config, parameters: WorldParameters, folder: Path) -> Learned:
     fit.mkdir()
     items.write_parquet(fit / ITEMS)
     publish(fit_guide(examples, catalogue, config, jobs, folder / "work"), jobs, examples, catalogue, medians, fit)
-    return Learned(World.open(drawn.root), GuideScorer.load(fit), examples, config)
+    return Learned(World.open(drawn.root), fit / ITEMS, GuideScorer.load(fit), examples, config)
 
 
 def policies(learned: Learned) -> dict[str, StepPolicy]:
