@@ -17,7 +17,6 @@ from pathlib import Path
 
 import click
 import polars as pl
-import torch
 
 from benchmarks._results import keep, machine, today
 from benchmarks.ablation import champion_run
@@ -27,6 +26,7 @@ from guidelens.inference.guide_files import ITEMS
 from guidelens.models.items import Catalogue
 from guidelens.schemas.base import Frozen
 from guidelens.training.data import FitData, FitJob, Place
+from guidelens.training.device import compute_repeatably
 from guidelens.training.fit import fit_guide
 from guidelens.training.learner import Learner
 from pipelines.cluster import ray_session
@@ -63,8 +63,7 @@ Epochs = list[tuple[float, dict[str, float]]]
 
 def bare(examples: Examples, catalogue: Catalogue, config: Config, job: FitJob) -> Epochs:
     """Seconds and signals of each epoch in this process."""
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    compute_repeatably(num_threads=1)
     data = FitData.of(examples, catalogue, job.model.num_profile_buckets)
     learner = Learner(job, data, config.train, config.seed, Place(), lambda _tensor: None)
     found: Epochs = []

@@ -3,8 +3,9 @@
 Product p is worker p % W's, so that any set of products is spread evenly. Built on nothing but a sum over workers.
 """
 
-# Letters: M = products of a step, O = those of them that are this worker's, X = values of each.
+# Letters: M = products of a step, N = of the catalogue, O = those of them that are this worker's, X = values of each.
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,13 +67,14 @@ def own_rows(table: Tensor, place: Place) -> Tensor:
 
 
 def whole_table(own: Tensor, num_rows: int, place: Place, reduce: Reduce) -> Tensor:
-    """The table whose own rows each worker gives, on the CPU of every worker; called by all of them alike."""
-    width = own.numel() // max(len(own), 1) if own.dim() > 1 else 1
-    chunk = max(1, CHUNK_VALUES // max(width, 1)) // place.num_workers * place.num_workers or place.num_workers
+    """The table whose rows all workers give, in the memory of the first one's host; empty on the others. Called by all of them alike."""
+    chunk = max(1, CHUNK_VALUES // math.prod(own.shape[1:]) // place.num_workers) * place.num_workers
     found = []
     for start in range(0, num_rows, chunk):
         part = own.new_zeros(min(chunk, num_rows - start), *own.shape[1:])
-        part[place.rank :: place.num_workers] = own[start // place.num_workers :][: len(part[place.rank :: place.num_workers])]
+        mine = part[place.rank :: place.num_workers]
+        mine.copy_(own[start // place.num_workers :][: len(mine)])
         reduce(part)
-        found.append(part.cpu())
-    return torch.cat(found)
+        if place.rank == 0:
+            found.append(part.cpu())
+    return torch.cat(found) if found else torch.zeros(0)
