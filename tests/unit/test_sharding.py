@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_learners import Together, in_threads, learner, with_train
+from model_learners import Found, Together, in_threads, learner, with_train
 from model_samples import NUM_PRODUCTS, sample_config
 from safetensors.torch import load_file
 from torch import Tensor
@@ -48,7 +48,7 @@ def assert_takes_the_steps_of_one(config: Config, num_workers: int, rel: float =
     return workers
 
 
-def in_all(workers: list[Learner], work: Callable[[Learner], object]) -> list[object]:
+def in_all(workers: list[Learner], work: Callable[[Learner], Found]) -> list[Found]:
     return in_threads([lambda own=own: work(own) for own in workers])
 
 
@@ -64,12 +64,22 @@ def test_contents_of_a_part_are_shared_out_too(large: None, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("num_workers", [2, 3])
-@pytest.mark.parametrize("settings", [{}, {"micro_batch_size": 5}, {"model": sample_config(without=["x2"]).train.model.model_dump()}])
+@pytest.mark.parametrize("settings", [{}, {"micro_batch_size": 15}, {"model": sample_config(without=["x2"]).train.model.model_dump()}])
 def test_workers_that_own_rows_take_the_steps_of_one(num_workers: int, settings: dict[str, object]) -> None:
     assert_takes_the_steps_of_one(with_train(sharding="rows", **settings), num_workers)
 
 
-@pytest.mark.parametrize("settings", [{}, {"micro_batch_size": 5}, {"global_batch_size": 2}])
+@pytest.mark.parametrize("choices", [{}, {"sharing": "ple", "num_expert_levels": 2}, {"sequence": "gru", "personal_gates": True, "cross_layers": 1}])
+def test_a_worker_without_rows_of_a_batch_takes_its_step(large: None, choices: dict[str, object]) -> None:
+    config = with_train(sharding="rows", model=sample_config(**choices).train.model.model_dump())
+    one, workers = learner(config), workers_of(config, 2)
+    expected = one.step(one.train_rows[:1], 0)
+    for found in in_all(workers, lambda own: own.step(own.train_rows[:1], 0)):
+        assert torch.allclose(found, expected, rtol=1e-5)
+    assert torch.allclose(workers[0].model.heads.experts.first.weight, one.model.heads.experts.first.weight, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{}, {"micro_batch_size": 15}])
 def test_workers_that_own_rows_take_the_steps_of_one_on_a_part_of_the_catalogue(large: None, settings: dict[str, object]) -> None:
     assert_takes_the_steps_of_one(with_train(sharding="rows", **settings), 2)
 
