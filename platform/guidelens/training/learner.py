@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from guidelens.config import TrainConfig
 from guidelens.models.balancing import build_balancer
@@ -168,9 +168,9 @@ class Learner:
         has_one = torch.tensor([float(parameter.grad is not None) for parameter in every], device=self.device)
         self.reduce(has_one)
         learning = [parameter for parameter, has in zip(every, has_one.tolist(), strict=True) if has > 0]
-        owned = [parameter for parameter in (self.model.tower.ids.weight, self.model.bias) if self.owns_rows and any(parameter is one for one in learning)]
-        own = {id(parameter) for parameter in owned}
-        summed = [parameter for parameter in learning if id(parameter) not in own]
+        tables = {id(self.model.tower.ids.weight), id(self.model.bias)} if self.owns_rows else set()
+        owned = [parameter for parameter in learning if id(parameter) in tables]
+        summed = [parameter for parameter in learning if id(parameter) not in tables]
         return Gradients(summed, self._shared if self._combines else (), owned, len(self.job.terms))
 
     def _balance(self, rows_G: NDArray[np.int64], step: int, before_T: Tensor) -> None:

@@ -34,7 +34,7 @@ class Shares:
 
     def gathered(self, own_OX: Tensor, places_O: Tensor, num_products: int) -> Tensor:
         """(M, X) of all workers' shares. Its gradient is summed over workers, so that each has that of its share in full."""
-        found: Tensor = _Gathered.apply(own_OX, places_O, num_products, self.reduce)
+        found: Tensor = _Gathered.apply(own_OX, places_O, num_products, self.reduce)  # type: ignore[no-untyped-call]  # torch's
         return found
 
 
