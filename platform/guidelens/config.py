@@ -282,6 +282,8 @@ class TrainConfig(Frozen):
     """cpu: workers that Ray places on GPUs compute on the CPU all the same, as when a cluster is tried without its driver."""
     telemetry: bool = True
     """Measure, at the end of each epoch, how the tasks' gradients lie to each other and how the experts are used."""
+    sharding: Literal["replicated", "rows"] = "replicated"
+    """rows: each worker holds its share of the products' id vectors and biases, and of what the optimizer keeps for them, instead of all."""
     max_failures: Annotated[int, Field(ge=0)] = 2
     single_task_controls: bool = True
     validation_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1

@@ -47,6 +47,19 @@ def test_one_worker_equals_two_at_one_global_batch(undisturbed: Fitted, tmp_path
         assert mine.val == pytest.approx(other.val, rel=1e-4)
 
 
+def test_workers_that_own_rows_train_as_one_that_has_all_and_leave_whole_weights(undisturbed: Fitted, tmp_path: Path) -> None:
+    config = config_of(2)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"sharding": "rows"})})
+    owned = fit(tmp_path, config, ("guide", "interest"))
+    for mine, other in zip(owned.history, undisturbed.history, strict=True):
+        assert mine.train == pytest.approx(other.train, rel=1e-5)
+        assert mine.val == pytest.approx(other.val, rel=1e-4)
+    for name, path in owned.weights.items():
+        weights, expected = load_file(path), load_file(undisturbed.weights[name])
+        assert weights.keys() == expected.keys()
+        assert all(torch.allclose(weights[key], expected[key], atol=2e-4) for key in weights), name
+
+
 def test_each_epoch_is_told_once_and_in_order(tmp_path: Path) -> None:
     told: list[tuple[str, int]] = []
     config = config_of(2, epochs=2)

@@ -22,9 +22,9 @@ from guidelens.models.items import REDUCED_DIM
 from guidelens.models.losses import TERM_TASK, TERM_WEIGHT, TERMS
 from guidelens.models.noise import Noise
 from guidelens.models.target_attention import TargetAttention
+from guidelens.training.checkpoints import load_learner, save_learner
 from guidelens.training.data import FitData, controls
 from guidelens.training.learner import Learner
-from guidelens.training.loop import load_learner, save_learner
 from guidelens.training.warm_start import WarmStart, warm
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses_first_steps.json"

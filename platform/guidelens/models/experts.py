@@ -137,4 +137,4 @@ def _may_use(group_E: Sequence[int], num_tasks: int) -> Tensor:
 
 def _split(x: Tensor, parts: int) -> Tensor:
     """(..., parts * W) to (..., parts, W)."""
-    return x.view(*x.shape[:-1], parts, -1)
+    return x.view(*x.shape[:-1], parts, x.shape[-1] // parts)

@@ -25,5 +25,7 @@ class PersonalGates(nn.Module):
 
     def forward(self, prior_BP: Tensor, tasks: Sequence[str]) -> list[Tensor]:
         """(B, 1, D) of each task asked for, in (0, 2)."""
-        gates_BTD = 2 * torch.sigmoid(self.second(fn.relu(self.first(prior_BP)))).view(len(prior_BP), len(self.tasks), -1)
+        gates_BTD = 2 * torch.sigmoid(self.second(fn.relu(self.first(prior_BP)))).view(
+            len(prior_BP), len(self.tasks), self.second.out_features // len(self.tasks)
+        )
         return [gates_BTD[:, self.tasks.index(task), None] for task in tasks]

@@ -103,9 +103,13 @@ class GuideModel(nn.Module):
         step may touch a few rows only."""
         return {name: parameter for name, parameter in self.named_parameters() if not name.startswith(_NOT_SHARED)}
 
-    def items(self, items: ItemInputs, noise: Noise | None = None) -> Tensor:
-        """(N, D) product vectors of the whole catalogue."""
-        vectors: Tensor = self.tower(items, noise)
+    def items(self, items: ItemInputs, noise: Noise | None = None, content_ND: Tensor | None = None) -> Tensor:
+        """(N, D) product vectors of the whole catalogue, or of a part of it.
+
+        Args:
+            content_ND: `tower.content` of the items, where it is known already.
+        """
+        vectors: Tensor = self.tower(items, noise, content_ND)
         return vectors
 
     def look(self, frames_BR: Tensor, queries_BR: Tensor, context: ContextInputs) -> Looked:
@@ -158,26 +162,33 @@ class GuideModel(nn.Module):
         kept[:, -1] = True
         return there & kept
 
-    def retrieval(self, encoded: Encoded, items: ItemInputs, items_ND: Tensor, rows: Tensor | None = None) -> Tensor:
+    def retrieval(self, encoded: Encoded, items: ItemInputs, items_ND: Tensor, rows: Tensor | None = None, bias_N: Tensor | None = None) -> Tensor:
         """(B, N) or (B, C) unnormalized log-probabilities of products.
 
         Intent times product, a product's own bias, similarity of what is looked at, and this shopper's habit with it.
 
         Args:
-            rows: (C,) products to score; all of them by default.
+            rows: (C,) products to score; all of them, none looked up, by default.
+            bias_N: of the items, where the model has the bias of a share of the products only.
         """
-        wanted = torch.arange(len(items), device=self.device) if rows is None else rows
-        logits: Tensor = encoded.intent_BD @ items_ND[wanted].T / self.config.width**0.5 + self.bias[items.rows_N[wanted]]
-        logits = logits + self._alike(encoded, items, wanted) @ self.similarity
+        if bias_N is None:
+            bias_N = self.bias[items.rows_N] if items.is_part else self.bias
+        if rows is None:
+            logits: Tensor = encoded.intent_BD @ items_ND.T / self.config.width**0.5 + bias_N
+        else:
+            logits = encoded.intent_BD @ items_ND[rows].T / self.config.width**0.5 + bias_N[rows]
+        logits = logits + self._alike(encoded, items, rows) @ self.similarity
         if self.sees_x1:
             leaf_N, num_leaves = self._leaves(items)
-            logits = logits + habit_scores(encoded.context, self.habit * self.reads_F, len(items), leaf_N, num_leaves)[:, wanted]
+            habit_BN = habit_scores(encoded.context, self.habit * self.reads_F, len(items), leaf_N, num_leaves)
+            logits = logits + (habit_BN if rows is None else habit_BN[:, rows])
         return logits
 
-    def _alike(self, encoded: Encoded, items: ItemInputs, wanted: Tensor) -> Tensor:
+    def _alike(self, encoded: Encoded, items: ItemInputs, rows: Tensor | None) -> Tensor:
         """(B, C, NUM_SIMILARITIES): cosines of frame, query and product in focus with each candidate, and whether it is the focus."""
+        wanted = torch.arange(len(items), device=self.device) if rows is None else rows
         frame_BR, query_BR = normalized(encoded.looked.frame_BR), normalized(encoded.looked.query_BR)
-        image_CR, text_CR, zh_CR = (normalized(x[wanted]) for x in (items.image_NR, items.text_NR, items.text_zh_NR))
+        image_CR, text_CR, zh_CR = (normalized(x if rows is None else x[rows]) for x in (items.image_NR, items.text_NR, items.text_zh_NR))
         if not self.sees_x2:
             image_CR, text_CR, zh_CR = torch.zeros_like(image_CR), torch.zeros_like(text_CR), torch.zeros_like(zh_CR)
         focus_B, there_B1 = encoded.context.focus_R.clamp_min(0), (encoded.context.focus_R >= 0)[:, None]

@@ -196,6 +196,9 @@ class ItemTower(nn.Module):
     """(N, D) product vectors from content, plus an id vector that is dropped at random so that cold products score too.
 
     Of a part of the catalogue only its id vectors get a gradient, as a sparse one: a step's cost does not grow with the catalogue.
+
+    Attributes:
+        num_shards: workers that the id vectors are shared out over; the row of product p is then p // num_shards of the worker that has it.
     """
 
     def __init__(self, config: ModelConfig, num_products: int) -> None:
@@ -203,6 +206,7 @@ class ItemTower(nn.Module):
         width = config.width
         self.reads_content = "x2" not in config.without
         self.id_drop = config.id_dropout
+        self.num_shards = 1
         self.ids = nn.Embedding(num_products, width)
         nn.init.normal_(self.ids.weight, std=0.02)
         if self.reads_content:
@@ -211,17 +215,25 @@ class ItemTower(nn.Module):
             self.dense = nn.Linear(3 * REDUCED_DIM + 4, width)
             self.mix = nn.Sequential(nn.GELU(), nn.Linear(width, width))
 
-    def forward(self, items: ItemInputs, noise: Noise | None) -> Tensor:
-        vectors_ND: Tensor = fn.embedding(items.rows_N, self.ids.weight, sparse=True) if items.is_part else self.ids.weight
+    def forward(self, items: ItemInputs, noise: Noise | None, content_ND: Tensor | None = None) -> Tensor:
+        """Args:
+        items: with shards, products that this one has; all of those, where `items` is no part.
+        content_ND: `content` of the items, where it is known already.
+        """
+        vectors_ND: Tensor = fn.embedding(items.rows_N // self.num_shards, self.ids.weight, sparse=True) if items.is_part else self.ids.weight
         if noise is not None and self.reads_content:
             vectors_ND = vectors_ND * (noise.shared((items.num_products, 1))[items.rows_N] >= self.id_drop)
         if not self.reads_content:
             return vectors_ND
+        return vectors_ND + (self.content(items) if content_ND is None else content_ND)
+
+    def content(self, items: ItemInputs) -> Tensor:
+        """(N, D): what the products are, without their ids."""
         flags_N2 = torch.stack([items.has_image_N, items.has_zh_N], dim=1).float()
         dense_NX = torch.cat([items.image_NR, items.text_NR, items.text_zh_NR, items.price_N2, flags_N2], dim=1)
         content_ND = self.dense(dense_NX) + self.fields(items.fields_NC).sum(1)
         mixed_ND: Tensor = self.mix(content_ND)
-        return vectors_ND + mixed_ND
+        return mixed_ND
 
 
 def normalized(x: Tensor) -> Tensor:

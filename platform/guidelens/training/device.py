@@ -2,9 +2,17 @@
 
 import torch
 import torch.distributed
+import torch.utils.deterministic
 
 from guidelens.config import TrainConfig
 from guidelens.errors import ConfigError
+
+
+def compute_repeatably(num_threads: int) -> None:
+    """Bit for bit the same results of the same steps; memory that is about to be written is not filled first, which torch would do then."""
+    torch.set_num_threads(num_threads)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch declares it by a class
 
 
 def worker_device(config: TrainConfig) -> torch.device:

@@ -7,12 +7,12 @@ that any number of workers, and any number of parts that a batch is taken in, ma
 # Letters: G = rows of the global batch, T = tasks, P = shared weights (flat).
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from guidelens.config import TrainConfig
 from guidelens.models.balancing import build_balancer
@@ -21,13 +21,14 @@ from guidelens.models.losses import TERM_WEIGHT, Term
 from guidelens.models.noise import Noise
 from guidelens.schemas.ids import sub_seed
 from guidelens.training.data import FitData, FitJob, Place, task_of
+from guidelens.training.gradients import Gradients, Reduce
+from guidelens.training.sharding import Shares, keep_own_rows
 from guidelens.training.telemetry import StepClock, conflict_signals, expert_signals, task_gradients
 from guidelens.training.terms import Terms
 
 WARMUP_SHARE = 0.05
 MAX_GRADIENT_NORM = 5.0
 VALIDATION_ROWS, VALIDATION_CELLS = 1024, 1 << 26
-Reduce = Callable[[Tensor], None]
 
 
 def new_model(job: FitJob, data: FitData, seed: int) -> GuideModel:
@@ -53,8 +54,12 @@ class Learner:
     def __init__(self, job: FitJob, data: FitData, config: TrainConfig, seed: int, place: Place, reduce: Reduce, model: GuideModel | None = None) -> None:
         self.job, self.data, self.config, self.seed, self.place, self.reduce = job, data, config, sub_seed(seed, job.name), place, reduce
         self.device = data.frames.device
-        self.model = (new_model(job, data, seed) if model is None else model).to(self.device)
-        self.terms = Terms(job, data, self.model)
+        self.model = new_model(job, data, seed) if model is None else model
+        self.owns_rows = config.sharding == "rows" and place.num_workers > 1
+        if self.owns_rows:
+            keep_own_rows(self.model, place)
+        self.model.to(self.device)
+        self.terms = Terms(job, data, self.model, Shares(place, reduce, self.owns_rows) if place.num_workers > 1 else None)
         self.tasks = tuple(job.weights)
         self.optimizers = self._optimizers()
         self.balancer = build_balancer(config.balancing, [_is_regression(job, task) for task in self.tasks]).to(self.device)
@@ -64,7 +69,8 @@ class Learner:
         self.steps_per_epoch = max(1, math.ceil(len(self.train_rows) / config.global_batch_size))
         self.clock = StepClock()
         self._shared = list(self.model.shared_parameters().values())
-        self._learning: list[nn.Parameter] | None = None
+        self._combines = self.balancer.needs_gradients and len(self.tasks) > 1
+        self._gradients: Gradients | None = None
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """AdamW; where a step touches a part of the catalogue only, Adam on the touched id vectors, which do not decay."""
@@ -88,7 +94,8 @@ class Learner:
 
     def step(self, rows_G: NDArray[np.int64], step: int) -> Tensor:
         """Updates the weights from one global batch; (2, terms) float64 sums and counts over all workers."""
-        self.model.zero_grad(set_to_none=True)
+        if self._gradients is not None:
+            self._gradients.clear()
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * self._schedule(step)
@@ -104,22 +111,26 @@ class Learner:
                 found_TP = self._backward(losses)
             gradients_TP = found_TP if gradients_TP is None or found_TP is None else gradients_TP + found_TP
         with self.clock.part("workers"):
-            self._sum_over_workers(totals, gradients_TP)
+            self._gradients = gradients = self._gradients or self._found_gradients()
+            if self.place.num_workers > 1:
+                gradients.sum_over_workers(self.reduce, totals, *(() if gradients_TP is None else (gradients_TP,)))
         with self.clock.part("optimizer"):
             if gradients_TP is not None:
-                self._set_shared(self.balancer.combine(gradients_TP, sub_seed(self.seed, f"balance {step}")))
-            self._clip()
+                gradients.set_combined(self.balancer.combine(gradients_TP, sub_seed(self.seed, f"balance {step}")))
+            gradients.clip(MAX_GRADIENT_NORM)
             for optimizer in self.optimizers:
                 optimizer.step()
             self._balance(rows_G, step, self._global_losses(totals, counts))
         return torch.stack([totals.double().cpu(), torch.tensor([counts[name] for name in self.job.terms], dtype=torch.float64)])
 
     def _parts(self, num_rows: int) -> Iterator[slice]:
-        """This worker's slice of a global batch, in pieces of at most `train.micro_batch_size` rows; an empty slice is one piece."""
+        """This worker's slice of a global batch, in pieces of at most `train.micro_batch_size` rows: as many on every worker, some empty, as
+        they exchange within each."""
         mine = self.place.slice_of(num_rows)
-        size = self.config.micro_batch_size or max(1, mine.stop - mine.start)
-        for start in range(mine.start, max(mine.stop, mine.start + 1), size):
-            yield slice(start, min(start + size, mine.stop))
+        most = max(1, math.ceil(num_rows / self.place.num_workers))
+        size = self.config.micro_batch_size or most
+        for start in range(mine.start, mine.start + most, size):
+            yield slice(min(start, mine.stop), min(start + size, mine.stop))
 
     def _terms(self, rows_G: NDArray[np.int64], part: slice, step: int | None) -> dict[str, Term]:
         """The terms of a part of a batch; with the step's noise, or without any where step is None."""
@@ -143,7 +154,7 @@ class Learner:
             self.reduce(before_T)
         weights_T = self.balancer.weights(before_T)
         total = torch.stack([loss * weight for loss, weight in zip(losses.values(), weights_T, strict=True)]).sum()
-        if not self.balancer.needs_gradients or len(self.tasks) == 1:
+        if not self._combines:
             torch.autograd.backward(total)
             return None
         gradients_TP = task_gradients(losses, self._shared, lambda _local: None)
@@ -151,36 +162,16 @@ class Learner:
         torch.autograd.backward(total, inputs=[parameter for parameter in self.model.parameters() if id(parameter) not in shared])
         return gradients_TP
 
-    def _sum_over_workers(self, totals: Tensor, gradients_TP: Tensor | None) -> None:
-        """Totals and gradients of all workers' rows, in one exchange; a weight that got none here but did elsewhere gets theirs."""
-        for parameter in self._that_learn():
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        if self.place.num_workers == 1:
-            return
-        parts = [totals, *(gradients_TP.unbind() if gradients_TP is not None else ()), *(_values(parameter) for parameter in self._that_learn())]
-        flat = torch.cat([part.float() for part in parts])
-        self.reduce(flat)
-        for part, summed in zip(parts, torch.split(flat, [part.numel() for part in parts]), strict=True):
-            part.copy_(summed)
-
-    def _that_learn(self) -> list[nn.Parameter]:
-        """The weights that any worker's rows give a gradient: found once, at the first step, and the same on all workers."""
-        if self._learning is None:
-            every = list(self.model.parameters())
-            has_one = torch.tensor([float(parameter.grad is not None) for parameter in every], device=self.device)
-            self.reduce(has_one)
-            self._learning = [parameter for parameter, has in zip(every, has_one.tolist(), strict=True) if has > 0]
-        return self._learning
-
-    def _set_shared(self, flat_P: Tensor) -> None:
-        pieces = torch.split(flat_P, [parameter.numel() for parameter in self._shared])
-        for parameter, piece in zip(self._shared, pieces, strict=True):
-            parameter.grad = piece.view_as(parameter).clone()
-
-    def _clip(self) -> None:
-        gradients = [_values(parameter) for parameter in self.model.parameters() if parameter.grad is not None]
-        nn.utils.clip_grads_with_norm_(self.model.parameters(), MAX_GRADIENT_NORM, nn.utils.get_total_norm(gradients))
+    def _found_gradients(self) -> Gradients:
+        """Of the weights that any worker's rows give a gradient: found once, at the first step, and the same on all workers."""
+        every = list(self.model.parameters())
+        has_one = torch.tensor([float(parameter.grad is not None) for parameter in every], device=self.device)
+        self.reduce(has_one)
+        learning = [parameter for parameter, has in zip(every, has_one.tolist(), strict=True) if has > 0]
+        tables = {id(self.model.tower.ids.weight), id(self.model.bias)} if self.owns_rows else set()
+        owned = [parameter for parameter in learning if id(parameter) in tables]
+        summed = [parameter for parameter in learning if id(parameter) not in tables]
+        return Gradients(summed, self._shared if self._combines else (), owned, len(self.job.terms))
 
     def _balance(self, rows_G: NDArray[np.int64], step: int, before_T: Tensor) -> None:
         if self.balancer_optimizer is None:
@@ -258,15 +249,6 @@ class Learner:
 
     def _means(self, sums: Tensor) -> dict[str, float]:
         return {name: float(sums[0, k] / sums[1, k]) for k, name in enumerate(self.job.terms) if sums[1, k] > 0}
-
-
-def _values(parameter: nn.Parameter) -> Tensor:
-    """A parameter's gradient, flat and to be written to; of a sparse one its values, whose rows are the same on all workers."""
-    assert parameter.grad is not None
-    if parameter.grad.is_sparse:
-        parameter.grad = parameter.grad.coalesce()
-        return parameter.grad._values().view(-1)
-    return parameter.grad.view(-1)
 
 
 def _is_regression(job: FitJob, task: str) -> bool:

@@ -18,16 +18,16 @@ import ray.train
 import torch
 import torch.distributed
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from guidelens.config import Config, TrainConfig
 from guidelens.data.examples import Examples
 from guidelens.models.guide import GuideModel
 from guidelens.models.items import Catalogue
 from guidelens.schemas.base import Frozen
+from guidelens.training.checkpoints import load_learner, save_learner, save_weights
 from guidelens.training.data import FitData, FitJob, Place
-from guidelens.training.device import worker_device
+from guidelens.training.device import compute_repeatably, worker_device
 from guidelens.training.learner import Learner, new_model
 from guidelens.training.warm_start import WarmStart, warm
 
@@ -72,8 +72,7 @@ class WorkerTask:
 def worker(loop_config: dict[str, WorkerTask]) -> None:
     """What runs on each worker, from start or from the last checkpoint to the end of all jobs."""
     task = loop_config["task"]
-    torch.set_num_threads(task.config.train.num_threads)
-    torch.use_deterministic_algorithms(True)
+    compute_repeatably(task.config.train.num_threads)
     context = ray.train.get_context()
     place = Place(rank=context.get_world_rank(), num_workers=context.get_world_size())
     data = _read(task)
@@ -115,7 +114,7 @@ def _fit_one(job: FitJob, data: FitData, task: WorkerTask, place: Place, progres
         signals = {**learner.signals(), **seconds} if config.train.telemetry else {}
         losses = EpochLosses(job=job.name, epoch=epoch, train=train, val=val, objective=learner.objective(val or train), signals=signals)
         if losses.objective < progress.best:
-            save_file(learner.model.state_dict(), state / f"{job.name}.safetensors")
+            save_weights(learner, state / f"{job.name}.safetensors")
         progress = _after(progress, losses, config.train)
         _report(learner, progress, losses, place, state)
     return progress
@@ -143,10 +142,10 @@ def _after(progress: Progress, losses: EpochLosses, config: TrainConfig) -> Prog
 
 def _report(learner: Learner, progress: Progress, losses: EpochLosses, place: Place, state: Path) -> None:
     metrics = {"job": losses.job, "epoch": losses.epoch, "objective": losses.objective}
+    save_learner(learner, state)
     if place.rank != 0:
         ray.train.report(metrics)
         return
-    save_learner(learner, state)
     (state / PROGRESS).write_text(progress.model_dump_json())
     snapshot = tempfile.mkdtemp(prefix="gl-checkpoint-")
     shutil.copytree(state, snapshot, dirs_exist_ok=True)
@@ -169,45 +168,3 @@ def _restore(state: Path) -> Progress:
 
 def read_progress(folder: Path) -> Progress:
     return Progress.model_validate(json.loads((folder / PROGRESS).read_text()))
-
-
-def save_learner(learner: Learner, folder: Path) -> None:
-    """Weights and the optimizers' states as safetensors, so that going on takes the very steps that not stopping would have taken."""
-    save_file(learner.model.state_dict(), folder / "current.safetensors")
-    for number, optimizer in enumerate(learner.optimizers):
-        save_file(_moments(optimizer), folder / f"optimizer_{number}.safetensors")
-    save_file({**learner.balancer.state_dict(), "none": torch.zeros(1)}, folder / "balancer.safetensors")
-    if learner.balancer_optimizer is not None:
-        save_file(_moments(learner.balancer_optimizer), folder / "balancer_optimizer.safetensors")
-
-
-def load_learner(learner: Learner, folder: Path) -> None:
-    """Puts back what `save_learner` wrote."""
-    learner.model.load_state_dict(load_file(folder / "current.safetensors"))
-    for number, optimizer in enumerate(learner.optimizers):
-        _restore_moments(optimizer, folder / f"optimizer_{number}.safetensors")
-    balancer = load_file(folder / "balancer.safetensors")
-    learner.balancer.load_state_dict({name: value for name, value in balancer.items() if name != "none"})
-    if learner.balancer_optimizer is not None:
-        _restore_moments(learner.balancer_optimizer, folder / "balancer_optimizer.safetensors")
-
-
-def _weights(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    found = {}
-    for index, parameter in enumerate(_weights(optimizer)):
-        for name, value in optimizer.state.get(parameter, {}).items():
-            found[f"{index}.{name}"] = torch.as_tensor(value).contiguous()
-    return found
-
-
-def _restore_moments(optimizer: torch.optim.Optimizer, path: Path) -> None:
-    weights = _weights(optimizer)
-    for key, value in load_file(path).items():
-        index, name = key.split(".")
-        parameter = weights[int(index)]
-        is_count = name == "step" and isinstance(optimizer, torch.optim.SparseAdam)
-        optimizer.state[parameter][name] = int(value) if is_count else value.to(parameter.device)

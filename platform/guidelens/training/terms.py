@@ -21,16 +21,20 @@ from guidelens.models.noise import Noise
 from guidelens.models.strategist import hide_outcomes
 from guidelens.schemas.steps import MAX_STEPS
 from guidelens.training.data import FitData, FitJob
+from guidelens.training.sharding import Shares
 
 SAMPLE_SOFTMAX_ABOVE = 8192
 NUM_SAMPLED = 2048
 OPEN_LOOP_SHARE = 0.25
+SHARE_CONTENT_FROM = 2048
+"""Products of a step from which on workers share them out: for fewer, an exchange takes longer than computing all of them."""
 
 
 class Columns(NamedTuple):
-    """Products scored in a step: their rows (C,), the column of each product (-1: none), and what corrects each column's logit (C,)."""
+    """Products scored in a step: their rows (C,) (None: all of them), the column of each product (-1: none), and what corrects each column's
+    logit (C,)."""
 
-    rows: Tensor
+    rows: Tensor | None
     column_of_N: Tensor
     correction: Tensor
 
@@ -47,12 +51,19 @@ class Seen(NamedTuple):
 
 
 class Terms:
-    """The losses of one model on one set of rows."""
+    """The losses of one model on one set of rows.
 
-    def __init__(self, job: FitJob, data: FitData, model: GuideModel) -> None:
-        self.job, self.data, self.model = job, data, model
+    Args:
+        shares: how the products of a step are shared out over workers; None where each computes all.
+    """
+
+    def __init__(self, job: FitJob, data: FitData, model: GuideModel, shares: Shares | None = None) -> None:
+        self.job, self.data, self.model, self.shares = job, data, model, shares
         self.items: ItemInputs = item_inputs(data.catalogue, model.image, model.text)
         self.frames, self.queries = model.reduced(data.frames, data.queries)
+        every = torch.arange(len(self.items), device=model.device)
+        self._every = Columns(None, every, torch.zeros(len(self.items), device=model.device))
+        self._labels_RL = self._num_labels()
 
     def __call__(self, rows_G: NDArray[np.int64], mine: slice, noise: Noise | None) -> dict[str, Term]:
         """Sums and counts of the terms of tasks that are in, over this worker's rows of the global batch."""
@@ -60,35 +71,55 @@ class Terms:
         seen = (
             self._part(self._on_device(rows_G), mine, columns) if noise is not None and self.is_large else self._whole(self._on_device(rows_G[mine]), columns)
         )
-        items_ND = self.model.items(seen.items, noise)
+        items_ND, bias_N = self._products(seen.items, noise)
         encoded = self._encoded(seen.context, items_ND, noise)
         terms: dict[str, Term] = {}
         if self.job.learns_slates:
-            terms |= self._slate_terms(seen, encoded, items_ND, noise)
+            terms |= self._slate_terms(seen, encoded, items_ND, bias_N, noise)
         if self.job.lambdas["plan"] > 0:
             terms["plan"] = self._plan_term(seen, encoded, items_ND, noise)
         return terms
 
     def counts(self, rows_G: NDArray[np.int64]) -> dict[str, float]:
         """How many labels each term has in the whole global batch: every worker has all rows, so nothing is exchanged. 0 for tasks left out."""
-        rows = self._on_device(rows_G)
-        slates = self.data.slates.take(rows)
-        shown_GK = slates.rows_RK >= 0
-        recommends, num_shown = self.job.lambdas["recommendation"] > 0, shown_GK.sum()
+        return dict(zip(self.job.terms, self._labels_RL[rows_G].sum(0).tolist(), strict=True))
+
+    def _num_labels(self) -> NDArray[np.float64]:
+        """(R, terms) how many labels each row has for each of `FitJob.terms`."""
+        slates = self.data.slates
+        shown_RK = slates.rows_RK >= 0
+        recommends, num_shown_R = self.job.lambdas["recommendation"] > 0, shown_RK.sum(1)
         found = {
-            "softmax": ((slates.click_RK > 0) & shown_GK).sum() * recommends,
-            "click": num_shown * recommends,
-            "purchase": num_shown * recommends,
-            "interest": (slates.observed_RK & shown_GK).sum() * (self.job.lambdas["interest"] > 0),
-            "plan": (self.data.plans.targets_RSA[rows].sum(2) > 0).sum() * (self.job.lambdas["plan"] > 0),
-            **{name: num_shown * (task.weight > 0) for name, task in self.job.extra.items()},
+            "softmax": ((slates.click_RK > 0) & shown_RK).sum(1) * recommends,
+            "click": num_shown_R * recommends,
+            "purchase": num_shown_R * recommends,
+            "interest": (slates.observed_RK & shown_RK).sum(1) * (self.job.lambdas["interest"] > 0),
+            "plan": (self.data.plans.targets_RSA.sum(2) > 0).sum(1) * (self.job.lambdas["plan"] > 0),
+            **{name: num_shown_R * (task.weight > 0) for name, task in self.job.extra.items()},
         }
-        return dict(zip(found, torch.stack(list(found.values())).double().tolist(), strict=True))
+        labels_RL: NDArray[np.float64] = torch.stack([found[name] for name in self.job.terms], dim=1).double().cpu().numpy()
+        return labels_RL
+
+    def _products(self, items: ItemInputs, noise: Noise | None) -> tuple[Tensor, Tensor | None]:
+        """(N, D) vectors of the items, and (N,) their bias where the model has but a share of it."""
+        if self.shares is None:
+            return self.model.items(items, noise), None
+        shares_content = len(items) >= SHARE_CONTENT_FROM and self.model.sees_x2
+        if not (self.shares.owns_rows or shares_content):
+            return self.model.items(items, noise), None
+        own = self.shares.own_places(items.rows_N)
+        mine = dataclasses.replace(items.take(own), is_part=items.is_part)
+        if self.shares.owns_rows:
+            bias_O = self.model.bias[mine.rows_N // self.model.tower.num_shards] if items.is_part else self.model.bias
+            every_NX = self.shares.gathered(torch.cat([self.model.items(mine, noise), bias_O[:, None]], dim=1), own, len(items))
+            return every_NX[:, :-1], every_NX[:, -1]
+        content_ND = self.shares.gathered(self.model.tower.content(mine).float(), own, len(items))
+        return self.model.items(items, noise, content_ND), None
 
     def expert_shares(self, rows_G: NDArray[np.int64]) -> Tensor | None:
         """(T, E) `GuideModel.expert_shares` over the slates of a batch, without noise."""
         rows = self._on_device(rows_G)
-        items_ND = self.model.items(self.items)
+        items_ND, _ = self._products(self.items, None)
         encoded = self._encoded(self.data.context.take(rows), items_ND, None)
         return self.model.expert_shares(encoded, self.items, items_ND, self.data.slates.rows_RK[rows])
 
@@ -102,6 +133,7 @@ class Terms:
     def _part(self, rows_G: Tensor, mine: slice, columns: "Columns") -> "Seen":
         """Only the products that the global batch names or scores, numbered anew; the same ones on every worker."""
         context_G, slates_G, plans_G = self.data.context.take(rows_G), self.data.slates.take(rows_G), self.data.plans.take(rows_G)
+        assert columns.rows is not None, "a part is taken where columns are drawn"
         named = [columns.rows, context_G.recent_rows_RH.flatten(), context_G.focus_R, slates_G.rows_RK.flatten(), plans_G.focus_R]
         needed = torch.unique(torch.cat(named))
         needed = needed[needed >= 0]
@@ -125,10 +157,10 @@ class Terms:
     def _on_device(self, rows: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(rows).to(self.model.device)
 
-    def _slate_terms(self, seen: "Seen", encoded: Encoded, items_ND: Tensor, noise: Noise | None) -> dict[str, Term]:
+    def _slate_terms(self, seen: "Seen", encoded: Encoded, items_ND: Tensor, bias_N: Tensor | None, noise: Noise | None) -> dict[str, Term]:
         slates, columns, recommends = seen.slates, seen.columns, self.job.lambdas["recommendation"] > 0
         with torch.set_grad_enabled(torch.is_grad_enabled() and recommends):
-            logits_BN = self.model.retrieval(encoded, seen.items, items_ND, columns.rows)
+            logits_BN = self.model.retrieval(encoded, seen.items, items_ND, columns.rows, bias_N)
         shown_BK = slates.rows_RK >= 0
         retrieval_BK = logits_BN.gather(1, columns.column_of_N[slates.rows_RK.clamp_min(0)].clamp_min(0))
         pairs = self.model.pairs(encoded, seen.items, items_ND, slates.rows_RK, retrieval_BK, noise)
@@ -169,8 +201,7 @@ class Terms:
         the log of its share (log-Q: Bengio and Senecal, 2008)."""
         num_products, device = len(self.items), self.model.device
         if noise is None or not self.is_large:
-            every = torch.arange(num_products, device=device)
-            return Columns(every, every, torch.zeros(num_products, device=device))
+            return self._every
         shown = torch.unique(self.data.slates.rows_RK[rows_G])
         shown = shown[shown >= 0]
         drawn = torch.unique((noise.shared((NUM_SAMPLED,)) * num_products).long())
