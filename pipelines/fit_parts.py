@@ -23,7 +23,7 @@ from guidelens.schemas.base import Frozen
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.tables import IMAGE_DIM, Table
 from pipelines.entry import progress
-from pipelines.fit_shop import keep_complements, keep_rules
+from pipelines.fit_shop import keep_complements, keep_fallback, keep_rules
 
 if TYPE_CHECKING:
     from guidelens.training.loop import EpochLosses
@@ -134,6 +134,7 @@ class FitParts:
             return GuideDone(reason, reason)
         done = self.fit_examples(examples, medians, catalogue)
         keep_complements(examples, catalogue, items, self.config.seed, self.fit_dir)
+        keep_fallback(examples, catalogue, self.config.train.fallback, self.fit_dir)
         return done
 
     def _why_no_guide(self) -> str | None:

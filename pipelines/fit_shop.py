@@ -1,12 +1,19 @@
-"""What a fit keeps of a shop beside its models: its rules over slates, and what goes with what."""
+"""What a fit keeps of a shop beside its models: its rules over slates, what goes with what, and what answers where the model cannot."""
 
+import dataclasses
 from pathlib import Path
 
 import polars as pl
 
-from guidelens.config import Config, Home
+from guidelens.config import Baseline, Config, FallbackConfig, Home
 from guidelens.data.examples import Examples
+from guidelens.evaluation.guide import EASE_UP_TO
+from guidelens.evaluation.ranking import best_on, score_requests
 from guidelens.inference.reranking import BUNDLED, ShopRules, read_rules
+from guidelens.models.baselines.fallback import Fallback, FallbackHeader
+from guidelens.models.baselines.hybrid import Hybrid
+from guidelens.models.baselines.recommender import ItemToItem
+from guidelens.models.baselines.requests import Classics, OnRequests, RecentPopularity
 from guidelens.models.complements import MIN_PAIRS, fit_complements
 from guidelens.models.items import Catalogue
 from guidelens.schemas.ids import sub_seed
@@ -39,3 +46,43 @@ def keep_complements(examples: Examples, catalogue: Catalogue, items: pl.DataFra
     partners = model.partners()
     partners.save(fit_dir, header)
     progress(f"train: partners of {(partners.rows_NK[:, 0] >= 0).sum()} products from {header.train_pairs:,} pairs")
+
+
+def keep_fallback(examples: Examples, catalogue: Catalogue, config: FallbackConfig, fit_dir: Path) -> None:
+    """fallback.*: the baseline that the config names, fitted on the training rows, with the settings that rank the validation rows best."""
+    if config.baseline == "none":
+        return
+    train, val, ids = examples.of("train"), examples.of("val"), list(catalogue.product_ids)
+    fitted = fit_fallback(Classics(train, ids), config.baseline, config.num_neighbours, val)
+    if fitted is None:
+        progress(f"train: the fallback {config.baseline} is left out: the validation part holds no click to weigh its parts by")
+        return
+    ours, popular = (score_requests(one, val).ndcg for one in (fitted.scorer, best_on(RecentPopularity.candidates(train, len(ids)), val)))
+    measured = {"validation_ndcg_at_10": float(ours.mean()), "popularity_ndcg_at_10": float(popular.mean())} if len(ours) else {}
+    dataclasses.replace(fitted, header=fitted.header.model_copy(update=measured)).save(fit_dir)
+    said = f", NDCG@10 of validation clicks {ours.mean():.3f}, popularity's {popular.mean():.3f}" if len(ours) else ""
+    progress(f"train: fallback {config.baseline}{said}")
+
+
+def fit_fallback(classics: Classics, baseline: Baseline, num_neighbours: int, val: Examples) -> Fallback | None:
+    """Cut to neighbours before its settings are chosen, so that what is chosen is what is served. None: a hybrid without validation clicks."""
+
+    def best(candidates: list[OnRequests]) -> OnRequests:
+        return best_on([_cut(one, num_neighbours) for one in candidates], val)
+
+    named = {"item_knn": classics.item_knn, "transitions": classics.transitions, "ease": classics.ease}
+    if baseline != "hybrid":
+        scorer: OnRequests | None = best(named[baseline]())
+    else:
+        scorer = classics.hybrid({name: best(fit()) for name, fit in named.items() if name != "ease" or len(classics.item_ids) <= EASE_UP_TO}, val)
+    if scorer is None:
+        return None
+    found, reader = scorer.recommender, scorer.reader
+    parts, center = (tuple(found.parts), found.center) if isinstance(found, Hybrid) else ((baseline,), 0.0)
+    header = FallbackHeader(baseline=baseline, parts=parts, clicked_only=reader.clicked_only, focus_repeats=reader.focus_repeats, center=center)
+    return Fallback(header, scorer)
+
+
+def _cut(one: OnRequests, num_neighbours: int) -> OnRequests:
+    assert isinstance(one.recommender, ItemToItem), "every classic one of requests is of this kind"
+    return dataclasses.replace(one, recommender=one.recommender.neighbours(num_neighbours))

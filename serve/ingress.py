@@ -25,7 +25,7 @@ from serve.graph import CHANNEL, Graph
 from serve.messages import FrameProblem, FuseCall, FuseReply, RankCall, RankReply, RecognizeCall, RecognizeReply, SessionSteps
 from serve.metrics import ServeMetrics
 from serve.online import NoStore, OnlineFeatures, OnlineStore
-from serve.release import open_bundle, popularity
+from serve.release import baseline, open_bundle, popularity
 
 log = logging.getLogger(__name__)
 _PROBE_S = 10.0
@@ -47,6 +47,7 @@ class Ingress:
             ranker=RayHop[RankCall, RankReply]("ranker", ranker),
             online=online,
             popularity=popularity(bundle, len(catalogue.items)),
+            baseline=baseline(bundle, catalogue),
             has_guide=manifest.parts.get("guide") == "trained",
             missing=tuple(manifest.missing),
             metrics=ServeMetrics(release),

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from guidelens.bundle import BundleManifest, verify
 from guidelens.config import Home, ServeConfig
 from guidelens.errors import BundleError, NotFoundError
+from guidelens.models.baselines.fallback import Fallback
+from serve.catalogue import Catalogue
 
 
 def resolve(home: Home, release: str) -> str:
@@ -37,6 +39,15 @@ def open_bundle(home: Home, version: str) -> tuple[Path, BundleManifest]:
     """
     path = home.releases / version
     return path, verify(path)
+
+
+def baseline(bundle: Path, catalogue: Catalogue) -> Fallback | None:
+    """The classic recommender that answers before popularity does; None where the release carries none.
+
+    Raises:
+        BundleError: it cannot be read, or is of another catalogue.
+    """
+    return Fallback.load(bundle, [item.view.product_id for item in catalogue.items])
 
 
 def popularity(bundle: Path, num_products: int) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ from guidelens.config import Home, ServeConfig
 from guidelens.data.inbox import Inbox
 from guidelens.data.pseudonyms import LiveKeys, PseudonymousEvent
 from guidelens.features import StockAndPrice
+from guidelens.models.baselines.fallback import Fallback
 from serve.api import build_api
 from serve.catalogue import Catalogue
 from serve.desk import Desk
@@ -83,6 +84,7 @@ def open_desk(
     store: OnlineStore | None = None,
     max_in_flight: int = 8,
     popularity: Sequence[float] = (3.0, 1.0, 2.0),
+    baseline: Fallback | None = None,
 ) -> Desk:
     bundle = root / "bundle"
     if not bundle.exists():
@@ -97,6 +99,7 @@ def open_desk(
         ranker=ranker or DeadHop(),
         online=OnlineFeatures(lambda: store or EmptyStore()),
         popularity=np.array(popularity, dtype=np.float32),
+        baseline=baseline,
         has_guide=True,
         missing=(),
         metrics=ServeMetrics("7"),

@@ -16,6 +16,8 @@ REASONS: dict[str, tuple[str, str]] = {
     "ar": ("fits what you tried in AR", "符合您的AR体验"),
     "profile": ("fits your profile", "符合您的资料"),
     "similar": ("similar to what you scanned", "与您扫描的商品相似"),
+    "others_focus": ("taken by others beside the product in view", "其他顾客还选了它来搭配您正在看的商品"),
+    "others_visits": ("taken by others who looked at what you did", "与您浏览相同商品的顾客也选了它"),
     "popular": ("liked by many shoppers", "受到许多顾客喜爱"),
 }
 

@@ -91,11 +91,15 @@ class PlannedStep(Frozen):
 
 
 class Degraded(StrEnum):
-    """The rung of the fallback ladder that answered; null in the reply means the full graph did."""
+    """The rung of the fallback ladder that answered; null in the reply means the full graph did.
+
+    `baseline`: the release's classic recommender, from what the shopper visited and the product in view.
+    """
 
     NO_GUIDE_MODEL = "no_guide_model"
     WITHOUT_FRAME = "without_frame"
     WITHOUT_SHOPPER_FEATURES = "without_shopper_features"
+    BASELINE = "baseline"
     POPULARITY = "popularity"
 
 
