@@ -9,6 +9,8 @@ from guidelens.config import Baseline, Config, FallbackConfig, Home
 from guidelens.data.examples import Examples
 from guidelens.evaluation.guide import EASE_UP_TO
 from guidelens.evaluation.ranking import best_on, score_requests
+from guidelens.inference.facts import product_facts
+from guidelens.inference.popularity import read_popularity
 from guidelens.inference.reranking import BUNDLED, ShopRules, read_rules
 from guidelens.models.baselines.fallback import Fallback, FallbackHeader
 from guidelens.models.baselines.hybrid import Hybrid
@@ -21,7 +23,7 @@ from pipelines.entry import progress
 
 
 def keep_rules(home: Home, config: Config, items: pl.DataFrame, fit_dir: Path) -> None:
-    """rules.json: the home's rules as they are now, where it has some.
+    """rules.json: the home's rules as they are now, where it has some; popularity.json must be there.
 
     Raises:
         ConfigError: they cannot be used, or contradict themselves on this catalogue.
@@ -30,7 +32,10 @@ def keep_rules(home: Home, config: Config, items: pl.DataFrame, fit_dir: Path) -
     if not path.exists():
         return
     rules = read_rules(path)
-    bound = ShopRules(rules, items["product_id"].to_list(), items["category"].fill_null("").to_list())
+    facts = product_facts(items, read_popularity(fit_dir, len(items)).clicks_N)
+    bound = ShopRules(rules, items["product_id"].to_list(), facts.categories, facts)
+    if bound.idle:
+        progress(f"train: expert rules {', '.join(bound.idle)} of {path} are about products of which the catalogue holds none")
     if bound.unknown:
         progress(f"train: rules {path} name products that the catalogue does not hold: {', '.join(bound.unknown[:10])}")
     (fit_dir / BUNDLED).write_text(rules.model_dump_json(indent=1))

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from guidelens.config import RerankConfig
 from guidelens.errors import GuideLensError
-from guidelens.inference.reranking import Candidates, LiveRules, Reranker, Situation
+from guidelens.inference.reranking import Candidates, LiveRules, Reranker, Situation, no_boosts
 from guidelens.inference.rows import request_row
-from guidelens.inference.words import reason
-from guidelens.models.baselines.fallback import Fallback
+from guidelens.inference.words import reason, with_rules
+from guidelens.models.baselines.fallback import Fallback, Spoken
 from guidelens.schemas.guide import Degraded, GuideReply, GuideRequest, PlannedStep, Recognized, SlateItem
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.steps import GuideStep
@@ -230,6 +230,7 @@ class Graph:
             stock=None if stock is None else self._stock_now(candidates, stock),
             frame_embedding=fuse.frame_embedding,
             recognized_row=view.recognized_row,
+            text=fields.text,
         )
         with trace.stage("rank"):
             ranked = await self._hop("ranker", self.ranker.ask(rank, trace.budget.share_s(_RANK_SHARE)))
@@ -257,32 +258,45 @@ class Graph:
                 spoken = self.baseline.answer(request_row(packed, device_name(fields), time.time_ns() // 1000, channel=CHANNEL, focus_row=focus_row))
         if spoken is None:
             trace.fall(Degraded.POPULARITY)
-            return await self._listed(self.popularity, lambda _row: "popular", fields, focus_row, trace)
+            return await self._listed(self.popularity, None, fields, focus_row, packed, trace)
         trace.fall(Degraded.BASELINE)
 
-        def why(row: int) -> str:
-            return "others_focus" if spoken.by_focus[row] else "others_visits" if spoken.by_visits[row] else "popular"
+        return await self._listed(spoken.scores, spoken, fields, focus_row, packed, trace)
 
-        return await self._listed(spoken.scores, why, fields, focus_row, trace)
+    async def _listed(
+        self, scores_N: NDArray[np.float32], spoken: Spoken | None, fields: GuideRequest, focus_row: int, packed: bytes | None, trace: Trace
+    ) -> Ranked:
+        """The highest scores that the shop's rules allow; their order is fixed, so each has propensity 1.
 
-    async def _listed(self, scores_N: NDArray[np.float32], why: Callable[[int], str], fields: GuideRequest, focus_row: int, trace: Trace) -> Ranked:
-        """The highest scores that the shop's rules allow; their order is fixed, so each has propensity 1."""
+        Expert rules move popularity's log alone: a baseline's scores are on no log scale, and it speaks where there is evidence.
+        """
         rules = self.rules.current()
         category = self.catalogue.items[focus_row].view.category if focus_row >= 0 else ""
-        situation = Situation(now_us=time.time_ns() // 1000, channel=CHANNEL, category=category)
+        situation = Situation.of(time.time_ns() // 1000, CHANNEL, category, device_name(fields), fields.text, packed)
         best = np.argsort(-scores_N, kind="stable")[: fields.num_recommendations + NUM_SPARE]
         rows = np.concatenate([best, np.setdiff1d(rules.pinned_rows(situation), best)]).astype(np.int32)
         stock = await self._stock(rows, 1.0, trace)
         now = self._stock_now(rows, stock or {})
-        candidates = Candidates(rows, scores_N[rows].astype(np.float64), now.price_minor, now.in_stock if stock is not None else None)
+        scores_C, boosts = scores_N[rows].astype(np.float64), no_boosts(len(rows))
+        if spoken is None:
+            boosts = rules.boosts(rows, situation, self._prices(rows, now))
+            scores_C = np.log1p(scores_C) + boosts.nats_C
+        candidates = Candidates(rows, scores_C, now.price_minor, now.in_stock if stock is not None else None)
         slate = Reranker(RerankConfig(), temperature=0.0).slate(candidates, rules, situation, fields.num_recommendations, np.random.default_rng(0))
         chosen = rows[slate.chosen_K]
         if not len(chosen):
             raise ApiError("deadline_exceeded", "no answer within deadline_ms, and this release holds no popular products")
-        keys = [why(int(row)) if name is None else "pinned" for row, name in zip(chosen, slate.pinned_by, strict=True)]
-        reasons = tuple((reason(key, fields.locale),) for key in keys)
-        ranking = RankReply(chosen, scores_N[chosen], None, slate.propensities_K, reasons, (), pinned_by=slate.pinned_by, rules=slate.effects)
+        by_rules = with_rules([boosts.rules_C[place] for place in slate.chosen_K.tolist()], slate.pinned_by, fields.locale)
+        reasons = tuple(tuple(ruled) or (reason(_why(spoken, int(row)), fields.locale),) for ruled, row in zip(by_rules, chosen, strict=True))
+        effects = (*slate.effects, *boosts.effects)
+        ranking = RankReply(chosen, scores_N[chosen], None, slate.propensities_K, reasons, (), pinned_by=slate.pinned_by, rules=effects)
         return Ranked("", ranking, stock)
+
+    def _prices(self, rows: NDArray[np.int32], now: StockNow) -> NDArray[np.float64]:
+        """(M,) prices of now, the release's where the store does not know them, NaN where neither does."""
+        known = [self.catalogue.items[row].view.price_minor for row in rows.tolist()]
+        release = np.array([float("nan") if price is None else float(price) for price in known], dtype=np.float64)
+        return np.where(np.isnan(now.price_minor), release, now.price_minor)
 
     def _reply(self, request_id: str, fields: GuideRequest, seen: RecognizeReply | None, ranked: Ranked, trace: Trace) -> GuideReply:
         trace.timings_ms["total"] = round(trace.budget.spent_ms(), 2)
@@ -356,6 +370,13 @@ class Graph:
             propensity=min(1.0, max(1e-9, choice.propensity)),
             with_product_ids=tuple(items[row].view.product_id for row in choice.with_rows),
         )
+
+
+def _why(spoken: Spoken | None, row: int) -> str:
+    """What the last rungs say of a product."""
+    if spoken is None or not (spoken.by_focus[row] or spoken.by_visits[row]):
+        return "popular"
+    return "others_focus" if spoken.by_focus[row] else "others_visits"
 
 
 CHANNEL = "web"

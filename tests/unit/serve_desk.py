@@ -20,6 +20,7 @@ from guidelens.config import Home, ServeConfig
 from guidelens.data.inbox import Inbox
 from guidelens.data.pseudonyms import LiveKeys, PseudonymousEvent
 from guidelens.features import StockAndPrice
+from guidelens.inference.popularity import write_popularity
 from guidelens.models.baselines.fallback import Fallback
 from serve.api import build_api
 from serve.catalogue import Catalogue
@@ -44,6 +45,7 @@ def write_items(bundle: Path, products: Sequence[dict[str, Any]] = PRODUCTS) -> 
     extra = {"attributes_json": json.dumps({"colour": "red", "material": "oak"}), "facts_json": json.dumps({"care": "wipe"})}
     pl.DataFrame([{**rest, **extra, **product} for product in products], infer_schema_length=None).write_parquet(bundle / "items.parquet")
     (bundle / "media" / "0.jpg").write_bytes(jpeg())
+    write_popularity(bundle, [3.0, 1.0, 2.0][: len(products)], [3, 1, 2][: len(products)])
 
 
 def jpeg(width: int = 64, height: int = 48) -> bytes:

@@ -197,6 +197,18 @@ def test_the_baseline_obeys_the_shop_s_rules(tmp_path: Path) -> None:
     assert reply["rules"] == [{"name": "no-food", "kind": "banned", "products": 1}]
 
 
+def test_expert_rules_speak_for_strangers_where_only_popularity_is_left(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    rule = "{name: lamps-first, visits_below: 3, session: {words: [gift]}, products: {categories: [furniture/lamps]}, nats: 2, reason: {en: a fine gift}}"
+    (tmp_path / "home" / "rules.yaml").write_text(f"expert: [{rule}]")
+    with served(open_desk(tmp_path)) as client:
+        asked = client.post("/v1/guide", json={"text": "a gift"}).json()
+        other = client.post("/v1/guide", json={"text": "a lamp"}).json()
+    assert [(item["product_id"], item["reasons"]) for item in asked["slate"]][:2] == [("p-1", ["a fine gift"]), ("p-0", ["liked by many shoppers"])]
+    assert asked["rules"] == [{"name": "lamps-first", "kind": "expert", "products": 1}]
+    assert (other["slate"][0]["product_id"], other["rules"]) == ("p-0", [])
+
+
 def goes_with(folder: Path, of: int, goes: int) -> Fallback:
     """A baseline of the desk's three products that knows one thing."""
     neighbours = Neighbours(np.full((3, 1), goes, dtype=np.int32), np.where(np.arange(3) == of, 1.0, 0.0).astype(np.float32)[:, None], 1.0)

@@ -73,10 +73,11 @@ class SlateItem(Frozen):
 
 
 class RuleEffect(Frozen):
-    """A rule of the shop that acted on one request: it took `products` candidates out, put one in its place, or held so many back."""
+    """A rule of the shop that acted on one request: it took `products` candidates out, put one in its place, held so many back, or (expert)
+    moved the scores of so many."""
 
     name: str
-    kind: Literal["stock", "banned", "pinned", "price_band", "category_cap"]
+    kind: Literal["stock", "banned", "pinned", "price_band", "category_cap", "expert"]
     products: int
 
 

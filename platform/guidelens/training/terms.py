@@ -53,6 +53,14 @@ class Terms:
         self.job, self.data, self.model = job, data, model
         self.items: ItemInputs = item_inputs(data.catalogue, model.image, model.text)
         self.frames, self.queries = model.reduced(data.frames, data.queries)
+        self.offered = self._offered()
+
+    def _offered(self) -> Tensor:
+        """(O,) rows of the products that a training slate showed, ascending: the others could not be chosen, so that nothing is learned from
+        their not having been. A product that comes after training is then ranked by its content, at the bias of a mean product."""
+        shown = torch.unique(self.data.slates.rows_RK[self._on_device(np.flatnonzero(self.data.split == "train"))])
+        shown = shown[shown >= 0]
+        return shown if len(shown) else torch.arange(len(self.items), device=self.model.device)
 
     def __call__(self, rows_G: NDArray[np.int64], mine: slice, noise: Noise | None) -> dict[str, Term]:
         """Sums and counts of the terms of tasks that are in, over this worker's rows of the global batch."""
@@ -165,21 +173,26 @@ class Terms:
         return len(self.items) > SAMPLE_SOFTMAX_ABOVE
 
     def columns(self, rows_G: Tensor, noise: Noise | None) -> "Columns":
-        """The whole catalogue; where columns are drawn, what the global batch was shown and a uniform sample, whose logits are corrected by
-        the log of its share (log-Q: Bengio and Senecal, 2008)."""
+        """Every product that was offered in training, or the whole catalogue without noise; where columns are drawn, what the global batch was
+        shown and a uniform sample of those offered, whose logits are corrected by the log of its share (log-Q: Bengio and Senecal, 2008)."""
         num_products, device = len(self.items), self.model.device
-        if noise is None or not self.is_large:
-            every = torch.arange(num_products, device=device)
-            return Columns(every, every, torch.zeros(num_products, device=device))
+        if noise is None:
+            return self._columns(torch.arange(num_products, device=device))
+        if not self.is_large:
+            return self._columns(self.offered)
         shown = torch.unique(self.data.slates.rows_RK[rows_G])
         shown = shown[shown >= 0]
-        drawn = torch.unique((noise.shared((NUM_SAMPLED,)) * num_products).long())
+        drawn = torch.unique(self.offered[(noise.shared((NUM_SAMPLED,)) * len(self.offered)).long()])
         drawn = drawn[~torch.isin(drawn, shown)]
-        columns = torch.cat([shown, drawn])
-        column_of_N = torch.full((num_products,), -1, dtype=torch.int64, device=device)
-        column_of_N[columns] = torch.arange(len(columns), device=device)
-        share = math.log(max(len(drawn), 1) / num_products)
-        return Columns(columns, column_of_N, torch.cat([torch.zeros(len(shown), device=device), torch.full((len(drawn),), -share, device=device)]))
+        return self._columns(shown, drawn, -math.log(max(len(drawn), 1) / len(self.offered)))
+
+    def _columns(self, rows: Tensor, drawn: Tensor | None = None, correction: float = 0.0) -> "Columns":
+        columns = rows if drawn is None else torch.cat([rows, drawn])
+        column_of_N = torch.full((len(self.items),), -1, dtype=torch.int64, device=rows.device)
+        column_of_N[columns] = torch.arange(len(columns), device=rows.device)
+        correction_C = torch.zeros(len(columns), device=rows.device)
+        correction_C[len(rows) :] = correction
+        return Columns(columns, column_of_N, correction_C)
 
     def _plan_term(self, seen: "Seen", encoded: Encoded, items_ND: Tensor, noise: Noise | None) -> Term:
         """Over the rows with a plan; of some, what followed a random step on is hidden, so that open loop is learned too."""
