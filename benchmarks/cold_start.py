@@ -45,7 +45,7 @@ from pipelines.entry import progress, run_command
 NEW_SHARE = 0.2
 ID_DROPOUTS = (0.0, 0.1, 0.3)
 SHIPPED = f"model, {load('laptop').train.model.id_dropout:g} of ids dropped"
-PEERS = ("popularity", "item_knn", "content", "hybrid")
+PEERS = ("popularity", "item_knn", "transitions", "hybrid", "content")
 KNOWN = "known shopper and products"
 
 

@@ -265,7 +265,7 @@ class FallbackConfig(Frozen):
     baseline: `none` leaves popularity alone to answer. num_neighbours: products that each product speaks for, 8 bytes each.
     """
 
-    baseline: Baseline | Literal["none"] = "item_knn"
+    baseline: Baseline | Literal["none"] = "transitions"
     num_neighbours: Annotated[int, Field(ge=1)] = 50
 
 
