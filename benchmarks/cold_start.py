@@ -15,13 +15,14 @@ from pathlib import Path
 
 import click
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 
 from benchmarks._results import keep, machine, today
-from benchmarks._shops import Shop, trained_shop, work_folder
+from benchmarks._shops import untrained_shop, work_folder
 from benchmarks.seeds import Figure, figure_of, parse_seeds
-from guidelens.config import Config
+from guidelens.config import Config, WorldSize
 from guidelens.data.examples import Examples, concat
 from guidelens.data.visits import InterestMedians
 from guidelens.evaluation.guide import classic_baselines
@@ -29,6 +30,7 @@ from guidelens.evaluation.ranking import ProductScorer, RankingRows, clicked_req
 from guidelens.evaluation.slices import PROFILE_ONLY, SESSION_ONLY, product_slices, slices
 from guidelens.inference.guide_files import ITEMS
 from guidelens.inference.scorer import GuideScorer
+from guidelens.models.items import Catalogue
 from guidelens.models.outcomes import with_targets
 from guidelens.presets import load
 from guidelens.schemas.base import Frozen
@@ -47,6 +49,7 @@ ID_DROPOUTS = (0.0, 0.1, 0.3)
 SHIPPED = f"model, {load('laptop').train.model.id_dropout:g} of ids dropped"
 PEERS = ("popularity", "item_knn", "transitions", "hybrid", "content")
 KNOWN = "known shopper and products"
+SMALL = WorldSize(num_products=160, num_shoppers=800, num_sessions=9000, num_frames=320, views_per_product=3)
 
 
 class ColdStudy(Frozen):
@@ -61,9 +64,9 @@ class ColdStudy(Frozen):
     gains: dict[str, Figure]
 
 
-def new_products(shop: Shop) -> NDArray[np.bool_]:
+def new_products(seed: int, num_products: int) -> NDArray[np.bool_]:
     """(N,) which products appear after training."""
-    return np.random.default_rng(sub_seed(shop.seed, "new_products")).random(len(shop.catalogue)) < NEW_SHARE
+    return np.random.default_rng(sub_seed(seed, "new_products")).random(num_products) < NEW_SHARE
 
 
 def before_launch(examples: Examples, new_N: NDArray[np.bool_], hashes_N: NDArray[np.int64]) -> Examples:
@@ -109,41 +112,49 @@ def _without(packed: bytes | None, hashes: NDArray[np.int64], launch_us: int) ->
     return bytes(row.tobytes())
 
 
-def study(shop: Shop) -> tuple[dict[str, int], dict[str, float]]:
+def of_seed(seed: int) -> Config:
+    """The default settings, on a small shop."""
+    config = load("laptop", seed=seed)
+    return config.model_copy(update={"demo": config.demo.model_copy(update={"world": SMALL})})
+
+
+def study(config: Config, work: Path) -> tuple[dict[str, int], dict[str, float]]:
     """Requests of each slice, and a shop's figures by slice, scorer and metric."""
-    new_N, config = new_products(shop), load("laptop", ["train.single_task_controls=false"], seed=shop.seed)
-    examples = with_targets(before_launch(shop.examples, new_N, shop.catalogue.hashes_N), shop.catalogue, config)
+    items, examples = untrained_shop(config, work)
+    catalogue = Catalogue.of_table(items)
+    new_N = new_products(config.seed, len(catalogue))
+    examples = with_targets(before_launch(examples, new_N, catalogue.hashes_N), catalogue, config)
     test = examples.of("test")
     folder = Path(tempfile.mkdtemp(prefix="gl-cold-"))
     try:
-        scorers: dict[str, ProductScorer] = {**fitted(shop, examples, config, folder)}
-        scorers |= {name: scorer for name, scorer in classic_baselines(examples, shop.catalogue).items() if name in PEERS}
+        scorers: dict[str, ProductScorer] = {**fitted(items, examples, config, folder)}
+        scorers |= {name: scorer for name, scorer in classic_baselines(examples, catalogue).items() if name in PEERS}
         rows = {name: score_requests(scorer, test) for name, scorer in scorers.items()}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    masks = cold_slices(test, new_N, shop)
+    masks = cold_slices(test, new_N, items["category"].fill_null("").to_list())
     return {name: int(mask.sum()) for name, mask in masks.items()}, figures_of(rows, masks)
 
 
-def fitted(shop: Shop, examples: Examples, config: Config, folder: Path) -> dict[str, GuideScorer]:
+def fitted(items: pl.DataFrame, examples: Examples, config: Config, folder: Path) -> dict[str, GuideScorer]:
     """The joint model by how it is called, one for each share of ids dropped; all else is the same."""
-    shape, lambdas = config.train.model, dict(config.train.lambdas)
+    catalogue, shape, lambdas = Catalogue.of_table(items), config.train.model, dict(config.train.lambdas)
     names = {f"model, {drop:g} of ids dropped": f"drop_{number}" for number, drop in enumerate(ID_DROPOUTS)}
     jobs = [
         FitJob(name=name, lambdas=lambdas, model=shape.model_copy(update={"id_dropout": drop})) for name, drop in zip(names.values(), ID_DROPOUTS, strict=True)
     ]
     with ray_session():
-        weights = fit_guide(examples, shop.catalogue, config, jobs, folder / "work")
-    publish(weights, jobs, examples, shop.catalogue, InterestMedians(), folder / "fit")
-    shutil.copy(shop.fit / ITEMS, folder / "fit" / ITEMS)
+        weights = fit_guide(examples, catalogue, config, jobs, folder / "work")
+    publish(weights, jobs, examples, catalogue, InterestMedians(), folder / "fit")
+    items.write_parquet(folder / "fit" / ITEMS)
     return {said: GuideScorer.load(folder / "fit", name) for said, name in names.items()}
 
 
-def cold_slices(test: Examples, new_N: NDArray[np.bool_], shop: Shop) -> dict[str, NDArray[np.bool_]]:
+def cold_slices(test: Examples, new_N: NDArray[np.bool_], categories: list[str]) -> dict[str, NDArray[np.bool_]]:
     rows_R, relevant_RK = clicked_requests(test)
     clicked = test.take(rows_R)
     of_shopper = slices(clicked)
-    of_product = product_slices(clicked, relevant_RK, (~new_N).astype(np.float64), shop.categories)
+    of_product = product_slices(clicked, relevant_RK, (~new_N).astype(np.float64), categories)
     return {
         "all requests": np.ones(len(clicked), dtype=np.bool_),
         KNOWN: of_shopper["known shoppers"] & ~of_product["new products"],
@@ -160,6 +171,18 @@ def figures_of(rows: Mapping[str, RankingRows], masks: Mapping[str, NDArray[np.b
             found[f"{part} | {name} | NDCG@10"] = float(scores.ndcg[mask].mean())
             found[f"{part} | {name} | HR@10"] = float(scores.hit[mask].mean())
     return found
+
+
+def summed(seeds: tuple[int, ...], counts: list[dict[str, int]], rows: list[dict[str, float]]) -> ColdStudy:
+    return ColdStudy(
+        machine=machine(),
+        date=today(),
+        command=f"python -m benchmarks.cold_start --seeds {seeds[0]}-{seeds[-1]}",
+        seeds=seeds,
+        requests={name: tuple(each[name] for each in counts) for name in counts[0]},
+        figures={name: figure_of([row[name] for row in rows]) for name in rows[0]},
+        gains=gains_of(rows),
+    )
 
 
 def gains_of(rows: list[dict[str, float]]) -> dict[str, Figure]:
@@ -201,19 +224,11 @@ def command(seeds: tuple[int, ...], work: Path | None, out: Path) -> None:
     counts, rows = [], []
     with work_folder(work) as folder:
         for seed in seeds:
-            requests, figures = study(trained_shop(seed, folder))
+            requests, figures = study(of_seed(seed), folder)
             counts.append(requests)
             rows.append(figures)
             progress(f"seed {seed}: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
-    found = ColdStudy(
-        machine=machine(),
-        date=today(),
-        command=f"python -m benchmarks.cold_start --seeds {seeds[0]}-{seeds[-1]}",
-        seeds=seeds,
-        requests={name: tuple(each[name] for each in counts) for name in counts[0]},
-        figures={name: figure_of([row[name] for row in rows]) for name in rows[0]},
-        gains=gains_of(rows),
-    )
+    found = summed(seeds, counts, rows)
     keep(found, as_markdown(found), out, "cold_start")
 
 
