@@ -3,12 +3,13 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from guidelens.config import Baseline, Config, FallbackConfig, Home
 from guidelens.data.examples import Examples
 from guidelens.evaluation.guide import EASE_UP_TO
-from guidelens.evaluation.ranking import best_on, score_requests
+from guidelens.evaluation.ranking import best_on, clicked_requests, score_requests
 from guidelens.inference.facts import product_facts
 from guidelens.inference.popularity import read_popularity
 from guidelens.inference.reranking import BUNDLED, ShopRules, read_rules
@@ -20,6 +21,9 @@ from guidelens.models.complements import MIN_PAIRS, fit_complements
 from guidelens.models.items import Catalogue
 from guidelens.schemas.ids import sub_seed
 from pipelines.entry import progress
+
+_MAX_CELLS = 50_000_000
+"""Of requests times products: what choosing a fallback's settings may hold at once."""
 
 
 def keep_rules(home: Home, config: Config, items: pl.DataFrame, fit_dir: Path) -> None:
@@ -57,7 +61,7 @@ def keep_fallback(examples: Examples, catalogue: Catalogue, config: FallbackConf
     """fallback.*: the baseline that the config names, fitted on the training rows, with the settings that rank the validation rows best."""
     if config.baseline == "none":
         return
-    train, val, ids = examples.of("train"), examples.of("val"), list(catalogue.product_ids)
+    train, val, ids = examples.of("train"), some_clicked(examples.of("val"), len(catalogue)), list(catalogue.product_ids)
     fitted = fit_fallback(Classics(train, ids), config.baseline, config.num_neighbours, val)
     if fitted is None:
         progress(f"train: the fallback {config.baseline} is left out: the validation part holds no click to weigh its parts by")
@@ -67,6 +71,13 @@ def keep_fallback(examples: Examples, catalogue: Catalogue, config: FallbackConf
     dataclasses.replace(fitted, header=fitted.header.model_copy(update=measured)).save(fit_dir)
     said = f", NDCG@10 of validation clicks {ours.mean():.3f}, popularity's {popular.mean():.3f}" if len(ours) else ""
     progress(f"train: fallback {config.baseline}{said}")
+
+
+def some_clicked(val: Examples, num_products: int) -> Examples:
+    """Clicked requests, evenly over time, so few that their scores of the whole catalogue stay below _MAX_CELLS."""
+    clicked, _ = clicked_requests(val)
+    num = min(len(clicked), max(1, _MAX_CELLS // num_products))
+    return val.take(clicked[np.linspace(0, len(clicked) - 1, num).astype(np.int64)] if num else clicked)
 
 
 def fit_fallback(classics: Classics, baseline: Baseline, num_neighbours: int, val: Examples) -> Fallback | None:

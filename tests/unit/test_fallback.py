@@ -17,7 +17,7 @@ from guidelens.models.baselines.fallback import HEADER, TENSORS, Fallback
 from guidelens.models.baselines.recommender import ItemToItem
 from guidelens.models.baselines.requests import Classics
 from guidelens.models.histories import Histories
-from pipelines.fit_shop import fit_fallback, keep_fallback
+from pipelines.fit_shop import fit_fallback, keep_fallback, some_clicked
 
 IDS = list(sample_catalogue().product_ids)
 BASELINES: tuple[Baseline, ...] = ("item_knn", "transitions", "ease", "hybrid")
@@ -67,6 +67,15 @@ def test_of_a_stranger_and_of_a_product_nobody_took_it_knows_nothing(tmp_path: P
     assert fallback.answer(empty(1)) is None
     assert fallback.answer(looking_at(7)) is None
     assert fallback.answer(looking_at(3)) is not None
+
+
+def test_settings_are_chosen_on_no_more_requests_than_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    val = walking().of("val")
+    assert len(some_clicked(val, NUM_PRODUCTS)) == len(val), "every row has a click"
+    monkeypatch.setattr("pipelines.fit_shop._MAX_CELLS", 3 * NUM_PRODUCTS)
+    few = some_clicked(val, NUM_PRODUCTS).ts_us.tolist()
+    assert len(few) == 3
+    assert (few[0], few[-1]) == (val.ts_us[0], val.ts_us[-1]), "evenly over time"
 
 
 def test_a_hybrid_without_a_validation_click_is_left_out(tmp_path: Path) -> None:
