@@ -227,7 +227,7 @@ def command(seeds: tuple[int, ...], work: Path | None, out: Path) -> None:
             requests, figures = study(of_seed(seed), folder)
             counts.append(requests)
             rows.append(figures)
-            progress(f"seed {seed}: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+            progress(f"seed {seed}: " + "; ".join(f"{name} {value:.3f}" for name, value in figures.items() if name.endswith("NDCG@10")))
     found = summed(seeds, counts, rows)
     keep(found, as_markdown(found), out, "cold_start")
 

@@ -260,7 +260,6 @@ class Graph:
             trace.fall(Degraded.POPULARITY)
             return await self._listed(self.popularity, None, fields, focus_row, packed, trace)
         trace.fall(Degraded.BASELINE)
-
         return await self._listed(spoken.scores, spoken, fields, focus_row, packed, trace)
 
     async def _listed(

@@ -23,11 +23,11 @@ from guidelens.inference.guide_files import has_guide, load_items, one_thread
 from guidelens.inference.messages import Floats, RankInput, RankOutput, Rows, SessionState, Source, relevance_of
 from guidelens.inference.plans import Policy, next_steps, rule_policy
 from guidelens.inference.popularity import read_popularity
-from guidelens.inference.reasons import MAX_REASONS, reasons_of, reasons_of_sources
+from guidelens.inference.reasons import reasons_of, reasons_of_sources
 from guidelens.inference.reranking import BUNDLED, Candidates, ExpertRule, LiveRules, Reranked, Reranker, ShopRules, Situation
 from guidelens.inference.rows import request_row
 from guidelens.inference.scorer import GuideScorer
-from guidelens.inference.words import is_chinese, reason, say, with_rules
+from guidelens.inference.words import MAX_REASONS, is_chinese, reason, say, with_rules
 from guidelens.models.guide import Encoded, Looked
 from guidelens.models.inputs import context_inputs
 from guidelens.models.items import REDUCED_DIM, Catalogue

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from guidelens.inference.explain import Explanation
 from guidelens.inference.messages import Source
+from guidelens.inference.words import MAX_REASONS
 
-MAX_REASONS = 3
 MIN_EFFECT = 0.1
 """Nats a reason must have added to a product's lead: a tenth more chance. Less is not worth a shopper's glance."""
 SINGLE_VISIT_SHARE = 0.5

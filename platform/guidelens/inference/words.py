@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from guidelens.inference.reranking.expert import ExpertRule
 from guidelens.schemas.steps import GuideStep
 
+MAX_REASONS = 3
 REASONS: dict[str, tuple[str, str]] = {
     "pinned": ("chosen by the shop", "店家推荐"),
     "expert": ("suggested by the shop's experts", "店内专家推荐"),
@@ -58,7 +59,7 @@ def say(step: GuideStep, locale: str) -> str:
 def with_rules(experts: Sequence[Sequence[ExpertRule]], pinned_by: Sequence[str | None], locale: str) -> list[list[str]]:
     """Why the shop itself put each product there, whatever else speaks for it: it was pinned, or these expert rules raised it."""
     pinned = [[reason("pinned", locale)] if name is not None else [] for name in pinned_by]
-    return [[*first, *(dict.fromkeys(said_by(rule, locale) for rule in rules))] for first, rules in zip(pinned, experts, strict=True)]
+    return [[*first, *dict.fromkeys(said_by(rule, locale) for rule in rules)][:MAX_REASONS] for first, rules in zip(pinned, experts, strict=True)]
 
 
 def said_by(rule: ExpertRule, locale: str) -> str:
