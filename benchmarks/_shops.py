@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import polars as pl
 
-from guidelens.config import Home
+from guidelens.config import Config, Home
 from guidelens.data.examples import Examples
 from guidelens.inference.guide_files import ITEMS
 from guidelens.models.items import Catalogue
@@ -55,20 +55,52 @@ def trained_shop(seed: int, work: Path) -> Shop:
 
 
 def _train(seed: int, folder: Path) -> None:
-    from guidelens.data.records.sources import IngestSources
-    from guidelens.world import generate
-    from pipelines import ingest, materialize, train
+    from pipelines import train
     from pipelines.cluster import ray_session
 
     progress(f"seed {seed}: drawing and training a shop")
     config = load("laptop", ["train.single_task_controls=false"], seed=seed)
-    drawn = generate(config.demo.world, seed, folder / "world", num_workers=1, events_format="parquet")
     home = Home(root=folder / "home")
     with ray_session():
-        ingest.run(home, config, IngestSources(catalogue=str(drawn.catalogue), photos=str(drawn.photos)))
-        taken = ingest.run(home, config, IngestSources(shoppers=str(drawn.shoppers), events=(str(drawn.events),)))
-        materialize.run(home, config, manifest=taken.manifest)
-        done = train.run(home, config, manifest=taken.manifest)
+        done = train.run(home, config, manifest=_taken_in(home, config, folder))
     assert done.examples is not None, "a simulated shop has a log"
     Examples.load(Path(done.examples)).save(folder / "examples.parquet")
     shutil.copytree(done.fit, folder / "fit")
+
+
+def _taken_in(home: Home, config: Config, folder: Path) -> int:
+    """A shop of the config's seed and size in the home's lake, its features made; the version of the lake that holds it."""
+    from guidelens.data.records.sources import IngestSources
+    from guidelens.world import generate
+    from pipelines import ingest, materialize
+
+    drawn = generate(config.demo.world, config.seed, folder / "world", num_workers=1, events_format="parquet")
+    ingest.run(home, config, IngestSources(catalogue=str(drawn.catalogue), photos=str(drawn.photos)))
+    taken = ingest.run(home, config, IngestSources(shoppers=str(drawn.shoppers), events=(str(drawn.events),)))
+    materialize.run(home, config, manifest=taken.manifest)
+    return taken.manifest
+
+
+def untrained_shop(config: Config, work: Path) -> tuple[pl.DataFrame, Examples]:
+    """Item table and rows, without the strategist's targets, of a shop of the config's seed and size; drawn where `work` does not hold it yet."""
+    folder = work / f"{config.demo.world.num_sessions}-{config.seed}"
+    if not (folder / "examples.parquet").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        _read_in(config, folder)
+    return pl.read_parquet(folder / ITEMS), Examples.load(folder / "examples.parquet")
+
+
+def _read_in(config: Config, folder: Path) -> None:
+    from guidelens.data.lake.lake import Lake
+    from pipelines.cluster import ray_session
+    from pipelines.fit_parts import item_table, read_examples
+
+    progress(f"seed {config.seed}: drawing a shop")
+    home = Home(root=folder / "home")
+    with ray_session():
+        version = _taken_in(home, config, folder)
+    lake = Lake(home.lake_uri, home.s3)
+    items = item_table(home, config, lake, lake.manifest(version))
+    items.write_parquet(folder / ITEMS)
+    examples, _ = read_examples(home, config, lake, lake.manifest(version), Catalogue.of_table(items))
+    examples.save(folder / "examples.parquet")

@@ -3,7 +3,6 @@
 A part that the data does not allow is left out with its reason; a part that fails for any other reason fails the run.
 """
 
-import json
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from guidelens.schemas.base import Frozen
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.tables import IMAGE_DIM, Table
 from pipelines.entry import progress
-from pipelines.fit_shop import keep_complements, keep_rules
+from pipelines.fit_shop import keep_complements, keep_fallback, keep_rules
 
 if TYPE_CHECKING:
     from guidelens.training.loop import EpochLosses
@@ -87,6 +86,7 @@ class FitParts:
 
     def write_items(self) -> pl.DataFrame:
         """items.parquet: Feast's product view at the snapshot, sorted by product_id; its text index; and popularity.json."""
+        from guidelens.inference.popularity import write_popularity
         from guidelens.inference.search_texts import build_text_index
 
         items = item_table(self.home, self.config, self.lake, self.snapshot)
@@ -95,8 +95,9 @@ class FitParts:
         events = self.lake.read(Table.EVENTS, ["type", "product_id"], manifest=self.snapshot)
         counted = events.with_columns(pl.col("type").replace_strict(POPULARITY_TYPES, default=0.0, return_dtype=pl.Float64).alias("weight"))
         weights = dict(counted.drop_nulls("product_id").group_by("product_id").agg(pl.col("weight").sum()).iter_rows())
-        popularity = [float(weights.get(product_id, 0.0)) for product_id in items["product_id"].to_list()]
-        (self.fit_dir / "popularity.json").write_text(json.dumps({"popularity": popularity}))
+        clicks = dict(events.filter(pl.col("type") == "click").drop_nulls("product_id").group_by("product_id").len().iter_rows())
+        ids = items["product_id"].to_list()
+        write_popularity(self.fit_dir, [float(weights.get(each, 0.0)) for each in ids], [clicks.get(each, 0) for each in ids])
         keep_rules(self.home, self.config, items, self.fit_dir)
         return items
 
@@ -134,6 +135,7 @@ class FitParts:
             return GuideDone(reason, reason)
         done = self.fit_examples(examples, medians, catalogue)
         keep_complements(examples, catalogue, items, self.config.seed, self.fit_dir)
+        keep_fallback(examples, catalogue, self.config.train.fallback, self.fit_dir)
         return done
 
     def _why_no_guide(self) -> str | None:

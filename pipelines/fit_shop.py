@@ -1,20 +1,33 @@
-"""What a fit keeps of a shop beside its models: its rules over slates, and what goes with what."""
+"""What a fit keeps of a shop beside its models: its rules over slates, what goes with what, and what answers where the model cannot."""
 
+import dataclasses
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
-from guidelens.config import Config, Home
+from guidelens.config import Baseline, Config, FallbackConfig, Home
 from guidelens.data.examples import Examples
+from guidelens.evaluation.guide import EASE_UP_TO
+from guidelens.evaluation.ranking import best_on, clicked_requests, score_requests
+from guidelens.inference.facts import product_facts
+from guidelens.inference.popularity import read_popularity
 from guidelens.inference.reranking import BUNDLED, ShopRules, read_rules
+from guidelens.models.baselines.fallback import Fallback, FallbackHeader
+from guidelens.models.baselines.hybrid import Hybrid
+from guidelens.models.baselines.recommender import ItemToItem
+from guidelens.models.baselines.requests import Classics, OnRequests, RecentPopularity
 from guidelens.models.complements import MIN_PAIRS, fit_complements
 from guidelens.models.items import Catalogue
 from guidelens.schemas.ids import sub_seed
 from pipelines.entry import progress
 
+_MAX_CELLS = 50_000_000
+"""Of requests times products: what choosing a fallback's settings may hold at once."""
+
 
 def keep_rules(home: Home, config: Config, items: pl.DataFrame, fit_dir: Path) -> None:
-    """rules.json: the home's rules as they are now, where it has some.
+    """rules.json: the home's rules as they are now, where it has some; popularity.json must be there.
 
     Raises:
         ConfigError: they cannot be used, or contradict themselves on this catalogue.
@@ -23,7 +36,10 @@ def keep_rules(home: Home, config: Config, items: pl.DataFrame, fit_dir: Path) -
     if not path.exists():
         return
     rules = read_rules(path)
-    bound = ShopRules(rules, items["product_id"].to_list(), items["category"].fill_null("").to_list())
+    facts = product_facts(items, read_popularity(fit_dir, len(items)).clicks_N)
+    bound = ShopRules(rules, items["product_id"].to_list(), facts.categories, facts)
+    if bound.idle:
+        progress(f"train: expert rules {', '.join(bound.idle)} of {path} are about products of which the catalogue holds none")
     if bound.unknown:
         progress(f"train: rules {path} name products that the catalogue does not hold: {', '.join(bound.unknown[:10])}")
     (fit_dir / BUNDLED).write_text(rules.model_dump_json(indent=1))
@@ -39,3 +55,50 @@ def keep_complements(examples: Examples, catalogue: Catalogue, items: pl.DataFra
     partners = model.partners()
     partners.save(fit_dir, header)
     progress(f"train: partners of {(partners.rows_NK[:, 0] >= 0).sum()} products from {header.train_pairs:,} pairs")
+
+
+def keep_fallback(examples: Examples, catalogue: Catalogue, config: FallbackConfig, fit_dir: Path) -> None:
+    """fallback.*: the baseline that the config names, fitted on the training rows, with the settings that rank the validation rows best."""
+    if config.baseline == "none":
+        return
+    train, val, ids = examples.of("train"), some_clicked(examples.of("val"), len(catalogue)), list(catalogue.product_ids)
+    fitted = fit_fallback(Classics(train, ids), config.baseline, config.num_neighbours, val)
+    if fitted is None:
+        progress(f"train: the fallback {config.baseline} is left out: the validation part holds no click to weigh its parts by")
+        return
+    ours, popular = (score_requests(one, val).ndcg for one in (fitted.scorer, best_on(RecentPopularity.candidates(train, len(ids)), val)))
+    measured = {"validation_ndcg_at_10": float(ours.mean()), "popularity_ndcg_at_10": float(popular.mean())} if len(ours) else {}
+    dataclasses.replace(fitted, header=fitted.header.model_copy(update=measured)).save(fit_dir)
+    said = f", NDCG@10 of validation clicks {ours.mean():.3f}, popularity's {popular.mean():.3f}" if len(ours) else ""
+    progress(f"train: fallback {config.baseline}{said}")
+
+
+def some_clicked(val: Examples, num_products: int) -> Examples:
+    """Clicked requests, evenly over time, so few that their scores of the whole catalogue stay below _MAX_CELLS."""
+    clicked, _ = clicked_requests(val)
+    num = min(len(clicked), max(1, _MAX_CELLS // num_products))
+    return val.take(clicked[np.linspace(0, len(clicked) - 1, num).astype(np.int64)] if num else clicked)
+
+
+def fit_fallback(classics: Classics, baseline: Baseline, num_neighbours: int, val: Examples) -> Fallback | None:
+    """Cut to neighbours before its settings are chosen, so that what is chosen is what is served. None: a hybrid without validation clicks."""
+
+    def best(candidates: list[OnRequests]) -> OnRequests:
+        return best_on([_cut(one, num_neighbours) for one in candidates], val)
+
+    named = {"item_knn": classics.item_knn, "transitions": classics.transitions, "ease": classics.ease}
+    if baseline != "hybrid":
+        scorer: OnRequests | None = best(named[baseline]())
+    else:
+        scorer = classics.hybrid({name: best(fit()) for name, fit in named.items() if name != "ease" or len(classics.item_ids) <= EASE_UP_TO}, val)
+    if scorer is None:
+        return None
+    found, reader = scorer.recommender, scorer.reader
+    parts, center = (tuple(found.parts), found.center) if isinstance(found, Hybrid) else ((baseline,), 0.0)
+    header = FallbackHeader(baseline=baseline, parts=parts, clicked_only=reader.clicked_only, focus_repeats=reader.focus_repeats, center=center)
+    return Fallback(header, scorer)
+
+
+def _cut(one: OnRequests, num_neighbours: int) -> OnRequests:
+    assert isinstance(one.recommender, ItemToItem), "every classic one of requests is of this kind"
+    return dataclasses.replace(one, recommender=one.recommender.neighbours(num_neighbours))

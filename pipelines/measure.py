@@ -103,7 +103,7 @@ def split_dates(examples: Examples) -> SplitDates:
 def _ranking(files: RunFiles, scorer: GuideScorer, examples: Examples, draws: Draws) -> RankingReport | None:
     if _left_out(files, scorer, "recommendation"):
         return None
-    peers: dict[str, ProductScorer] = dict(classic_baselines(examples, list(scorer.catalogue.product_ids)))
+    peers: dict[str, ProductScorer] = dict(classic_baselines(examples, scorer.catalogue))
     single_task = files.control("recommendation")
     if single_task is not None:
         peers["single_task"] = single_task

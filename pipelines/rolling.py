@@ -110,7 +110,7 @@ class _Fold:
         examples, medians = build_examples(log, packed, list(catalogue.product_ids), catalogue.price_N, self.config.train)
         self._fit(parts, examples, medians, catalogue)
         test = examples.of("test")
-        peers = classic_baselines(examples, list(catalogue.product_ids))
+        peers = classic_baselines(examples, catalogue)
         rows = {MODEL: metric_rows(GuideScorer.load(fit), test)}
         return examples, rows | {name: ranking_rows_of(peer, test) for name, peer in peers.items()}
 

@@ -47,12 +47,14 @@ class Health(Frozen):
 
 
 class CurrentRelease(Frozen):
-    """What is being served. `missing` names the inputs that the release was trained without."""
+    """What is being served. `missing` names the inputs that the release was trained without; `baseline` the recommender behind the rung
+    of that name, null where the release carries none."""
 
     release: str
     run_id: str | None
     num_products: int
     missing: tuple[str, ...]
+    baseline: str | None
 
 
 def build_api(desk: Desk) -> FastAPI:
@@ -245,7 +247,13 @@ def _add_operations(app: FastAPI, desk: Desk) -> None:
     @app.get("/v1/releases/current", response_model=CurrentRelease, summary="What is being served")
     async def current() -> CurrentRelease:
         graph = desk.graph
-        return CurrentRelease(release=graph.release, run_id=desk.run_id, num_products=len(graph.catalogue.items), missing=graph.missing)
+        return CurrentRelease(
+            release=graph.release,
+            run_id=desk.run_id,
+            num_products=len(graph.catalogue.items),
+            missing=graph.missing,
+            baseline=None if graph.baseline is None else graph.baseline.header.baseline,
+        )
 
     @app.get("/metrics", response_class=Response, summary="Counters and latencies of this replica, as Prometheus reads them")
     async def metrics() -> Response:

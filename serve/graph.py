@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from guidelens.config import RerankConfig
 from guidelens.errors import GuideLensError
-from guidelens.inference.reranking import Candidates, LiveRules, Reranker, Situation
-from guidelens.inference.words import reason
+from guidelens.inference.reranking import Candidates, LiveRules, Reranker, Situation, no_boosts
+from guidelens.inference.rows import request_row
+from guidelens.inference.words import reason, with_rules
+from guidelens.models.baselines.fallback import Fallback, Spoken
 from guidelens.schemas.guide import Degraded, GuideReply, GuideRequest, PlannedStep, Recognized, SlateItem
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.steps import GuideStep
@@ -34,15 +36,15 @@ log = logging.getLogger(__name__)
 Value = TypeVar("Value")
 
 MAX_RECOGNIZED = 5
-NUM_POPULAR = 100
-"""Popular products that the last rung chooses from, beyond those asked for: rules and stock may take some out."""
+NUM_SPARE = 100
+"""Products that the last rungs choose from, beyond those asked for: rules and stock may take some out."""
 MIN_STOCK_S = 0.02
 # Share of what is left that a hop may use; the rest belongs to the hops after it, and to the reply itself.
 _RECOGNIZE_SHARE = 0.6
 _FUSE_SHARE = 0.6
 _STOCK_SHARE = 0.3
 _RANK_SHARE = 0.9
-_RUNGS = (Degraded.NO_GUIDE_MODEL, Degraded.WITHOUT_SHOPPER_FEATURES, Degraded.WITHOUT_FRAME, Degraded.POPULARITY)
+_RUNGS = (Degraded.NO_GUIDE_MODEL, Degraded.WITHOUT_SHOPPER_FEATURES, Degraded.WITHOUT_FRAME, Degraded.BASELINE, Degraded.POPULARITY)
 
 
 class Budget:
@@ -99,6 +101,21 @@ class Ranked:
 
 
 @dataclass(frozen=True, slots=True)
+class _View:
+    """What is in view: recognized in the frame (rows are -1 where nothing is), else what the session opened last."""
+
+    known: RecognizeReply | None
+    recognized_row: int
+    focus_row: int
+
+
+def _in_view(seen: RecognizeReply | None, session: Session) -> _View:
+    known = seen if seen is not None and seen.in_catalogue else None
+    recognized_row = int(known.rows[0]) if known is not None and len(known.rows) else -1
+    return _View(known, recognized_row, recognized_row if recognized_row >= 0 else session.focus_row)
+
+
+@dataclass(frozen=True, slots=True)
 class Graph:
     """The three hops, and what the ingress itself holds of the release."""
 
@@ -109,6 +126,7 @@ class Graph:
     ranker: Hop[RankCall, RankReply]
     online: OnlineFeatures
     popularity: NDArray[np.float32]
+    baseline: Fallback | None
     has_guide: bool
     missing: tuple[str, ...]
     metrics: ServeMetrics
@@ -128,10 +146,10 @@ class Graph:
         if not self.has_guide:
             trace.fall(Degraded.NO_GUIDE_MODEL)
         seen, packed = await asyncio.gather(self._recognize(asked, trace), self._shopper(shopper_key, trace))
-        ranked = await self._fuse_and_rank(request_id, asked, seen, packed, session, trace)
+        view = _in_view(seen, session)
+        ranked = await self._fuse_and_rank(request_id, asked, seen, packed, session, view, trace)
         if ranked is None:
-            trace.fall(Degraded.POPULARITY)
-            ranked = await self._popular(asked.fields, session.focus_row, trace)
+            ranked = await self._from_memory(asked.fields, packed, view.focus_row, trace)
         return self._reply(request_id, asked.fields, seen, ranked, trace)
 
     async def _stock(self, rows: NDArray[np.int32], share: float, trace: Trace) -> Mapping[str, StockAndPrice] | None:
@@ -174,13 +192,10 @@ class Graph:
                 return None
 
     async def _fuse_and_rank(
-        self, request_id: str, asked: Asked, seen: RecognizeReply | None, packed: bytes | None, session: Session, trace: Trace
+        self, request_id: str, asked: Asked, seen: RecognizeReply | None, packed: bytes | None, session: Session, view: _View, trace: Trace
     ) -> Ranked | None:
         fields, now_us = asked.fields, time.time_ns() // 1000
-        device = device_name(fields)
-        known = seen if seen is not None and seen.in_catalogue else None
-        recognized_row = int(known.rows[0]) if known is not None and len(known.rows) else -1
-        focus_row = recognized_row if recognized_row >= 0 else session.focus_row
+        device, known = device_name(fields), view.known
         fuse = FuseCall(
             release=self.release,
             packed=packed,
@@ -192,7 +207,7 @@ class Graph:
             channel=CHANNEL,
             now_us=now_us,
             locale=fields.locale,
-            focus_row=focus_row,
+            focus_row=view.focus_row,
         )
         with trace.stage("fuse"):
             fused = await self._hop("fusion", self.fusion.ask(fuse, trace.budget.share_s(_FUSE_SHARE)))
@@ -204,7 +219,7 @@ class Graph:
             release=self.release,
             fused=fused,
             packed=packed,
-            focus_row=focus_row,
+            focus_row=view.focus_row,
             session=session.steps,
             device=device,
             channel=CHANNEL,
@@ -214,7 +229,8 @@ class Graph:
             locale=fields.locale,
             stock=None if stock is None else self._stock_now(candidates, stock),
             frame_embedding=fuse.frame_embedding,
-            recognized_row=recognized_row,
+            recognized_row=view.recognized_row,
+            text=fields.text,
         )
         with trace.stage("rank"):
             ranked = await self._hop("ranker", self.ranker.ask(rank, trace.budget.share_s(_RANK_SHARE)))
@@ -234,23 +250,52 @@ class Graph:
             self.metrics.hop_failures.labels(name).inc()
             return None
 
-    async def _popular(self, fields: GuideRequest, focus_row: int, trace: Trace) -> Ranked:
-        """The most popular products that the shop's rules allow, from the ingress's own memory; their order is fixed, so each has propensity 1."""
+    async def _from_memory(self, fields: GuideRequest, packed: bytes | None, focus_row: int, trace: Trace) -> Ranked:
+        """Where no model answers: what the ingress itself holds. The release's baseline where it knows anything of this request, else popularity."""
+        spoken = None
+        if self.baseline is not None:
+            with trace.stage("baseline"):
+                spoken = self.baseline.answer(request_row(packed, device_name(fields), time.time_ns() // 1000, channel=CHANNEL, focus_row=focus_row))
+        if spoken is None:
+            trace.fall(Degraded.POPULARITY)
+            return await self._listed(self.popularity, None, fields, focus_row, packed, trace)
+        trace.fall(Degraded.BASELINE)
+        return await self._listed(spoken.scores, spoken, fields, focus_row, packed, trace)
+
+    async def _listed(
+        self, scores_N: NDArray[np.float32], spoken: Spoken | None, fields: GuideRequest, focus_row: int, packed: bytes | None, trace: Trace
+    ) -> Ranked:
+        """The highest scores that the shop's rules allow; their order is fixed, so each has propensity 1.
+
+        Expert rules move popularity's log alone: a baseline's scores are on no log scale, and it speaks where there is evidence.
+        """
         rules = self.rules.current()
         category = self.catalogue.items[focus_row].view.category if focus_row >= 0 else ""
-        situation = Situation(now_us=time.time_ns() // 1000, channel=CHANNEL, category=category)
-        best = np.argsort(-self.popularity, kind="stable")[: fields.num_recommendations + NUM_POPULAR]
+        situation = Situation.of(time.time_ns() // 1000, CHANNEL, category, device_name(fields), fields.text, packed)
+        best = np.argsort(-scores_N, kind="stable")[: fields.num_recommendations + NUM_SPARE]
         rows = np.concatenate([best, np.setdiff1d(rules.pinned_rows(situation), best)]).astype(np.int32)
         stock = await self._stock(rows, 1.0, trace)
         now = self._stock_now(rows, stock or {})
-        candidates = Candidates(rows, self.popularity[rows].astype(np.float64), now.price_minor, now.in_stock if stock is not None else None)
+        scores_C, boosts = scores_N[rows].astype(np.float64), no_boosts(len(rows))
+        if spoken is None:
+            boosts = rules.boosts(rows, situation, self._prices(rows, now))
+            scores_C = np.log1p(scores_C) + boosts.nats_C
+        candidates = Candidates(rows, scores_C, now.price_minor, now.in_stock if stock is not None else None)
         slate = Reranker(RerankConfig(), temperature=0.0).slate(candidates, rules, situation, fields.num_recommendations, np.random.default_rng(0))
         chosen = rows[slate.chosen_K]
         if not len(chosen):
             raise ApiError("deadline_exceeded", "no answer within deadline_ms, and this release holds no popular products")
-        reasons = tuple((reason("popular" if name is None else "pinned", fields.locale),) for name in slate.pinned_by)
-        ranking = RankReply(chosen, self.popularity[chosen], None, slate.propensities_K, reasons, (), pinned_by=slate.pinned_by, rules=slate.effects)
+        by_rules = with_rules([boosts.rules_C[place] for place in slate.chosen_K.tolist()], slate.pinned_by, fields.locale)
+        reasons = tuple(tuple(ruled) or (reason(_why(spoken, int(row)), fields.locale),) for ruled, row in zip(by_rules, chosen, strict=True))
+        effects = (*slate.effects, *boosts.effects)
+        ranking = RankReply(chosen, scores_N[chosen], None, slate.propensities_K, reasons, (), pinned_by=slate.pinned_by, rules=effects)
         return Ranked("", ranking, stock)
+
+    def _prices(self, rows: NDArray[np.int32], now: StockNow) -> NDArray[np.float64]:
+        """(M,) prices of now, the release's where the store does not know them, NaN where neither does."""
+        known = [self.catalogue.items[row].view.price_minor for row in rows.tolist()]
+        release = np.array([float("nan") if price is None else float(price) for price in known], dtype=np.float64)
+        return np.where(np.isnan(now.price_minor), release, now.price_minor)
 
     def _reply(self, request_id: str, fields: GuideRequest, seen: RecognizeReply | None, ranked: Ranked, trace: Trace) -> GuideReply:
         trace.timings_ms["total"] = round(trace.budget.spent_ms(), 2)
@@ -324,6 +369,13 @@ class Graph:
             propensity=min(1.0, max(1e-9, choice.propensity)),
             with_product_ids=tuple(items[row].view.product_id for row in choice.with_rows),
         )
+
+
+def _why(spoken: Spoken | None, row: int) -> str:
+    """What the last rungs say of a product."""
+    if spoken is None or not (spoken.by_focus[row] or spoken.by_visits[row]):
+        return "popular"
+    return "others_focus" if spoken.by_focus[row] else "others_visits"
 
 
 CHANNEL = "web"

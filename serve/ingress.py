@@ -15,6 +15,8 @@ from guidelens.config import FeatureConfig, Home, ServeConfig
 from guidelens.data.inbox import Inbox
 from guidelens.data.pseudonyms import LiveKeys
 from guidelens.errors import GuideLensError
+from guidelens.inference.facts import read_facts
+from guidelens.inference.popularity import read_popularity
 from guidelens.inference.reranking import BUNDLED, LiveRules
 from guidelens.schemas.tables import IMAGE_DIM
 from serve.api import build_api
@@ -25,7 +27,7 @@ from serve.graph import CHANNEL, Graph
 from serve.messages import FrameProblem, FuseCall, FuseReply, RankCall, RankReply, RecognizeCall, RecognizeReply, SessionSteps
 from serve.metrics import ServeMetrics
 from serve.online import NoStore, OnlineFeatures, OnlineStore
-from serve.release import open_bundle, popularity
+from serve.release import baseline, open_bundle
 
 log = logging.getLogger(__name__)
 _PROBE_S = 10.0
@@ -46,7 +48,8 @@ class Ingress:
             fusion=RayHop[FuseCall, FuseReply]("fusion", fusion),
             ranker=RayHop[RankCall, RankReply]("ranker", ranker),
             online=online,
-            popularity=popularity(bundle, len(catalogue.items)),
+            popularity=read_popularity(bundle, len(catalogue.items)).weights_N,
+            baseline=baseline(bundle, catalogue),
             has_guide=manifest.parts.get("guide") == "trained",
             missing=tuple(manifest.missing),
             metrics=ServeMetrics(release),
@@ -86,8 +89,9 @@ def _online_store(home: Home, config: FeatureConfig) -> Callable[[], OnlineStore
 
 def live_rules(home: Home, bundle: Path, config: ServeConfig, catalogue: Catalogue) -> LiveRules:
     """The home's rules, else the release's: what the last rung obeys; the ranker reads the same files."""
-    views = [item.view for item in catalogue.items]
-    return LiveRules([home.root / config.rerank.rules, bundle / BUNDLED], [view.product_id for view in views], [view.category for view in views])
+    facts = read_facts(bundle, read_popularity(bundle, len(catalogue.items)).clicks_N)
+    ids = [item.view.product_id for item in catalogue.items]
+    return LiveRules([home.root / config.rerank.rules, bundle / BUNDLED], ids, facts.categories, facts)
 
 
 async def probe(graph: Graph) -> None:

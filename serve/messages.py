@@ -109,7 +109,7 @@ class SessionSteps:
 class RankCall:
     """focus_row: the product in view, -1 for none. num: length of the slate. seed: of the exploration draw. stock: None where it cannot be read.
 
-    frame_embedding, recognized_row: as the request was fused, to say why a product is recommended.
+    frame_embedding, recognized_row, text: as the request was fused, to say why a product is recommended and to see which rules hold.
     """
 
     release: str
@@ -126,6 +126,7 @@ class RankCall:
     stock: StockNow | None = None
     frame_embedding: Floats | None = None
     recognized_row: int = -1
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

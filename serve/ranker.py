@@ -59,6 +59,7 @@ class Ranker:
                 frame_embedding=call.frame_embedding,
                 recognized_row=call.recognized_row,
                 channel=call.channel,
+                text=call.text,
             )
         )
         steps = zip(ranked.steps, ranked.say, ranked.shown_with, strict=True)

@@ -3,12 +3,11 @@
 import json
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from guidelens.bundle import BundleManifest, verify
 from guidelens.config import Home, ServeConfig
 from guidelens.errors import BundleError, NotFoundError
+from guidelens.models.baselines.fallback import Fallback
+from serve.catalogue import Catalogue
 
 
 def resolve(home: Home, release: str) -> str:
@@ -39,20 +38,13 @@ def open_bundle(home: Home, version: str) -> tuple[Path, BundleManifest]:
     return path, verify(path)
 
 
-def popularity(bundle: Path, num_products: int) -> NDArray[np.float32]:
-    """(N,) how popular each product is, in the item table's order, for the last rung of the fallback ladder; zeros where there was no log.
+def baseline(bundle: Path, catalogue: Catalogue) -> Fallback | None:
+    """The classic recommender that answers before popularity does; None where the release carries none.
 
     Raises:
-        BundleError: popularity.json cannot be read, or counts another number of products.
+        BundleError: it cannot be read, or is of another catalogue.
     """
-    path = bundle / "popularity.json"
-    try:
-        counts = np.array(json.loads(path.read_text())["popularity"], dtype=np.float32)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{path}: cannot be read: {error!r}") from error
-    if counts.shape != (num_products,):
-        raise BundleError(f"{path}: must count the {num_products} products of the item table, got {counts.shape}; build the release again")
-    return counts
+    return Fallback.load(bundle, [item.view.product_id for item in catalogue.items])
 
 
 def trained_settings(bundle: Path) -> ServeConfig:

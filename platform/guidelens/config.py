@@ -256,6 +256,19 @@ class PlanLearning(Frozen):
     advantage_temperature: Annotated[float, Field(gt=0)] = 0.25
 
 
+Baseline = Literal["item_knn", "transitions", "ease", "hybrid"]
+
+
+class FallbackConfig(Frozen):
+    """What answers where the model gives no answer in time (docs/serving.md): a classic recommender, fitted with the run, in its release.
+
+    baseline: `none` leaves popularity alone to answer. num_neighbours: products that each product speaks for, 8 bytes each.
+    """
+
+    baseline: Baseline | Literal["none"] = "transitions"
+    num_neighbours: Annotated[int, Field(ge=1)] = 50
+
+
 class TrainConfig(Frozen):
     """lambdas: weight of each task's loss; 0, or none given, leaves the task out. global_batch_size counts requests over all workers."""
 
@@ -294,6 +307,7 @@ class TrainConfig(Frozen):
     """Of a product's price, what a purchase is taken to earn when plans are weighted by their outcome."""
     plan_costs: PlanCosts = PlanCosts()
     plan_learning: PlanLearning = PlanLearning()
+    fallback: FallbackConfig = FallbackConfig()
     num_threads: Annotated[int, Field(ge=1)] = 1
 
     @field_validator("lambdas")

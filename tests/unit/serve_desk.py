@@ -20,6 +20,8 @@ from guidelens.config import Home, ServeConfig
 from guidelens.data.inbox import Inbox
 from guidelens.data.pseudonyms import LiveKeys, PseudonymousEvent
 from guidelens.features import StockAndPrice
+from guidelens.inference.popularity import write_popularity
+from guidelens.models.baselines.fallback import Fallback
 from serve.api import build_api
 from serve.catalogue import Catalogue
 from serve.desk import Desk
@@ -43,6 +45,7 @@ def write_items(bundle: Path, products: Sequence[dict[str, Any]] = PRODUCTS) -> 
     extra = {"attributes_json": json.dumps({"colour": "red", "material": "oak"}), "facts_json": json.dumps({"care": "wipe"})}
     pl.DataFrame([{**rest, **extra, **product} for product in products], infer_schema_length=None).write_parquet(bundle / "items.parquet")
     (bundle / "media" / "0.jpg").write_bytes(jpeg())
+    write_popularity(bundle, [3.0, 1.0, 2.0][: len(products)], [3, 1, 2][: len(products)])
 
 
 def jpeg(width: int = 64, height: int = 48) -> bytes:
@@ -83,6 +86,7 @@ def open_desk(
     store: OnlineStore | None = None,
     max_in_flight: int = 8,
     popularity: Sequence[float] = (3.0, 1.0, 2.0),
+    baseline: Fallback | None = None,
 ) -> Desk:
     bundle = root / "bundle"
     if not bundle.exists():
@@ -97,6 +101,7 @@ def open_desk(
         ranker=ranker or DeadHop(),
         online=OnlineFeatures(lambda: store or EmptyStore()),
         popularity=np.array(popularity, dtype=np.float32),
+        baseline=baseline,
         has_guide=True,
         missing=(),
         metrics=ServeMetrics("7"),

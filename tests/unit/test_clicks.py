@@ -12,8 +12,9 @@ from guidelens.data.examples import empty
 from guidelens.evaluation.beyond import beyond_accuracy, cold_share
 from guidelens.evaluation.bootstrap import Draws
 from guidelens.evaluation.clicks import Impressions, best_threshold, forecast, gains, log_losses
-from guidelens.evaluation.ranking import TOP, catalogue_ranks, top_products
-from guidelens.evaluation.slices import product_slices, sliced, tail
+from guidelens.evaluation.ranking import TOP, RankingRows, catalogue_ranks, top_products
+from guidelens.evaluation.slices import PROFILE_ONLY, SESSION_ONLY, product_slices, sliced, slices, tail
+from guidelens.schemas.packed import PACKED_DTYPE, PACKED_SCHEMA_VERSION
 
 DRAWS = Draws(50, 0)
 
@@ -116,9 +117,27 @@ def test_slices_follow_what_was_clicked() -> None:
     assert tail(clicks).tolist() == [False, True, True, True]
     assert masks["new products"].sum() == masks["tail products"].sum() == masks["category food"].sum() == 20
     assert not (masks["head products"] & masks["tail products"]).any()
-    found = {part.name: part for part in sliced({**masks, "everything": np.ones(40, dtype=bool)}, np.arange(40.0), log.shopper_key, DRAWS)}
+    ours, theirs = RankingRows(np.arange(40.0), np.tile([0.5, 0.0], 20)), RankingRows(np.full(40, 2.0), np.ones(40))
+    parts = sliced({**masks, "everything": np.ones(40, dtype=bool)}, ours, {"peer": theirs}, log.shopper_key, DRAWS)
+    found = {part.name: part for part in parts}
     assert found["new products"].ndcg is None and found["new products"].requests == 20
-    assert found["everything"].ndcg is not None and found["everything"].ndcg.value == pytest.approx(19.5)
+    everything = found["everything"]
+    assert everything.ndcg is not None and everything.ndcg.value == pytest.approx(19.5)
+    assert everything.hit_rate is not None and everything.hit_rate.value == pytest.approx(0.5)
+    assert (everything.baselines["peer"].ndcg.value, everything.baselines["peer"].hit_rate.value) == (2.0, 1.0)
     train = dataclasses.replace(empty(1, 2), shopper_key=np.array(["k0"], dtype=object))
     cold = cold_share(train, log, relevant, clicks)
     assert (cold.shoppers, cold.products) == (pytest.approx(39 / 40), 0.5)
+
+
+def test_a_new_shopper_is_known_by_profile_or_by_nothing_but_the_session() -> None:
+    def shopper(profile: int, visits: int) -> bytes:
+        row = np.zeros(1, dtype=PACKED_DTYPE)
+        row["version"], row["profile_ids"][0, 0], row["num_recent"] = PACKED_SCHEMA_VERSION, profile, visits
+        return row.tobytes()
+
+    rows = dataclasses.replace(empty(4), packed=np.array([shopper(7, 0), shopper(0, 0), None, shopper(7, 3)], dtype=object))
+    found = slices(rows)
+    assert found[PROFILE_ONLY].tolist() == [True, False, False, False]
+    assert found[SESSION_ONLY].tolist() == [False, True, True, False]
+    assert found["new shoppers"].tolist() == [True, True, True, False]

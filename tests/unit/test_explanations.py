@@ -12,7 +12,7 @@ from guidelens.data.visits import InterestMedians
 from guidelens.inference.explain import EVERYTHING, Explainer, Explanation
 from guidelens.inference.guide_files import GuideHeader
 from guidelens.inference.messages import Source
-from guidelens.inference.reasons import MIN_EFFECT, reasons_of, reasons_of_sources, with_pins
+from guidelens.inference.reasons import MIN_EFFECT, reasons_of, reasons_of_sources
 from guidelens.inference.rows import request_row
 from guidelens.inference.scorer import GuideScorer
 from guidelens.inference.words import REASONS, reason
@@ -139,11 +139,6 @@ def test_a_lift_outside_the_model_counts_for_its_input() -> None:
     found = explanation(query=0.0, frame=0.5).with_lift("query", np.array([6.0]))
     assert keys(found) == ["query", "looks_like_frame"]
     assert found.lead_C[0] == pytest.approx(8.0)
-
-
-def test_a_pinned_product_says_that_the_shop_chose_it() -> None:
-    found = with_pins(reasons_of(explanation(query=1.0), np.array([3])), ["spring"])
-    assert [one.key for one in found[0]] == ["pinned", "query"]
 
 
 def test_without_a_guide_model_reasons_are_what_the_content_score_is_made_of() -> None:

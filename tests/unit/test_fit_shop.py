@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from model_samples import sample_catalogue, sample_examples, sample_items
+from model_samples import NUM_PRODUCTS, sample_catalogue, sample_examples, sample_items
 
 from guidelens.config import Config, Home
 from guidelens.errors import ConfigError
+from guidelens.inference.popularity import write_popularity
 from guidelens.inference.reranking import BUNDLED, read_rules
 from guidelens.models.complements import COMPLEMENTS, COMPLEMENTS_HEADER, ComplementsHeader, Partners
 from guidelens.presets import tiny
@@ -18,6 +19,18 @@ def written(home: Home, text: str) -> Config:
     home.root.mkdir(parents=True, exist_ok=True)
     (home.root / "rules.yaml").write_text(text)
     return tiny()
+
+
+@pytest.fixture(autouse=True)
+def _counted(tmp_path: Path) -> None:
+    write_popularity(tmp_path, [1.0] * NUM_PRODUCTS, list(range(NUM_PRODUCTS)))
+
+
+def test_expert_rules_are_checked_against_what_the_products_are(home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rules = "expert: [{name: new, clicks_below: 2, nats: 1}, {name: ghosts, visits_below: 2, products: {brands: [ghost]}, nats: 1}]"
+    keep_rules(home, written(home, rules), sample_items(), tmp_path)
+    assert [rule.name for rule in read_rules(tmp_path / BUNDLED).expert] == ["new", "ghosts"]
+    assert "ghosts" in capsys.readouterr().err
 
 
 def test_rules_of_the_home_go_into_the_fit_as_they_were_checked(home: Home, tmp_path: Path) -> None:

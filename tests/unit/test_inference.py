@@ -26,6 +26,7 @@ from guidelens.inference.rows import request_row
 from guidelens.inference.scorer import GuideScorer
 from guidelens.models.plans.asked import Asked
 from guidelens.retrieval import VectorIndex
+from guidelens.schemas.packed import decode
 from guidelens.schemas.steps import MAX_STEPS, NUM_STEPS, OUTCOME_INDEX, STEP_INDEX, UNKNOWN_OUTCOME, allowed_next
 from pipelines.bundle_parts import with_index
 
@@ -147,6 +148,25 @@ def test_a_product_out_of_stock_is_never_on_the_slate(fusion: FusionModel, ranke
         ranked = ranker.rank(rank_input(fused, seed=seed, in_stock=in_stock, num=100))
         assert in_stock[ranked.rows].all()
         assert len(ranked.rows) == len(set(ranked.rows.tolist())) == min(len(fused.candidate_rows), int(in_stock.sum()))
+
+
+def test_an_expert_rule_moves_a_new_shopper_s_slate_and_says_so_and_leaves_a_known_one_s(fit: Path, fusion: FusionModel, tmp_path: Path) -> None:
+    """Product 7 has no price and 3 has 3 clicks' worth of popularity; the rule names brand3 at a price, for whom fewer than one visit is known."""
+    rule = "{name: brand, visits_below: 1, products: {brands: [brand3], max_minor: 5000}, nats: 4.0, reason: {en: a good start}}"
+    (tmp_path / "rules.yaml").write_text(f"expert: [{rule}]")
+    plain = with_settings(RankerModel.load(fit), explore_temperature=0.0)
+    ruled = with_settings(RankerModel.load(fit, tmp_path), explore_temperature=0.0)
+    known = packed_row(np.random.default_rng(4), NOW_US - 1_000_000, [f"p-{i:02d}" for i in range(NUM_PRODUCTS)])
+    assert decode([known])[0]["num_recent"][0] >= 1
+    stranger, same = (rank_input(fusion.fuse(asked(packed=packed)), packed=packed, num=NUM_PRODUCTS) for packed in (None, known))
+    before, after = plain.rank(stranger), ruled.rank(stranger)
+    of_brand = [row for row in after.rows.tolist() if row % 4 == 3 and row % 5 and row != 7]
+    places = {row: place for place, row in enumerate(before.rows.tolist())}
+    assert np.mean([after.rows.tolist().index(row) for row in of_brand]) < np.mean([places[row] for row in of_brand])
+    assert {row for row, reasons in zip(after.rows.tolist(), after.reasons, strict=True) if reasons[:1] == ["a good start"]} == set(of_brand)
+    assert [(effect.name, effect.kind, effect.products) for effect in after.effects] == [("brand", "expert", len(of_brand))]
+    assert ruled.rank(same).rows.tolist() == plain.rank(same).rows.tolist()
+    assert ruled.rank(same).effects == ()
 
 
 def test_served_propensities_are_frequencies_through_rules_and_diversity(fit: Path, fusion: FusionModel, ranker: RankerModel, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from guidelens.models.losses import TERM_TASK, TERM_WEIGHT, TERMS
 from guidelens.models.noise import Noise
 from guidelens.models.target_attention import TargetAttention
 from guidelens.training.checkpoints import load_learner, save_learner
-from guidelens.training.data import FitData, controls
+from guidelens.training.data import FitData, FitJob, Place, controls
 from guidelens.training.learner import Learner
 from guidelens.training.warm_start import WarmStart, warm
 
@@ -364,3 +364,20 @@ def test_going_on_from_a_checkpoint_takes_the_very_steps_of_not_stopping(large: 
     assert undisturbed.epoch(1) == again.epoch(1)
     for (name, one), other in zip(undisturbed.model.state_dict().items(), again.model.state_dict().values(), strict=True):
         assert torch.equal(one, other), name
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_a_product_that_no_training_slate_showed_is_not_learned_to_be_unwanted(monkeypatch: pytest.MonkeyPatch, size: str) -> None:
+    if size == "large":
+        monkeypatch.setattr("guidelens.training.terms.SAMPLE_SOFTMAX_ABOVE", 4)
+    examples, new = sample_examples(120), 3
+    hidden_RK = (examples.slate_rows == new) & (examples.split == "train")[:, None]
+    examples = dataclasses.replace(examples, slate_rows=np.where(hidden_RK, -1, examples.slate_rows).astype(np.int32), click=examples.click * ~hidden_RK)
+    config = sample_config()
+    data = FitData.of(examples, sample_catalogue(), config.train.model.num_profile_buckets)
+    own = Learner(FitJob(name="guide", lambdas=EVERYTHING, model=config.train.model), data, config.train, 0, Place(), lambda _tensor: None)
+    own.epoch(0)
+    moved = own.model.bias.detach() != 0
+    assert not moved[new] and int(moved.sum()) == NUM_PRODUCTS - 1
+    assert new in own.terms.columns(torch.arange(3), None).rows, "it is scored all the same"
+    assert np.isfinite(own.epoch(1)["softmax"])

@@ -23,6 +23,7 @@ from guidelens.evaluation.report import (
     Report,
     ServingReport,
     Slice,
+    SliceScores,
     SplitDates,
     StageTime,
     confusion_matrix,
@@ -50,7 +51,7 @@ FIGURES = (
     "accuracy (calling no click at all",
     "31 effective sessions",
     "DR, shrunk weights",
-    "new shoppers (212)",
+    "new shoppers, profile only (212)",
 )
 
 
@@ -81,7 +82,9 @@ def full() -> Report:
             model=scores(0.231), baselines={"popularity": scores(0.071), "item_knn": scores(0.162), "single_task": scores(0.224)},
             gain_over={"popularity": around(0.16), "item_knn": around(0.07), "single_task": around(0.007)}, requests=1180, products=240, auc=0.774, gauc=0.741,
             click_calibration=calibration(predicted * 0.2, rng.random(2000) < predicted * 0.2),
-            slices=(Slice(name="new shoppers", requests=212, ndcg=around(0.18)), Slice(name="without AR", requests=4, ndcg=None)),
+            slices=(Slice(name="new shoppers, profile only", requests=212, ndcg=around(0.18), hit_rate=around(0.31),
+                          baselines={"popularity": SliceScores(ndcg=around(0.0521), hit_rate=around(0.11))}),
+                    Slice(name="without AR", requests=4, ndcg=None)),
             forecast=forecast(seen, seen, 0.05, Draws(20, 0)), cold=ColdShare(shoppers=0.12, products=0.034),
             beyond={"model": BeyondAccuracy(coverage=0.61, novelty=8.25, diversity=0.52), "popularity": BeyondAccuracy(coverage=0.04, novelty=5.1, diversity=0.9)},
         ),
@@ -133,6 +136,8 @@ def test_the_page_shows_every_section_and_needs_nothing_from_elsewhere(tmp_path:
         "Where the time went",
         "gap closed",
         "67.6 %",
+        "Cold start",
+        "0.052 [",
         *FIGURES,
     ):
         assert text in page

@@ -58,14 +58,14 @@ def walking(num_rows: int = 400) -> Examples:
 
 def test_what_follows_the_focus_is_found_by_transitions_and_by_the_hybrid() -> None:
     examples = walking()
-    found = classic_baselines(examples, IDS)
-    assert list(found) == ["popularity", "item_knn", "transitions", "ease", "hybrid"]
+    found = classic_baselines(examples, sample_catalogue())
+    assert list(found) == ["popularity", "item_knn", "transitions", "ease", "hybrid", "content"]
     mean = {name: score_requests(scorer, examples.of("test")).ndcg.mean() for name, scorer in found.items()}
     assert mean["transitions"] > 0.9 and mean["hybrid"] > 0.9 and mean["popularity"] < 0.7
 
 
 def test_a_shop_where_nothing_was_clicked_has_its_baselines_all_the_same() -> None:
     nothing = dataclasses.replace(sample_examples(60), click=np.zeros((60, 5), dtype=np.float32))
-    found = classic_baselines(nothing, IDS)
-    assert list(found) == ["popularity", "item_knn", "transitions", "ease"]
+    found = classic_baselines(nothing, sample_catalogue())
+    assert list(found) == ["popularity", "item_knn", "transitions", "ease", "content"]
     assert all(np.isfinite(scorer.product_scores(nothing)).all() for scorer in found.values())

@@ -11,9 +11,12 @@ import httpx
 import numpy as np
 import prometheus_client.values
 import pytest
-from serve_desk import EmptyStore, jpeg, open_desk, served, write_items
+from serve_desk import PRODUCTS, EmptyStore, jpeg, open_desk, served, write_items
 
 from guidelens.data.pseudonyms import Pseudonymizer
+from guidelens.models.baselines.fallback import Fallback, FallbackHeader
+from guidelens.models.baselines.recommender import Neighbours
+from guidelens.models.baselines.requests import OnRequests, RequestReader
 from guidelens.schemas.guide import MAX_FRAME_BYTES
 from serve.desk import Desk
 from serve.messages import FuseCall, FuseReply, RankCall, RankReply, StepChoice
@@ -164,6 +167,57 @@ def test_a_dead_graph_is_up_but_not_ready_and_still_answers_by_popularity(client
     assert [item["title"] for item in reply["slate"]] == ["橡木椅子", "Milk"]
     assert [item["propensity"] for item in reply["slate"]] == [1.0, 1.0]
     assert reply["plan"] == []
+
+
+def test_where_the_ranker_fails_the_baseline_answers_for_what_was_opened_and_says_so(tmp_path: Path) -> None:
+    lamp, milk = PRODUCTS[1]["product_id"], PRODUCTS[2]["product_id"]
+    desk = open_desk(tmp_path, baseline=goes_with(tmp_path, of=1, goes=2))
+    with served(desk) as client:
+        opened = event(type="ar_open", session_id="s", product_id=lamp, shopper_id=None, anonymous_id="a")
+        assert client.post("/v1/events", json={"events": [opened]}).json()["accepted"] == 1
+        reply = client.post("/v1/guide", json={"session_id": "s"}).json()
+        stranger = client.post("/v1/guide", json={"text": "x"}).json()
+        text, current = client.get("/metrics").text, client.get("/v1/releases/current").json()
+    assert reply["degraded"] == "baseline"
+    assert [item["product_id"] for item in reply["slate"]] == [milk, "p-0", lamp], "then by popularity"
+    assert [item["reasons"] for item in reply["slate"][:2]] == [["taken by others beside the product in view"], ["liked by many shoppers"]]
+    assert {item["propensity"] for item in reply["slate"]} == {1.0}
+    assert stranger["degraded"] == "popularity"
+    assert 'guidelens_guide_replies_total{degraded="baseline"} 1.0' in text and 'guidelens_guide_replies_total{degraded="popularity"} 1.0' in text
+    assert current["baseline"] == "item_knn"
+
+
+def test_the_baseline_obeys_the_shop_s_rules(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "rules.yaml").write_text("banned: [{name: no-food, categories: [food]}]")
+    with served(open_desk(tmp_path, baseline=goes_with(tmp_path, of=1, goes=2))) as client:
+        client.post("/v1/events", json={"events": [event(type="ar_open", session_id="s", product_id="p-1")]})
+        reply = client.post("/v1/guide", json={"session_id": "s"}).json()
+    assert (reply["degraded"], [item["product_id"] for item in reply["slate"]]) == ("baseline", ["p-0", "p-1"])
+    assert reply["rules"] == [{"name": "no-food", "kind": "banned", "products": 1}]
+
+
+def test_expert_rules_speak_for_strangers_where_only_popularity_is_left(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    rule = "{name: lamps-first, visits_below: 3, session: {words: [gift]}, products: {categories: [furniture/lamps]}, nats: 2, reason: {en: a fine gift}}"
+    (tmp_path / "home" / "rules.yaml").write_text(f"expert: [{rule}]")
+    with served(open_desk(tmp_path)) as client:
+        asked = client.post("/v1/guide", json={"text": "a gift"}).json()
+        other = client.post("/v1/guide", json={"text": "a lamp"}).json()
+    assert [(item["product_id"], item["reasons"]) for item in asked["slate"]][:2] == [("p-1", ["a fine gift"]), ("p-0", ["liked by many shoppers"])]
+    assert asked["rules"] == [{"name": "lamps-first", "kind": "expert", "products": 1}]
+    assert (other["slate"][0]["product_id"], other["rules"]) == ("p-0", [])
+
+
+def goes_with(folder: Path, of: int, goes: int) -> Fallback:
+    """A baseline of the desk's three products that knows one thing."""
+    neighbours = Neighbours(np.full((3, 1), goes, dtype=np.int32), np.where(np.arange(3) == of, 1.0, 0.0).astype(np.float32)[:, None], 1.0)
+    header = FallbackHeader(baseline="item_knn", parts=("item_knn",), clicked_only=True, focus_repeats=1)
+    ids = [product["product_id"] for product in PRODUCTS]
+    Fallback(header, OnRequests(neighbours, RequestReader.of(ids), np.array([1, 0.1, 0.5], dtype=np.float32))).save(folder)
+    found = Fallback.load(folder, ids)
+    assert found is not None
+    return found
 
 
 def test_without_even_a_popular_product_the_deadline_is_named(tmp_path: Path) -> None:

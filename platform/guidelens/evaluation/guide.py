@@ -15,24 +15,27 @@ from guidelens.evaluation.ranking import ProductScorer, RankingRows, auc, best_o
 from guidelens.evaluation.report import InterestReport, RankingReport, RankingScores
 from guidelens.evaluation.slices import product_slices, sliced, slices
 from guidelens.inference.scorer import GuideScorer, SlateScores
+from guidelens.models.baselines.content import ContentLikeness
 from guidelens.models.baselines.requests import Classics, RecentPopularity
+from guidelens.models.items import Catalogue
 
 EASE_UP_TO = 5000
 
 
-def classic_baselines(examples: Examples, item_ids: list[str]) -> dict[str, ProductScorer]:
-    """Fitted on the training rows, each with the settings that rank the validation rows best; hybrid: all of them together.
+def classic_baselines(examples: Examples, catalogue: Catalogue) -> dict[str, ProductScorer]:
+    """Fitted on the training rows, each with the settings that rank the validation rows best; hybrid: those of behaviour together.
 
     EASE, which is cubic in the products, is left out above EASE_UP_TO of them.
     """
-    train, val = examples.of("train"), examples.of("val")
+    train, val, item_ids = examples.of("train"), examples.of("val"), list(catalogue.product_ids)
     classics = Classics(train, item_ids)
     chosen = {"item_knn": best_on(classics.item_knn(), val), "transitions": best_on(classics.transitions(), val)}
     if len(item_ids) <= EASE_UP_TO:
         chosen["ease"] = best_on(classics.ease(), val)
     found: dict[str, ProductScorer] = {"popularity": best_on(RecentPopularity.candidates(train, len(item_ids)), val), **chosen}
     hybrid = classics.hybrid(chosen, val)
-    return found if hybrid is None else found | {"hybrid": hybrid}
+    found |= {} if hybrid is None else {"hybrid": hybrid}
+    return found | {"content": best_on(ContentLikeness.candidates(catalogue, classics.popularity_N), val)}
 
 
 def measure_ranking(
@@ -64,7 +67,7 @@ def measure_ranking(
         gauc=grouped_auc(slates.click, click_RK, shown_RK),
         purchase_auc=auc(slates.purchase[shown_RK], test.purchase[shown_RK] > 0),
         click_calibration=calibration(slates.click[shown_RK].astype(np.float64), click_RK[shown_RK]),
-        slices=sliced(masks, ours.ndcg, clicked.shopper_key, draws),
+        slices=sliced(masks, ours, {name: rows for name, (rows, _) in theirs.items()}, clicked.shopper_key, draws),
         forecast=forecast(_impressions(test, slates), _impressions(val, scorer.slate_scores(val)), _click_rate(train), draws),
         beyond={name: beyond_accuracy(top, clicks_N, content_NE) for name, top in {"model": top_RT, **{n: lists for n, (_, lists) in theirs.items()}}.items()},
         cold=cold_share(train, clicked, relevant_RK, clicks_N),

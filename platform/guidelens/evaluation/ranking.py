@@ -36,6 +36,11 @@ class RankingRows(NamedTuple):
     ndcg: NDArray[np.float64]
     recall: NDArray[np.float64]
 
+    @property
+    def hit(self) -> NDArray[np.float64]:
+        """(R,) 1 where a relevant product is among the first ten: its mean is the hit rate (HR@10)."""
+        return (self.recall > 0).astype(np.float64)
+
 
 def catalogue_ranks(scores_RN: NDArray[np.floating], rows_RK: NDArray[np.integer], seed: int = 0) -> NDArray[np.int64]:
     """(R, K) 0-based rank of products among the whole catalogue, best first; N (past the end) where rows_RK is -1.

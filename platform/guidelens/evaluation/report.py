@@ -73,12 +73,21 @@ class RankingScores(Frozen):
     recall: Interval
 
 
+class SliceScores(Frozen):
+    """Of one scorer on a part of the test requests. hit_rate: share with a clicked product among the first ten."""
+
+    ndcg: Interval
+    hit_rate: Interval
+
+
 class Slice(Frozen):
-    """NDCG@10 of a part of the test requests; null with fewer than a readable number of them."""
+    """NDCG@10 and hit rate of a part of the test requests, of the model and of each baseline; null with fewer than a readable number of them."""
 
     name: str
     requests: int
     ndcg: Interval | None
+    hit_rate: Interval | None = None
+    baselines: dict[str, SliceScores] = {}
 
 
 class RankingReport(Frozen):

@@ -10,6 +10,7 @@ from guidelens.evaluation.bootstrap import Interval
 from guidelens.evaluation.offpolicy import LOGGING, RECOMMENDED
 from guidelens.evaluation.plots import HIGH, LOW, OTHER, OURS
 from guidelens.evaluation.report import PlanReport, RankingReport, Report
+from guidelens.evaluation.slices import COLD
 from guidelens.schemas.base import Frozen
 
 
@@ -43,8 +44,9 @@ _NAMES = {
     "item_knn": "item-kNN (cosine)",
     "ease": "EASE",
     "transitions": "item transitions",
-    "hybrid": "hybrid of these",
+    "hybrid": "hybrid of behaviour",
     "single_task": "single-task model",
+    "content": "content",
 }
 OFF_POLICY_NAMES = {
     "logging": "the log itself",
@@ -58,7 +60,7 @@ OFF_POLICY_NAMES = {
     "switch_dr": "Switch-DR",
     "dros": "DR, shrunk weights",
 }
-_FIRST_PEERS = ("single_task", "hybrid", "transitions", "ease", "item_knn", "popularity")
+_FIRST_PEERS = ("single_task", "hybrid", "transitions", "ease", "item_knn", "content", "popularity")
 _ORDERS = {"occlusion": "what it added (ours)", "attention": "attention", "random": "chance", "least": "what it added, weakest first"}
 _PARTNERS_BY = {"model": "what goes with it (ours)", "popular": "popularity", "nearest": "likeness of image and text"}
 
@@ -72,7 +74,8 @@ def render(report: Report) -> str:
     environment.globals["recommended"] = RECOMMENDED
     page = environment.get_template("report.html.j2")
     named = {"names": _NAMES, "estimators": OFF_POLICY_NAMES, "orders": _ORDERS, "partners_by": _PARTNERS_BY}
-    return page.render(report=report, headlines=list(_headlines(report)), plots=_plots(report), values=_value_rows(report.plan), **named)
+    cold = [part for part in report.ranking.slices if part.name in COLD and part.ndcg] if report.ranking else []
+    return page.render(report=report, headlines=list(_headlines(report)), plots=_plots(report), values=_value_rows(report.plan), cold=cold, **named)
 
 
 def share(value: float | None) -> str:

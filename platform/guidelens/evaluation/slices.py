@@ -7,12 +7,16 @@ from numpy.typing import NDArray
 
 from guidelens.data.examples import Examples
 from guidelens.evaluation.bootstrap import Draws
-from guidelens.evaluation.report import Slice
+from guidelens.evaluation.ranking import RankingRows
+from guidelens.evaluation.report import Slice, SliceScores
 from guidelens.schemas.packed import decode
 
 # Letters: R = requests, K = places of a slate, N = products.
 
 MIN_REQUESTS = 30
+PROFILE_ONLY, SESSION_ONLY = "new shoppers, profile only", "new shoppers, session only"
+COLD = (PROFILE_ONLY, SESSION_ONLY, "new products")
+"""Where the shopper's or the product's past says nothing: cold start."""
 MAX_CATEGORIES = 8
 HEAD_SHARE = 0.8
 """Of the training clicks: the products that have them, best ones first, are the head; all others the tail."""
@@ -20,11 +24,17 @@ Flags = NDArray[np.bool_]
 
 
 def slices(examples: Examples) -> dict[str, Flags]:
-    """(R,) masks by name, of what was known when it was asked. A shopper is new while no visit of theirs was known at request time."""
-    known = decode(list(examples.packed))[0]["num_recent"] > 0
+    """(R,) masks by name, of what was known when it was asked. A shopper is new while no visit of theirs was known at request time.
+
+    Of a new shopper either the profile is known, or nothing but the session: its frame, its words, its device.
+    """
+    packed, _ = decode(list(examples.packed))
+    known, has_profile = packed["num_recent"] > 0, (packed["profile_ids"] != 0).any(axis=1)
     scanned, searched = examples.frame_row >= 0, examples.query_row >= 0
     return {
         "new shoppers": ~known,
+        PROFILE_ONLY: ~known & has_profile,
+        SESSION_ONLY: ~known & ~has_profile,
         "known shoppers": known,
         "started by a scan": scanned,
         "started by a search": searched & ~scanned,
@@ -67,10 +77,18 @@ def tail(clicks_N: NDArray[np.floating]) -> Flags:
     return in_tail
 
 
-def sliced(masks: Mapping[str, Flags], ndcg_R: NDArray[np.floating], shopper_R: NDArray[np.object_], draws: Draws) -> tuple[Slice, ...]:
-    """NDCG@10 of each slice, with an interval over shoppers; null where a slice has fewer than MIN_REQUESTS requests."""
+def sliced(masks: Mapping[str, Flags], ours: RankingRows, peers: Mapping[str, RankingRows], shopper_R: NDArray[np.object_], draws: Draws) -> tuple[Slice, ...]:
+    """NDCG@10 and hit rate of each slice for the model and its peers, with intervals over shoppers; null where a slice has fewer than MIN_REQUESTS requests."""
+
+    def scores(rows: RankingRows, mask: Flags) -> SliceScores:
+        return SliceScores(ndcg=draws.over(rows.ndcg[mask], shopper_R[mask]), hit_rate=draws.over(rows.hit[mask], shopper_R[mask]))
+
     found = []
     for name, mask in masks.items():
-        enough = int(mask.sum()) >= MIN_REQUESTS
-        found.append(Slice(name=name, requests=int(mask.sum()), ndcg=draws.over(ndcg_R[mask], shopper_R[mask]) if enough else None))
+        requests = int(mask.sum())
+        if requests < MIN_REQUESTS:
+            found.append(Slice(name=name, requests=requests, ndcg=None))
+            continue
+        mine, theirs = scores(ours, mask), {peer: scores(rows, mask) for peer, rows in peers.items()}
+        found.append(Slice(name=name, requests=requests, ndcg=mine.ndcg, hit_rate=mine.hit_rate, baselines=theirs))
     return tuple(found)

@@ -2,15 +2,14 @@
 
 # Letters: N = products.
 
-import json
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from guidelens.inference.popularity import read_popularity
 from guidelens.models.items import Catalogue
 
-POPULARITY = "popularity.json"
 Floats = NDArray[np.float32]
 
 
@@ -30,8 +29,7 @@ class Content:
     @classmethod
     def load(cls, folder: Path, catalogue: Catalogue) -> "Content":
         """Popularity is the fit's own weighted count of clicks, carts and purchases by product row; zeros where there was no log."""
-        popularity: list[float] = json.loads((folder / POPULARITY).read_text())["popularity"]
-        return cls(catalogue, np.array(popularity, dtype=np.float32))
+        return cls(catalogue, read_popularity(folder, len(catalogue)).weights_N)
 
     def like_frame(self, embedding: Floats) -> Floats:
         """(N,) cosine with an image embedding of the encoder, 0 where a product has no image."""

@@ -91,8 +91,8 @@ class SessionState:
 class RankInput:
     """focus_row: the product in view, -1 for none. seed: of the exploration draws. in_stock: (N,) bool, None where unknown.
 
-    price_minor: (N,) prices of now, NaN where not known; None takes the release's. frame_embedding, recognized_row, channel: as the
-    request was fused, to say why.
+    price_minor: (N,) prices of now, NaN where not known; None takes the release's. frame_embedding, recognized_row, channel, text: as the
+    request was fused, to say why and to see which rules hold.
     """
 
     fusion: FusionOutput
@@ -109,6 +109,7 @@ class RankInput:
     frame_embedding: Floats | None = None
     recognized_row: int = -1
     channel: str = ""
+    text: str | None = None
 
 
 @dataclass(frozen=True)

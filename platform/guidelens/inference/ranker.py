@@ -6,6 +6,7 @@ Knows nothing of HTTP, stores or the frame: what it needs of them is in the fuse
 # Letters: C = candidates, K = places, N = products, A = NUM_STEPS.
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,14 +18,16 @@ from numpy.typing import NDArray
 from guidelens.config import ServeConfig
 from guidelens.inference.content import Content
 from guidelens.inference.explain import Explainer
+from guidelens.inference.facts import product_facts
 from guidelens.inference.guide_files import has_guide, load_items, one_thread
 from guidelens.inference.messages import Floats, RankInput, RankOutput, Rows, SessionState, Source, relevance_of
 from guidelens.inference.plans import Policy, next_steps, rule_policy
-from guidelens.inference.reasons import reasons_of, reasons_of_sources, with_pins
-from guidelens.inference.reranking import BUNDLED, Candidates, LiveRules, Reranked, Reranker, ShopRules, Situation
+from guidelens.inference.popularity import read_popularity
+from guidelens.inference.reasons import reasons_of, reasons_of_sources
+from guidelens.inference.reranking import BUNDLED, Candidates, ExpertRule, LiveRules, Reranked, Reranker, ShopRules, Situation
 from guidelens.inference.rows import request_row
 from guidelens.inference.scorer import GuideScorer
-from guidelens.inference.words import is_chinese, reason, say
+from guidelens.inference.words import MAX_REASONS, is_chinese, reason, say, with_rules
 from guidelens.models.guide import Encoded, Looked
 from guidelens.models.inputs import context_inputs
 from guidelens.models.items import REDUCED_DIM, Catalogue
@@ -79,7 +82,8 @@ class RankerModel:
         content = Content.load(fit_dir, catalogue)
         vectors_ND = np.concatenate([content.image_NE, content.text_NE], axis=1) if scorer is None else scorer.items_ND.numpy()
         paths = [*([] if home is None else [home / settings.rerank.rules]), fit_dir / BUNDLED]
-        rules = LiveRules(paths, catalogue.product_ids, items["category"].fill_null("").to_list())
+        facts = product_facts(items, read_popularity(fit_dir, len(items)).clicks_N)
+        rules = LiveRules(paths, catalogue.product_ids, facts.categories, facts)
         return cls(scorer, catalogue, settings, items, vectors_ND, rules)
 
     def rank(self, asked: RankInput) -> RankOutput:
@@ -89,7 +93,8 @@ class RankerModel:
         encoded = self._encoded(asked)
         found = self._scored(encoded, rows, retrieval)
         lift = EXACT_BONUS * ((source & Source.EXACT) > 0) + FIND_BONUS * relevance_of(source) ** 2
-        scores, rng = found.scores + lift, np.random.default_rng(asked.seed)
+        boosts = rules.boosts(rows, situation, self._prices(asked)[rows])
+        scores, rng = found.scores + lift + boosts.nats_C, np.random.default_rng(asked.seed)
         slate = self._reranked(asked, rows, scores, rules, situation, rng)
         order = slate.chosen_K
         shares = np.exp(scores - scores.max(initial=-np.inf)) if len(scores) else scores
@@ -101,19 +106,21 @@ class RankerModel:
             scores=(shares / max(float(shares.sum()), 1e-12))[order].astype(np.float32),
             interest=interest,
             propensities=slate.propensities_K,
-            reasons=self._reasons(asked, rows[order], source[order], lift[order].astype(np.float32), slate),
+            reasons=self._reasons(
+                asked, rows[order], source[order], lift[order].astype(np.float32), slate, [boosts.rules_C[place] for place in order.tolist()]
+            ),
             steps=steps,
             say=[say(GuideStep(step), asked.locale) for step, _, _ in steps],
             shown_with=[tuple(partners.tolist()) if step == GuideStep.SHOW_BUNDLE and partners is not None else () for step, _, _ in steps],
             click=click,
             purchase=purchase,
             pinned_by=slate.pinned_by,
-            effects=slate.effects,
+            effects=(*slate.effects, *boosts.effects),
         )
 
     def _situation(self, asked: RankInput) -> Situation:
         category = self.categories[asked.focus_row] if asked.focus_row >= 0 else ""
-        return Situation(now_us=asked.now_us, channel=asked.channel, category=category)
+        return Situation.of(asked.now_us, asked.channel, category, asked.device, asked.text, asked.packed)
 
     def _candidates(self, asked: RankInput, rules: ShopRules, situation: Situation) -> tuple[Rows, Floats, NDArray[np.uint8]]:
         """Rows, retrieval logits and sources; a pinned product that was not nominated stands behind all that were."""
@@ -190,8 +197,11 @@ class RankerModel:
 
         return policy
 
-    def _reasons(self, asked: RankInput, rows: Rows, source: NDArray[np.uint8], lift: Floats, slate: Reranked) -> list[list[str]]:
-        """At most three short texts a product: the inputs that raised its score, strongest first (inference/explain.py)."""
+    def _reasons(
+        self, asked: RankInput, rows: Rows, source: NDArray[np.uint8], lift: Floats, slate: Reranked, experts: Sequence[Sequence[ExpertRule]]
+    ) -> list[list[str]]:
+        """At most three short texts a product: the shop's rules that put it there, then the inputs that raised its score, strongest first
+        (inference/explain.py)."""
         if self._explainer is None:
             found = reasons_of_sources(source, rows == asked.focus_row)
         else:
@@ -206,4 +216,6 @@ class RankerModel:
             )
             found = reasons_of(self._explainer.explain(row, rows).with_lift("query", lift), rows) if len(rows) else []
         titles = self._titles[is_chinese(asked.locale)]
-        return [[reason(one.key, asked.locale, titles[one.about] if one.about >= 0 else "") for one in each] for each in with_pins(found, slate.pinned_by)]
+        by_rules = with_rules(experts, slate.pinned_by, asked.locale)
+        learned = [[reason(one.key, asked.locale, titles[one.about] if one.about >= 0 else "") for one in each] for each in found]
+        return [[*ruled, *others][:MAX_REASONS] for ruled, others in zip(by_rules, learned, strict=True)]

@@ -2,7 +2,6 @@
 
 # Letters: C = products, I = inputs, H = recent visits.
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +9,8 @@ from numpy.typing import NDArray
 
 from guidelens.inference.explain import Explanation
 from guidelens.inference.messages import Source
+from guidelens.inference.words import MAX_REASONS
 
-MAX_REASONS = 3
 MIN_EFFECT = 0.1
 """Nats a reason must have added to a product's lead: a tenth more chance. Less is not worth a shopper's glance."""
 SINGLE_VISIT_SHARE = 0.5
@@ -68,8 +67,3 @@ def reasons_of_sources(sources_C: NDArray[np.uint8], is_focus_C: NDArray[np.bool
         [Reason(key, -1, float("nan")) for bit, key in keys if source & bit and not (key == "similar" and is_focus)]
         for source, is_focus in zip(sources_C.tolist(), is_focus_C.tolist(), strict=True)
     ]
-
-
-def with_pins(reasons: list[list[Reason]], pinned_by: Sequence[str | None]) -> list[list[Reason]]:
-    """A pinned product is there because the shop put it there, whatever else speaks for it."""
-    return [[Reason("pinned", -1, float("nan")), *found][:MAX_REASONS] if name is not None else found for found, name in zip(reasons, pinned_by, strict=True)]

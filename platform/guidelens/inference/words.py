@@ -1,9 +1,14 @@
 """What the guide says: reasons of a recommendation and sentences of a step, in English and Chinese."""
 
+from collections.abc import Sequence
+
+from guidelens.inference.reranking.expert import ExpertRule
 from guidelens.schemas.steps import GuideStep
 
+MAX_REASONS = 3
 REASONS: dict[str, tuple[str, str]] = {
     "pinned": ("chosen by the shop", "店家推荐"),
+    "expert": ("suggested by the shop's experts", "店内专家推荐"),
     "looks_like_frame": ("looks like what you scanned", "与您扫描的商品相似"),
     "frame": ("fits what you scanned", "与您扫描的商品相配"),
     "query": ("matches your search", "符合您的搜索"),
@@ -16,6 +21,8 @@ REASONS: dict[str, tuple[str, str]] = {
     "ar": ("fits what you tried in AR", "符合您的AR体验"),
     "profile": ("fits your profile", "符合您的资料"),
     "similar": ("similar to what you scanned", "与您扫描的商品相似"),
+    "others_focus": ("taken by others beside the product in view", "其他顾客还选了它来搭配您正在看的商品"),
+    "others_visits": ("taken by others who looked at what you did", "与您浏览相同商品的顾客也选了它"),
     "popular": ("liked by many shoppers", "受到许多顾客喜爱"),
 }
 
@@ -47,3 +54,15 @@ def reason(key: str, locale: str, title: str = "") -> str:
 def say(step: GuideStep, locale: str) -> str:
     """One sentence for people; empty for a silent step."""
     return SAY[step][is_chinese(locale)]
+
+
+def with_rules(experts: Sequence[Sequence[ExpertRule]], pinned_by: Sequence[str | None], locale: str) -> list[list[str]]:
+    """Why the shop itself put each product there, whatever else speaks for it: it was pinned, or these expert rules raised it."""
+    pinned = [[reason("pinned", locale)] if name is not None else [] for name in pinned_by]
+    return [[*first, *dict.fromkeys(said_by(rule, locale) for rule in rules)][:MAX_REASONS] for first, rules in zip(pinned, experts, strict=True)]
+
+
+def said_by(rule: ExpertRule, locale: str) -> str:
+    """The rule's own reason, or the general words of experts where it gives none in this language."""
+    own = rule.reason and (rule.reason.zh if is_chinese(locale) else rule.reason.en)
+    return own or reason("expert", locale)

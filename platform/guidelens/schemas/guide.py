@@ -73,10 +73,11 @@ class SlateItem(Frozen):
 
 
 class RuleEffect(Frozen):
-    """A rule of the shop that acted on one request: it took `products` candidates out, put one in its place, or held so many back."""
+    """A rule of the shop that acted on one request: it took `products` candidates out, put one in its place, held so many back, or (expert)
+    moved the scores of so many."""
 
     name: str
-    kind: Literal["stock", "banned", "pinned", "price_band", "category_cap"]
+    kind: Literal["stock", "banned", "pinned", "price_band", "category_cap", "expert"]
     products: int
 
 
@@ -91,11 +92,15 @@ class PlannedStep(Frozen):
 
 
 class Degraded(StrEnum):
-    """The rung of the fallback ladder that answered; null in the reply means the full graph did."""
+    """The rung of the fallback ladder that answered; null in the reply means the full graph did.
+
+    `baseline`: the release's classic recommender, from what the shopper visited and the product in view.
+    """
 
     NO_GUIDE_MODEL = "no_guide_model"
     WITHOUT_FRAME = "without_frame"
     WITHOUT_SHOPPER_FEATURES = "without_shopper_features"
+    BASELINE = "baseline"
     POPULARITY = "popularity"
 
 

@@ -64,6 +64,15 @@ class Terms:
         every = torch.arange(len(self.items), device=model.device)
         self._every = Columns(None, every, torch.zeros(len(self.items), device=model.device))
         self._labels_RL = self._num_labels()
+        self.offered = self._offered()
+        self._all_offered = self._every if len(self.offered) == len(self.items) else self._columns(self.offered)
+
+    def _offered(self) -> Tensor:
+        """(O,) rows of the products that a training slate showed, ascending: the others could not be chosen, so that nothing is learned from
+        their not having been. A product that comes after training is then ranked by its content, at the bias of a mean product."""
+        shown = torch.unique(self.data.slates.rows_RK[self._on_device(np.flatnonzero(self.data.split == "train"))])
+        shown = shown[shown >= 0]
+        return shown if len(shown) else torch.arange(len(self.items), device=self.model.device)
 
     def __call__(self, rows_G: NDArray[np.int64], mine: slice, noise: Noise | None) -> dict[str, Term]:
         """Sums and counts of the terms of tasks that are in, over this worker's rows of the global batch."""
@@ -197,20 +206,25 @@ class Terms:
         return len(self.items) > SAMPLE_SOFTMAX_ABOVE
 
     def columns(self, rows_G: Tensor, noise: Noise | None) -> "Columns":
-        """The whole catalogue; where columns are drawn, what the global batch was shown and a uniform sample, whose logits are corrected by
-        the log of its share (log-Q: Bengio and Senecal, 2008)."""
-        num_products, device = len(self.items), self.model.device
-        if noise is None or not self.is_large:
+        """Every product that was offered in training, or the whole catalogue without noise; where columns are drawn, what the global batch was
+        shown and a uniform sample of those offered, whose logits are corrected by the log of its share (log-Q: Bengio and Senecal, 2008)."""
+        if noise is None:
             return self._every
+        if not self.is_large:
+            return self._all_offered
         shown = torch.unique(self.data.slates.rows_RK[rows_G])
         shown = shown[shown >= 0]
-        drawn = torch.unique((noise.shared((NUM_SAMPLED,)) * num_products).long())
+        drawn = torch.unique(self.offered[(noise.shared((NUM_SAMPLED,)) * len(self.offered)).long()])
         drawn = drawn[~torch.isin(drawn, shown)]
-        columns = torch.cat([shown, drawn])
-        column_of_N = torch.full((num_products,), -1, dtype=torch.int64, device=device)
-        column_of_N[columns] = torch.arange(len(columns), device=device)
-        share = math.log(max(len(drawn), 1) / num_products)
-        return Columns(columns, column_of_N, torch.cat([torch.zeros(len(shown), device=device), torch.full((len(drawn),), -share, device=device)]))
+        return self._columns(shown, drawn, -math.log(max(len(drawn), 1) / len(self.offered)))
+
+    def _columns(self, rows: Tensor, drawn: Tensor | None = None, correction: float = 0.0) -> "Columns":
+        columns = rows if drawn is None else torch.cat([rows, drawn])
+        column_of_N = torch.full((len(self.items),), -1, dtype=torch.int64, device=rows.device)
+        column_of_N[columns] = torch.arange(len(columns), device=rows.device)
+        correction_C = torch.zeros(len(columns), device=rows.device)
+        correction_C[len(rows) :] = correction
+        return Columns(columns, column_of_N, correction_C)
 
     def _plan_term(self, seen: "Seen", encoded: Encoded, items_ND: Tensor, noise: Noise | None) -> Term:
         """Over the rows with a plan; of some, what followed a random step on is hidden, so that open loop is learned too."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from guidelens.config import RerankConfig
 from guidelens.inference.reranking.diversity import diversity
 from guidelens.inference.reranking.order import draw_order
-from guidelens.inference.reranking.rules import Situation
+from guidelens.inference.reranking.scope import Situation
 from guidelens.inference.reranking.shop_rules import ShopRules
 from guidelens.schemas.guide import RuleEffect
 

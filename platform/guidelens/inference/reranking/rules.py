@@ -7,7 +7,7 @@ Knows nothing of products beyond their ids and categories.
 import itertools
 import json
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -15,63 +15,16 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from guidelens.errors import ConfigError
-from guidelens.schemas.base import Frozen, Moment
+from guidelens.inference.reranking.expert import ExpertRule
+from guidelens.inference.reranking.scope import CategoryPath, Rule
+from guidelens.schemas.base import Frozen
 from guidelens.schemas.catalog import ProductId
-from guidelens.schemas.events import Channel
 
 BUNDLED = "rules.json"
 """The rules' name in a fit and in a bundle."""
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
-CategoryPath = Annotated[str, Field(min_length=1, max_length=500)]
 
 
-class Situation(Frozen):
-    """What decides whether a rule holds for a request. category: of the product in view, empty where nothing is."""
-
-    now_us: int
-    channel: str = ""
-    category: str = ""
-
-
-class Scope(Frozen):
-    """When a rule holds: from `since` (inclusive) to `until` (exclusive), in these channels, with a product of these categories in view.
-
-    What is left out does not restrict. A category stands for all below it: `food` holds for `food/teas`.
-    """
-
-    since: Moment | None = None
-    until: Moment | None = None
-    channels: tuple[Channel, ...] = ()
-    in_view: tuple[CategoryPath, ...] = ()
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.since is not None and self.until is not None and self.since >= self.until:
-            raise ValueError(f"when.since must lie before when.until, got {self.since.isoformat()} and {self.until.isoformat()}")
-        return self
-
-    def holds(self, situation: Situation) -> bool:
-        now = datetime.fromtimestamp(situation.now_us / 1e6, UTC)
-        in_time = (self.since is None or self.since <= now) and (self.until is None or now < self.until)
-        in_channel = not self.channels or situation.channel in self.channels
-        return in_time and in_channel and (not self.in_view or any(is_below(situation.category, path) for path in self.in_view))
-
-    def meets(self, other: "Scope") -> bool:
-        """Whether both can hold for one request."""
-        starts = [one.since for one in (self, other) if one.since is not None]
-        ends = [one.until for one in (self, other) if one.until is not None]
-        in_time = not starts or not ends or max(starts) < min(ends)
-        in_channel = not self.channels or not other.channels or bool(set(self.channels) & set(other.channels))
-        pairs = list(itertools.product(self.in_view, other.in_view))
-        return in_time and in_channel and (not pairs or any(is_below(a, b) or is_below(b, a) for a, b in pairs))
-
-
-class _Rule(Frozen):
-    name: Name
-    when: Scope = Scope()
-
-
-class Banned(_Rule):
+class Banned(Rule):
     """These products, and all of these categories, are not recommended."""
 
     products: tuple[ProductId, ...] = ()
@@ -84,14 +37,14 @@ class Banned(_Rule):
         return self
 
 
-class Pinned(_Rule):
+class Pinned(Rule):
     """This product stands at this place of the slate, from 1, while it is in stock. Price bands do not take it off."""
 
     product: ProductId
     position: Annotated[int, Field(ge=1, le=100)]
 
 
-class PriceBand(_Rule):
+class PriceBand(Rule):
     """Only products whose price lies in the band, both ends in it; of these categories, or of all. A product without a price stays."""
 
     min_minor: Annotated[int, Field(ge=0)] | None = None
@@ -107,7 +60,7 @@ class PriceBand(_Rule):
         return self
 
 
-class CategoryCap(_Rule):
+class CategoryCap(Rule):
     """At most so many products of a slate share the first `level` levels of their category; of these categories, or of each."""
 
     max_products: Annotated[int, Field(ge=1)]
@@ -116,7 +69,7 @@ class CategoryCap(_Rule):
 
 
 class RuleSet(Frozen):
-    """All rules of a shop. stock: products known to be out of stock are not recommended."""
+    """All rules of a shop. stock: products known to be out of stock are not recommended. expert: for where little is known (expert.py)."""
 
     schema_version: Literal[1] = 1
     stock: bool = True
@@ -124,10 +77,11 @@ class RuleSet(Frozen):
     pinned: tuple[Pinned, ...] = ()
     price_bands: tuple[PriceBand, ...] = ()
     category_caps: tuple[CategoryCap, ...] = ()
+    expert: tuple[ExpertRule, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        names = [rule.name for rule in (*self.banned, *self.pinned, *self.price_bands, *self.category_caps)]
+        names = [rule.name for rule in (*self.banned, *self.pinned, *self.price_bands, *self.category_caps, *self.expert)]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"rules must have different names, got {twice} more than once")
@@ -144,11 +98,6 @@ class RuleSet(Frozen):
                 yield f"{one.name} and {other.name} pin place {one.position} at one time; give one another position, or part their `when`"
             if one.when.meets(other.when) and one.product == other.product:
                 yield f"{one.name} and {other.name} pin {one.product} at one time; take one out, or part their `when`"
-
-
-def is_below(category: str, path: str) -> bool:
-    """Whether a category is `path` or lies under it, level by level."""
-    return category == path or category.startswith(path.rstrip("/") + "/")
 
 
 def read_rules(path: Path) -> RuleSet:

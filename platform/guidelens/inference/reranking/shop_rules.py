@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guidelens.errors import ConfigError
+from guidelens.inference.reranking.expert import Boosts, ExpertRules, ProductFacts
 from guidelens.inference.reranking.order import Constraints
-from guidelens.inference.reranking.rules import RuleSet, Situation, is_below
+from guidelens.inference.reranking.rules import RuleSet
+from guidelens.inference.reranking.scope import Situation, is_below
 from guidelens.schemas.guide import RuleEffect
 
 Rows = NDArray[np.integer]
@@ -25,14 +27,19 @@ class Ruled(NamedTuple):
 
 
 class ShopRules:
-    """Rules over one catalogue. `unknown`: products that rules name and the catalogue does not hold; those rules pass them over."""
+    """Rules over one catalogue. `unknown`: products that rules name and the catalogue does not hold; those rules pass them over.
 
-    def __init__(self, rules: RuleSet, product_ids: Sequence[str], categories: Sequence[str]) -> None:
+    `idle`: names of expert rules about products of which the catalogue holds none.
+    """
+
+    def __init__(self, rules: RuleSet, product_ids: Sequence[str], categories: Sequence[str], facts: ProductFacts | None = None) -> None:
         """Args:
             categories: of each product, levels joined by `/`.
+            facts: what expert rules ask of products; needed where there are some.
 
         Raises:
-            ConfigError: a pinned product is in a banned category, or more are pinned than a cap allows, at one time.
+            ConfigError: a pinned product is in a banned category, or more are pinned than a cap allows, at one time; or an expert rule asks what
+                `facts` do not say.
         """
         self.rules, self.categories = rules, np.array(categories, dtype=object)
         self.row_of = {product_id: row for row, product_id in enumerate(product_ids)}
@@ -40,6 +47,8 @@ class ShopRules:
         self.unknown = tuple(product for product in dict.fromkeys(named) if product not in self.row_of)
         self._banned = [(ban, self._rows_banned(ban.products, ban.categories)) for ban in rules.banned]
         self._check_pins()
+        self._experts = ExpertRules(rules.expert, facts)
+        self.idle = self._experts.idle
 
     def _rows_banned(self, products: Sequence[str], categories: Sequence[str]) -> NDArray[np.bool_]:
         banned_N = _is_of(self.categories, categories)
@@ -85,6 +94,10 @@ class ShopRules:
         ]
         constraints = Constraints(left_C, {place: index for place, (_, index) in pins.items()}, tuple((groups, limit) for groups, limit, _ in caps))
         return Ruled(constraints, tuple(effects), pins)
+
+    def boosts(self, rows_C: Rows, situation: Situation, price_C: NDArray[np.floating]) -> Boosts:
+        """What the expert rules that hold now add to the candidates' scores, in nats."""
+        return self._experts.over(rows_C, situation, price_C)
 
     def cap_effects(self, rows_C: Rows, situation: Situation, order: NDArray[np.int64], left_C: NDArray[np.bool_]) -> list[RuleEffect]:
         """Of each cap that a slate filled: how many candidates it held back after that."""

@@ -12,7 +12,6 @@ from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from guidelens.errors import InputError
 from guidelens.models.baselines.recommender import Recommender, Scores
@@ -126,6 +125,8 @@ def _events(
 
 def _likeliest(features_ECS: NDArray[np.float32], chosen_E: NDArray[np.int64], tilt_E: NDArray[np.float64]) -> NDArray[np.float64]:
     """(W,) weights and slopes with the highest likelihood, by L-BFGS on a concave objective with a small ridge."""
+    from scipy.optimize import minimize  # serving asks a fitted hybrid and needs none of it
+
     num_events, _, num_parts = features_ECS.shape
     there_EC = np.isfinite(features_ECS[:, :, 0])
     x_ECS = np.where(there_EC[:, :, None], features_ECS, 0).astype(np.float32)

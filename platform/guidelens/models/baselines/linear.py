@@ -7,7 +7,6 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_matrix
 
 from guidelens.models.baselines.recommender import ItemToItem, Scores
@@ -19,6 +18,8 @@ def ease(histories: Histories, *, l2: float = 300.0) -> ItemToItem:
 
     Cubic in the products, with 4 N^2 bytes twice: 12,000 products take a minute of one core and 1.2 GB.
     """
+    from scipy.linalg import cho_factor, cho_solve  # serving reads what was fitted and needs none of it
+
     taken_MN = histories.matrix(dtype=np.float32)
     taken_MN.data[:] = 1.0
     gram_NN = np.asarray((taken_MN.T @ taken_MN).todense(), dtype=np.float32)

@@ -2,6 +2,7 @@
 
 # Letters: R = histories asked for, N = products, K = neighbours kept of each product.
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -43,10 +44,24 @@ class ItemToItem:
 
     def neighbours(self, num: int) -> "Neighbours":
         """The `num` products each product speaks for most: what a bundle holds of this."""
-        dense = np.asarray(self.weights.todense() if isinstance(self.weights, csr_matrix) else self.weights, dtype=np.float32)
-        num = min(num, dense.shape[1])
-        top_NK = np.argpartition(-dense, num - 1, axis=1)[:, :num].astype(np.int32)
-        return Neighbours(top_NK, np.take_along_axis(dense, top_NK, axis=1), self.decay)
+        num = min(num, self.weights.shape[1])
+        if isinstance(self.weights, csr_matrix):
+            return Neighbours(*_largest(self.weights, num), self.decay)
+        top_NK = np.argpartition(-self.weights, num - 1, axis=1)[:, :num].astype(np.int32)
+        return Neighbours(top_NK, np.take_along_axis(self.weights, top_NK, axis=1), self.decay)
+
+
+def _largest(weights: csr_matrix, num: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Columns and values of the `num` largest entries of each row; where a row has fewer, product 0 with weight 0, which says nothing."""
+    num_rows = weights.shape[0]
+    row = np.repeat(np.arange(num_rows), np.diff(weights.indptr))
+    order = np.lexsort((-weights.data, row))
+    place = np.arange(len(order)) - weights.indptr[row[order]]
+    kept = place < num
+    columns, values = np.zeros((num_rows, num), dtype=np.int32), np.zeros((num_rows, num), dtype=np.float32)
+    columns[row[order][kept], place[kept]] = weights.indices[order][kept]
+    values[row[order][kept], place[kept]] = weights.data[order][kept]
+    return columns, values
 
 
 @dataclass(frozen=True)
@@ -63,14 +78,33 @@ class Neighbours:
     decay: float
 
     def scores(self, histories: Histories) -> Scores:
-        num_products, num_kept = self.products_NK.shape
-        starts = np.arange(0, num_products * num_kept + 1, num_kept)
-        weights = csr_matrix((self.weights_NK.reshape(-1), self.products_NK.reshape(-1), starts), shape=(num_products, num_products))
-        return ItemToItem(weights, self.decay).scores(histories)
+        """Costs K additions an event, however large the catalogue, and the zeros of the rest."""
+        num_products = len(self.products_NK)
+        weights_T = np.power(self.decay, histories.ages).astype(np.float32)
+        cells_TK = histories.rows[:, None] * num_products + self.products_NK[histories.products]
+        spoken_TK = weights_T[:, None] * self.weights_NK[histories.products]
+        found = np.bincount(cells_TK.reshape(-1), spoken_TK.reshape(-1), minlength=len(histories) * num_products)
+        return found.astype(np.float32).reshape(len(histories), num_products)
+
+    def tensors(self) -> dict[str, NDArray[np.generic]]:
+        """What a file keeps of it."""
+        return {"products": self.products_NK, "weights": self.weights_NK, "decay": np.array([self.decay])}
+
+    @classmethod
+    def of_tensors(cls, found: Mapping[str, NDArray[np.generic]], num_products: int, file_name: str) -> Self:
+        """From what `tensors` gave.
+
+        Raises:
+            BundleError: it is not of a catalogue of `num_products`.
+        """
+        products_NK = np.asarray(found["products"], dtype=np.int32)
+        if len(products_NK) != num_products or products_NK.max(initial=-1) >= num_products or products_NK.min(initial=0) < 0:
+            raise BundleError(f"{file_name} must name neighbours of {num_products} products, got {len(products_NK)}; build the release again")
+        return cls(products_NK, np.asarray(found["weights"], dtype=np.float32), float(found["decay"][0]))
 
     def save(self, file: Path) -> None:
         """One safetensors file."""
-        save_file({"products": self.products_NK, "weights": self.weights_NK, "decay": np.array([self.decay])}, file)
+        save_file(self.tensors(), file)
 
     @classmethod
     def load(cls, file: Path, num_products: int) -> Self:
@@ -79,8 +113,4 @@ class Neighbours:
         Raises:
             BundleError: it is not of a catalogue of `num_products`.
         """
-        found = load_file(file)
-        products_NK = found["products"]
-        if len(products_NK) != num_products or products_NK.max(initial=-1) >= num_products:
-            raise BundleError(f"{file.name} must name neighbours of {num_products} products, got {len(products_NK)}; build the release again")
-        return cls(products_NK, found["weights"], float(found["decay"][0]))
+        return cls.of_tensors(load_file(file), num_products, file.name)

@@ -28,7 +28,8 @@ from guidelens.schemas.packed import RECENT_VALUES, decode
 
 DAY_US = 86_400_000_000
 _CLICKS = [RECENT_VALUES.index(name) for name in ("clicks", "carts", "purchases")]
-_TIE_BREAK = 1e-4
+TIE_BREAK = 1e-4
+"""How loud popularity is beside scores whose highest is about 1."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class OnRequests:
     def product_scores(self, examples: Examples) -> NDArray[np.float32]:
         scores_RN = self.recommender.scores(self.reader.histories(examples))
         highest_R1 = np.maximum(np.abs(scores_RN).max(axis=1, keepdims=True, initial=0), 1e-9)
-        found: NDArray[np.float32] = scores_RN / highest_R1 + _TIE_BREAK * self.popularity_N
+        found: NDArray[np.float32] = scores_RN / highest_R1 + TIE_BREAK * self.popularity_N
         return found
 
 

@@ -1,0 +1,106 @@
+"""The baseline a release carries: what was fitted comes back from its file, and knows when it knows nothing."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from model_samples import NUM_PRODUCTS, sample_catalogue
+from scipy.sparse import csr_matrix
+from test_request_baselines import walking
+
+from guidelens.config import Baseline, FallbackConfig
+from guidelens.data.examples import Examples, empty
+from guidelens.errors import BundleError
+from guidelens.inference.rows import request_row
+from guidelens.models.baselines.fallback import HEADER, TENSORS, Fallback
+from guidelens.models.baselines.recommender import ItemToItem
+from guidelens.models.baselines.requests import Classics
+from guidelens.models.histories import Histories
+from pipelines.fit_shop import fit_fallback, keep_fallback, some_clicked
+
+IDS = list(sample_catalogue().product_ids)
+BASELINES: tuple[Baseline, ...] = ("item_knn", "transitions", "ease", "hybrid")
+
+
+def kept(folder: Path, baseline: Baseline = "transitions", num_neighbours: int = 5) -> Fallback:
+    keep_fallback(walking(), sample_catalogue(), FallbackConfig(baseline=baseline, num_neighbours=num_neighbours), folder)
+    found = Fallback.load(folder, IDS)
+    assert found is not None
+    return found
+
+
+def looking_at(row: int) -> Examples:
+    return request_row(None, "ar", 0, focus_row=row)
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_what_was_fitted_comes_back_from_its_file(tmp_path: Path, baseline: Baseline) -> None:
+    examples = walking()
+    fitted = fit_fallback(Classics(examples.of("train"), IDS), baseline, 5, examples.of("val"))
+    assert fitted is not None
+    fitted.save(tmp_path)
+    loaded = Fallback.load(tmp_path, IDS)
+    assert loaded is not None and loaded.header == fitted.header
+    test = examples.of("test")
+    np.testing.assert_allclose(loaded.scorer.product_scores(test), fitted.scorer.product_scores(test), rtol=1e-5)
+
+
+@pytest.mark.parametrize("baseline", ["transitions", "hybrid"])
+def test_what_follows_the_product_in_view_is_named_and_comes_first(tmp_path: Path, baseline: Baseline) -> None:
+    fallback = kept(tmp_path, baseline)
+    answer = fallback.answer(looking_at(3))
+    assert answer is not None
+    assert int(np.argmax(answer.scores)) == 4 and answer.by_focus[4]
+    assert not answer.by_visits.any()
+    header = fallback.header
+    assert header.validation_ndcg_at_10 is not None and header.popularity_ndcg_at_10 is not None
+    assert header.validation_ndcg_at_10 > header.popularity_ndcg_at_10
+
+
+def test_of_a_stranger_and_of_a_product_nobody_took_it_knows_nothing(tmp_path: Path) -> None:
+    examples = walking()
+    never = dataclasses.replace(examples, click=np.where((examples.slate_rows == 7) | (examples.focus_row == 7)[:, None], 0, examples.click).astype(np.float32))
+    keep_fallback(never, sample_catalogue(), FallbackConfig(baseline="item_knn"), tmp_path)
+    fallback = Fallback.load(tmp_path, IDS)
+    assert fallback is not None
+    assert fallback.answer(empty(1)) is None
+    assert fallback.answer(looking_at(7)) is None
+    assert fallback.answer(looking_at(3)) is not None
+
+
+def test_settings_are_chosen_on_no_more_requests_than_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    val = walking().of("val")
+    assert len(some_clicked(val, NUM_PRODUCTS)) == len(val), "every row has a click"
+    monkeypatch.setattr("pipelines.fit_shop._MAX_CELLS", 3 * NUM_PRODUCTS)
+    few = some_clicked(val, NUM_PRODUCTS).ts_us.tolist()
+    assert len(few) == 3
+    assert (few[0], few[-1]) == (val.ts_us[0], val.ts_us[-1]), "evenly over time"
+
+
+def test_a_hybrid_without_a_validation_click_is_left_out(tmp_path: Path) -> None:
+    examples = walking()
+    quiet = dataclasses.replace(examples, click=np.where((examples.split == "val")[:, None], 0, examples.click).astype(np.float32))
+    keep_fallback(quiet, sample_catalogue(), FallbackConfig(baseline="hybrid"), tmp_path)
+    assert Fallback.load(tmp_path, IDS) is None
+    keep_fallback(quiet, sample_catalogue(), FallbackConfig(baseline="none"), tmp_path)
+    assert not (tmp_path / HEADER).exists()
+
+
+def test_a_file_of_another_catalogue_or_a_broken_one_is_refused(tmp_path: Path) -> None:
+    kept(tmp_path)
+    with pytest.raises(BundleError, match=f"neighbours of {NUM_PRODUCTS - 1} products"):
+        Fallback.load(tmp_path, IDS[1:])
+    (tmp_path / TENSORS).write_bytes(b"nothing")
+    with pytest.raises(BundleError, match="cannot be read"):
+        Fallback.load(tmp_path, IDS)
+
+
+def test_neighbours_of_sparse_weights_are_those_of_dense_ones() -> None:
+    rng = np.random.default_rng(0)
+    dense = (rng.random((30, 30)) * (rng.random((30, 30)) < 0.3)).astype(np.float32)
+    asked = Histories.of_lists([[1, 2, 2], [], [29, 0]], 30)
+    for num in (3, 30):
+        cut = ItemToItem(csr_matrix(dense), 0.5).neighbours(num).scores(asked)
+        np.testing.assert_allclose(cut, ItemToItem(dense, 0.5).neighbours(num).scores(asked), rtol=1e-5)
+    np.testing.assert_allclose(cut, ItemToItem(dense, 0.5).scores(asked), rtol=1e-5)
