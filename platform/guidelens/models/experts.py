@@ -44,7 +44,7 @@ class Experts(nn.Module):
     def part(self, x: Tensor, number: int) -> Tensor:
         """(..., I_p) to what it adds to the first layer, whose bias comes with part 0."""
         bias = self.first.bias if number == 0 else None
-        return fn.linear(x, self.first.weight.split(self.part_sizes, dim=1)[number], bias)
+        return fn.linear(x, torch.split(self.first.weight, self.part_sizes, dim=1)[number], bias)
 
     def forward(self, summed_XI: Tensor, tasks: Sequence[str], noise: Noise | None = None) -> list[Tensor]:
         """Task vectors in the order of `tasks`, from the sum of all parts."""
@@ -70,7 +70,7 @@ class Experts(nn.Module):
     def _parted(self, summed_XI: Tensor) -> tuple[Tensor, Tensor]:
         """The experts' values before activation, and the gates' logits (none without gates)."""
         edge = self.count * self.width
-        experts_XI, gates_XI = summed_XI.split([edge, summed_XI.shape[-1] - edge], dim=-1)
+        experts_XI, gates_XI = torch.split(summed_XI, [edge, summed_XI.shape[-1] - edge], dim=-1)
         return experts_XI, gates_XI
 
     def _activated(self, x: Tensor, noise: Noise | None) -> Tensor:
