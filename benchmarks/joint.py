@@ -25,15 +25,20 @@ from guidelens.data.ratings import Ratings, random_split
 from guidelens.evaluation.bootstrap import Interval
 from guidelens.evaluation.ratings import Metric, difference, interval, like_auc, mean_of, rmse
 from guidelens.models.rating_baselines import Biases, RatingKnn
-from guidelens.models.ratings import RatingTask
 from guidelens.schemas.base import Frozen
-from guidelens.training.ratings import RatingTrainConfig, fit_ratings
+from guidelens.training.ratings import RatingLoss, RatingTrainConfig, fit_ratings
 from pipelines.entry import progress, run_command
 
 SPLIT, SPLIT_SEED = (8, 1, 1), 2020
 NUM_BOOTSTRAP = 1000
 JOINT, WITHOUT_TIMES = "joint", "joint, without times"
-CONTROLS: dict[str, RatingTask] = {"single task: like": "like", "single task: rating": "rating"}
+CONTROLS: dict[str, dict[RatingLoss, float]] = {
+    "single task: like": {"like": 1.0},
+    "single task: rating": {"rating": 1.0},
+    "levels of the rating alone": {"like": 1.0, "levels": 3.0},
+    "joint, without levels": {"like": 1.0, "rating": 1.0},
+}
+"""The same model with some of its losses left out."""
 AIM_AUC, AIM_RMSE = 0.800, 0.915
 
 
@@ -94,9 +99,8 @@ def fit_all(train: Ratings, validation: Ratings, judged: Ratings, recipe: Rating
     note("nearest neighbours (KNNBaseline)", lambda: _both(_best_knn(train, validation).predict(judged)))
     for seed in seeds:
         note(JOINT, partial(_fitted, train, judged, recipe, seed))
-        for name, task in CONTROLS.items():
-            alone = recipe.model_copy(update={"lambdas": {task: 1.0}})
-            note(name, partial(_fitted, train, judged, alone, seed))
+        for name, lambdas in CONTROLS.items():
+            note(name, partial(_fitted, train, judged, recipe.model_copy(update={"lambdas": lambdas}), seed))
         note(WITHOUT_TIMES, partial(_fitted, _timeless(train), _timeless(judged), recipe, seed))
     return found, {name: round(total / len(found[name]), 1) for name, total in seconds.items()}
 
@@ -114,7 +118,7 @@ def _best_knn(train: Ratings, validation: Ratings) -> RatingKnn:
 def _fitted(train: Ratings, judged: Ratings, recipe: RatingTrainConfig, seed: int) -> Said:
     said = fit_ratings(train, recipe, seed).predict(judged)
     weights = recipe.lambdas
-    return Said(said.rating if weights.get("rating") else None, said.like if weights.get("like") else None)
+    return Said(said.rating if weights.get("rating") or weights.get("levels") else None, said.like if weights.get("like") else None)
 
 
 def _timeless(ratings: Ratings) -> Ratings:

@@ -3,19 +3,19 @@
     python -m benchmarks.multi_task_speed --peers DIR [--rows 131072] [--epochs 4] [--seeds 0,1,2] [--out benchmarks/results]
 
 `--peers` is a folder that holds torch-rechub (`pip install --no-deps --target DIR torch-rechub`). Two binary tasks over categorical columns of a made-up
-log that a random teacher labelled; both sides have the same columns, vector sizes, experts, towers, batches, optimizer (Adam) and rate, and one
-thread. The peer trains by its own trainer and data loader. Ours are the joint model's experts (models/experts.py) over one table of vectors,
-normalized by layer where the peer normalizes by batch. Loss reached: mean cross-entropy on rows held back, by the same code for both.
+log that a random teacher labelled (the single task: the first of them); both sides have the same columns, vector sizes, experts, towers, batches,
+optimizer (Adam) and rate, and one thread. The peer trains by its own trainer and data loader. Ours are the joint model's experts (models/experts.py)
+over one table of vectors, normalized by layer where the peer normalizes by batch. The sides take turns, an epoch each, so that what else the machine
+does slows both. Loss reached: mean cross-entropy on rows held back, by the same code for both.
 """
 
 import contextlib
 import io
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
@@ -35,27 +35,29 @@ from pipelines.entry import progress, run_command
 TASKS = ("click", "purchase")
 NUM_COLUMNS, COLUMN_SIZE, VECTOR, EXPERT, TOWER, NUM_EXPERTS = 16, 1000, 16, 64, 32, 4
 BATCH, RATE = 1024, 1e-3
-SHARING: tuple[Sharing, ...] = ("shared_bottom", "mmoe", "ple")
+SHARING: tuple[Sharing, ...] = ("single_task", "shared_bottom", "mmoe", "ple")
 HELD_BACK = 16_384
 
 
 class Pointwise(nn.Module):
     """The joint model's experts over categorical columns, and a tower a task."""
 
-    def __init__(self, sharing: Sharing) -> None:
+    first_F: Tensor
+
+    def __init__(self, sharing: Sharing, tasks: Sequence[str]) -> None:
         super().__init__()
         config = ModelConfig(sharing=sharing, width=EXPERT, num_experts=NUM_EXPERTS, num_task_experts=1, expert_norm=True, dropout=0.0)
         self.table = nn.Embedding(NUM_COLUMNS * COLUMN_SIZE, VECTOR)
         nn.init.normal_(self.table.weight, std=1e-4)  # as the peer starts
         self.register_buffer("first_F", torch.arange(NUM_COLUMNS) * COLUMN_SIZE)
-        self.experts = Experts(config, (NUM_COLUMNS * VECTOR,), TASKS)
-        self.towers = nn.ModuleList(nn.Sequential(nn.Linear(EXPERT, TOWER), nn.LayerNorm(TOWER), nn.ReLU(), nn.Linear(TOWER, 1)) for _ in TASKS)
+        self.tasks, self.experts = tasks, Experts(config, (NUM_COLUMNS * VECTOR,), tasks)
+        self.towers = nn.ModuleList(nn.Sequential(nn.Linear(EXPERT, TOWER), nn.LayerNorm(TOWER), nn.ReLU(), nn.Linear(TOWER, 1)) for _ in tasks)
 
     def forward(self, x_BF: Tensor) -> Tensor:
         """(B, T) log-odds."""
-        inputs = self.table(x_BF + self.first_F).flatten(1)
-        vectors = self.experts(self.experts.part(inputs, 0), TASKS)
-        return torch.cat([tower(vector) for tower, vector in zip(self.towers, vectors, strict=True)], dim=1)
+        vectors_RV = self.table.weight.index_select(0, (x_BF + self.first_F).flatten())  # its gradient is cheaper than nn.Embedding's
+        summed = self.experts.part(vectors_RV.view(len(x_BF), -1), 0)
+        return torch.cat([tower(vector) for tower, vector in zip(self.towers, self.experts(summed, self.tasks), strict=True)], dim=1)
 
 
 class Log(Frozen):
@@ -79,27 +81,31 @@ def made_up(rows: int, seed: int) -> Log:
     return Log(x=x.astype(np.int64), y=np.stack([clicked, bought], axis=1).astype(np.float32))
 
 
-Trained = tuple[float, Callable[[Tensor], Tensor]]
-"""CPU seconds of training, and probabilities (B, T) of columns."""
+class Learner(NamedTuple):
+    """A model in training: `epoch` trains it over the log once, `say` gives probabilities (B, T) of columns (B, F)."""
+
+    epoch: Callable[[], object]
+    say: Callable[[Tensor], Tensor]
 
 
-def ours(log: Log, sharing: Sharing, epochs: int, seed: int) -> Trained:
+def ours(log: Log, sharing: Sharing, seed: int) -> Learner:
     torch.manual_seed(seed)
-    model, x, y = Pointwise(sharing), torch.from_numpy(log.x), torch.from_numpy(log.y)
+    x, y = torch.from_numpy(log.x), torch.from_numpy(log.y)
+    model = Pointwise(sharing, TASKS[: y.shape[1]])
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE, fused=True)
     generator = torch.Generator().manual_seed(seed)
-    start = time.process_time()
-    for _ in range(epochs):
+
+    def epoch() -> None:
         for rows in torch.randperm(len(x), generator=generator).split(BATCH):
             optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(fn.binary_cross_entropy_with_logits(model(x[rows]), y[rows]))
+            torch.autograd.backward(fn.binary_cross_entropy_with_logits(model(x.index_select(0, rows)), y.index_select(0, rows)))
             optimizer.step()
-    seconds = time.process_time() - start
-    return seconds, lambda held: torch.sigmoid(model.eval()(held))
+
+    return Learner(epoch, lambda held: torch.sigmoid(model.eval()(held)))
 
 
-def peer(log: Log, sharing: Sharing, epochs: int, seed: int) -> Trained:
-    """torch-rechub's model by its own trainer; the evaluation that its `fit` does after each epoch is left out."""
+def peer(log: Log, sharing: Sharing, seed: int) -> Learner:
+    """torch-rechub's model by its own trainer, without the evaluation that its `fit` does after each epoch. A single task: its shared bottom with one tower."""
     from torch_rechub.basic.features import SparseFeature
     from torch_rechub.models.multi_task import MMOE, PLE, SharedBottom
     from torch_rechub.trainers import MTLTrainer
@@ -108,26 +114,28 @@ def peer(log: Log, sharing: Sharing, epochs: int, seed: int) -> Trained:
     torch.manual_seed(seed)
     names = [f"c{number}" for number in range(NUM_COLUMNS)]
     features = [SparseFeature(name, vocab_size=COLUMN_SIZE, embed_dim=VECTOR) for name in names]
-    kinds, expert, towers = ["classification"] * 2, {"dims": [EXPERT]}, [{"dims": [TOWER]}] * 2
+    num_tasks = log.y.shape[1]
+    kinds, expert, towers = ["classification"] * num_tasks, {"dims": [EXPERT]}, [{"dims": [TOWER]}] * num_tasks
     model: Any = {
+        "single_task": lambda: SharedBottom(features, kinds, expert, towers),
         "shared_bottom": lambda: SharedBottom(features, kinds, expert, towers),
         "mmoe": lambda: MMOE(features, kinds, NUM_EXPERTS, expert, towers),
         "ple": lambda: PLE(features, kinds, 1, 1, NUM_EXPERTS, expert, towers),
     }[sharing]()
     columns = {name: log.x[:, number] for number, name in enumerate(names)}
     loader, *_ = DataGenerator(columns, log.y).generate_dataloader(x_val=columns, y_val=log.y, x_test=columns, y_test=log.y, batch_size=BATCH)
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        trainer = MTLTrainer(model, kinds, optimizer_params={"lr": RATE}, n_epoch=epochs, model_path=folder)
-        start = time.process_time()
-        for _ in range(epochs):
+    trainer = MTLTrainer(model, kinds, optimizer_params={"lr": RATE}, n_epoch=1)
+
+    def epoch() -> None:
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             trainer.train_one_epoch(loader)
-        seconds = time.process_time() - start
-    return seconds, lambda held: model.eval()({name: held[:, number] for number, name in enumerate(names)})
+
+    return Learner(epoch, lambda held: model.eval()({name: held[:, number] for number, name in enumerate(names)}))
 
 
 @torch.no_grad()
-def loss_of(trained: Trained, held: Log) -> float:
-    p = trained[1](torch.from_numpy(held.x)).clamp(1e-6, 1 - 1e-6)
+def loss_of(learner: Learner, held: Log) -> float:
+    p = learner.say(torch.from_numpy(held.x)).clamp(1e-6, 1 - 1e-6)
     return float(fn.binary_cross_entropy(p, torch.from_numpy(held.y)))
 
 
@@ -152,12 +160,18 @@ def compare(sharing: Sharing, rows: int, epochs: int, seeds: Sequence[int]) -> R
     speeds: dict[str, list[float]] = {"ours": [], "peer": []}
     losses: dict[str, list[float]] = {"ours": [], "peer": []}
     for seed in seeds:
-        log, held = made_up(rows + HELD_BACK, seed), slice(rows, None)
-        train, test = Log(x=log.x[:rows], y=log.y[:rows]), Log(x=log.x[held], y=log.y[held])
-        for name, way in (("ours", ours), ("peer", peer)):
-            trained = way(train, sharing, epochs, seed)
-            speeds[name].append(rows * epochs / trained[0])
-            losses[name].append(loss_of(trained, test))
+        log, num_tasks = made_up(rows + HELD_BACK, seed), 1 if sharing == "single_task" else len(TASKS)
+        train, test = (Log(x=log.x[part], y=log.y[part, :num_tasks]) for part in (slice(rows), slice(rows, None)))
+        sides = {"ours": ours(train, sharing, seed), "peer": peer(train, sharing, seed)}
+        seconds = dict.fromkeys(sides, 0.0)
+        for _ in range(epochs):
+            for name, learner in sides.items():
+                start = time.process_time()
+                learner.epoch()
+                seconds[name] += time.process_time() - start
+        for name, learner in sides.items():
+            speeds[name].append(rows * epochs / seconds[name])
+            losses[name].append(loss_of(learner, test))
             progress(f"{sharing}, seed {seed}, {name}: {speeds[name][-1]:,.0f} examples a CPU second, loss {losses[name][-1]:.4f}")
     ratio = over_seeds([mine / other for mine, other in zip(speeds["ours"], speeds["peer"], strict=True)])
     return Row(

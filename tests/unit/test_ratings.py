@@ -1,5 +1,6 @@
 """The rating model: what may know what, parity with plain loops, tasks left out, seeded losses."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from guidelens.models.noise import Noise
 from guidelens.models.rated_attention import RatedAttention
 from guidelens.models.rating_baselines import Biases
 from guidelens.models.rating_history import Near, Pairs, RatingHistory
-from guidelens.models.ratings import RatingLogits, RatingModelConfig, like_loss, rating_loss
+from guidelens.models.ratings import RatingLogits, RatingModelConfig, level_loss, like_loss, rating_loss
 from guidelens.training.ratings import RatingTrainConfig, batch_loss, fit_ratings, look, new_rating_model
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "rating_losses_first_steps.json"
@@ -27,9 +28,9 @@ ROW = 7
 
 
 def said_of_own(ratings: Ratings) -> RatingLogits:
-    """What a seeded model, unfitted, says of every training pair that does not know itself."""
+    """What a seeded model, unfitted and of one scale, says of every training pair that does not know itself."""
     history = RatingHistory(ratings, shrinkage=8.0)
-    model = new_rating_model(RatingModelConfig(), ratings, seed=3)
+    model = new_rating_model(RatingModelConfig(), sample_ratings(), seed=3)
     torch.nn.init.normal_(model.straight.weight, generator=torch.Generator().manual_seed(0))
     pairs = history.own_pairs()
     with torch.no_grad():
@@ -42,8 +43,8 @@ def test_no_pair_sees_its_own_rating_and_others_of_its_shopper_and_product_do() 
     others = (ratings.shopper_R == ratings.shopper_R[ROW]) | (ratings.product_R == ratings.product_R[ROW])
     others[ROW] = False
     for was, now in zip(before, after, strict=True):
-        moved = (now - was).abs().numpy()
-        assert moved[ROW] < 1e-5
+        moved = (now - was).abs().reshape(len(was), -1).numpy()
+        assert moved[ROW].max() < 1e-5
         assert (moved[others] > 1e-4).mean() > 0.9
 
 
@@ -125,6 +126,49 @@ def test_losses_are_torchs_own() -> None:
     assert float(rating_loss(logits, ratings)) == pytest.approx(float(fn.mse_loss(logits, ratings)))
 
 
+def test_the_levels_loss_is_the_mean_of_torchs_over_every_level_but_the_likes() -> None:
+    ratings, levels = torch.tensor([5.0, 2.0, 3.0]), torch.tensor([2.0, 4.0, 5.0])
+    logits = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
+    each = [fn.binary_cross_entropy_with_logits(logits[:, place], (ratings >= level).float()) for place, level in ((0, 2.0), (2, 5.0))]
+    assert float(level_loss(logits, ratings, levels, but=1)) == pytest.approx(float(sum(each)) / 2)
+    assert float(level_loss(logits[:, :1], ratings, levels[:1], but=0)) == 0.0
+
+
+def test_the_levels_expectation_is_the_mean_of_their_distribution() -> None:
+    """Of levels 1, 2 and 4: P(2 or more) = .8 and P(4) = .3, so .2 x 1 + .5 x 2 + .3 x 4."""
+    ratings = dataclasses.replace(sample_ratings(), rating_R=np.resize(np.array([1, 2, 4], np.float32), len(sample_ratings())))
+    model = new_rating_model(RatingModelConfig(), ratings, seed=0)
+    assert model.levels_L.tolist() == [2, 4] and model.liked_level == 1
+    assert float(model.expected(torch.logit(torch.tensor([[0.8, 0.3]])))) == pytest.approx(0.2 * 1 + 0.5 * 2 + 0.3 * 4)
+
+
+def test_a_like_is_the_level_that_products_are_liked_from() -> None:
+    said = said_of_own(sample_ratings())
+    assert torch.equal(said.like, said.levels[:, 2]), "levels 2 to 5; liked from 4 on"
+
+
+@pytest.mark.parametrize(("liked", "moved", "message"), [(1.0, 0.0, "part the ratings"), (5.5, 0.0, "part the ratings"), (4.0, 1.0, "100 levels or fewer")])
+def test_a_scale_that_has_no_likes_or_too_many_levels_is_refused(liked: float, moved: float, message: str) -> None:
+    ratings = sample_ratings()
+    ratings = dataclasses.replace(ratings, rating_R=ratings.rating_R + np.linspace(0, moved, len(ratings)).astype(np.float32))
+    with pytest.raises(ConfigError, match=message):
+        new_rating_model(RatingModelConfig(liked=liked), ratings, seed=0)
+
+
+def test_a_rating_is_read_from_what_was_fitted() -> None:
+    ratings = sample_ratings()
+    train, asked = (ratings.take(rows) for rows in random_split(len(ratings), (8, 2), seed=0))
+    both = fit_ratings(train, small_recipe(epochs=1), seed=0)
+    said = {
+        name: dataclasses.replace(both, lambdas=lambdas).predict(asked).rating
+        for name, lambdas in {"regression": {"rating": 1.0}, "levels": {"like": 1.0, "levels": 3.0}, "both": both.lambdas}.items()
+    }
+    assert np.abs(said["regression"] - said["levels"]).max() > 0.01
+    inside = (said["regression"] > 1) & (said["regression"] < 5)
+    assert inside.mean() > 0.8
+    np.testing.assert_allclose(said["both"][inside], (said["regression"] + said["levels"])[inside] / 2, atol=1e-5)
+
+
 def gradients(recipe: RatingTrainConfig) -> dict[str, Tensor | None]:
     ratings = sample_ratings()
     history = RatingHistory(ratings, recipe.shrinkage)
@@ -146,8 +190,9 @@ def test_a_task_left_out_adds_no_gradient_and_shared_weights_get_the_sum_of_both
 
 
 def test_no_task_at_all_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one task"):
-        RatingTrainConfig(lambdas={"like": 0.0})
+    for lambdas in ({"like": 0.0}, {"levels": 1.0}):
+        with pytest.raises(ValueError, match="at least one task"):
+            RatingTrainConfig.model_validate({"lambdas": lambdas})
 
 
 def test_the_same_seed_fits_the_same_weights_and_another_seed_others() -> None:

@@ -42,20 +42,19 @@ class Experts(nn.Module):
         )
 
     def part(self, x: Tensor, number: int) -> Tensor:
-        """(..., I_p) to what it adds to the first layer, without the bias."""
-        start = sum(self.part_sizes[:number])
-        return fn.linear(x, self.first.weight[:, start : start + self.part_sizes[number]])
+        """(..., I_p) to what it adds to the first layer, whose bias comes with part 0."""
+        bias = self.first.bias if number == 0 else None
+        return fn.linear(x, torch.split(self.first.weight, self.part_sizes, dim=1)[number], bias)
 
     def forward(self, summed_XI: Tensor, tasks: Sequence[str], noise: Noise | None = None) -> list[Tensor]:
         """Task vectors in the order of `tasks`, from the sum of all parts."""
-        before_XI = summed_XI + self.first.bias
-        edge = self.count * self.width
-        hidden_XED = self._activated(before_XI[..., :edge], noise)
+        before_XI, gates_XI = self._parted(summed_XI)
+        hidden_XED = self._activated(before_XI, noise)
         wanted = [self.tasks.index(task) for task in tasks]
         if not self.gated:
             return [hidden_XED[..., task if self.sharing == "single_task" else 0, :] for task in wanted]
         needed = list(range(len(self.may_use_GE))) if self.levels else wanted
-        mixed_XGD = self._gates(before_XI[..., edge:])[..., needed, :] @ hidden_XED
+        mixed_XGD = _of(self._gates(gates_XI), needed) @ hidden_XED
         if not self.levels:
             return list(mixed_XGD.unbind(-2))
         for level in self.levels:
@@ -66,8 +65,13 @@ class Experts(nn.Module):
         """(X, T, E) what each task's gate of the first level gives each expert; None where there are no gates."""
         if not self.gated:
             return None
-        before_XI = summed_XI + self.first.bias
-        return self._gates(before_XI[..., self.count * self.width :])[..., : len(self.tasks), :]
+        return self._gates(self._parted(summed_XI)[1])[..., : len(self.tasks), :]
+
+    def _parted(self, summed_XI: Tensor) -> tuple[Tensor, Tensor]:
+        """The experts' values before activation, and the gates' logits (none without gates)."""
+        edge = self.count * self.width
+        experts_XI, gates_XI = torch.split(summed_XI, [edge, summed_XI.shape[-1] - edge], dim=-1)
+        return experts_XI, gates_XI
 
     def _activated(self, x: Tensor, noise: Noise | None) -> Tensor:
         if self.norm is None:
@@ -89,7 +93,9 @@ class ExpertNorm(nn.Module):
         self.shift_ED = nn.Parameter(torch.zeros(count, width))
 
     def forward(self, x_XED: Tensor) -> Tensor:
-        return fn.silu(fn.layer_norm(x_XED, x_XED.shape[-1:]) * self.scale_ED + self.shift_ED)
+        size, weights = x_XED.shape[-1:], zip(self.scale_ED, self.shift_ED, strict=True)
+        each = [fn.layer_norm(x_XD, size, scale_D, shift_D) for x_XD, (scale_D, shift_D) in zip(x_XED.unbind(-2), weights, strict=True)]
+        return fn.silu(torch.stack(each, dim=-2))
 
 
 class ExtractionLevel(nn.Module):
@@ -133,6 +139,11 @@ def _may_use(group_E: Sequence[int], num_tasks: int) -> Tensor:
     own_TE = groups_E == torch.arange(num_tasks)[:, None]
     every_1E = torch.ones(1, len(group_E), dtype=torch.bool)
     return torch.cat([own_TE | (groups_E == num_tasks), every_1E])
+
+
+def _of(x_XGE: Tensor, groups: list[int]) -> Tensor:
+    """The groups asked for, in their order; `x_XGE` itself where that is all of them."""
+    return x_XGE if groups == list(range(x_XGE.shape[-2])) else x_XGE[..., groups, :]
 
 
 def _split(x: Tensor, parts: int) -> Tensor:

@@ -1,11 +1,11 @@
-"""Fits the rating model to explicit feedback, both tasks in one loss, in one process. Knows nothing of Ray: thousands to a few million ratings."""
+"""Fits the rating model to explicit feedback, all its losses in one sum, in one process. Knows nothing of Ray: thousands to a few million ratings."""
 
 # Letters: R = ratings of the training part, B = pairs of a batch, Q = pairs asked for.
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -17,10 +17,11 @@ from guidelens.config import Weight
 from guidelens.data.ratings import Ratings
 from guidelens.models.noise import Noise
 from guidelens.models.rating_history import PairFeatures, Pairs, RatingHistory
-from guidelens.models.ratings import RatingLogits, RatingModel, RatingModelConfig, RatingTask, like_loss, rating_loss
+from guidelens.models.ratings import RatingLogits, RatingModel, RatingModelConfig, level_loss, like_loss, rating_loss
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.ids import sub_seed
 
+RatingLoss = Literal["like", "rating", "levels"]
 _WARM_UP_STEPS = 50
 _LAST_RATE = 0.01
 
@@ -28,13 +29,14 @@ _LAST_RATE = 0.01
 class RatingTrainConfig(Frozen):
     """The recipe, chosen on the validation part of MovieLens-100k (docs/ratings.md).
 
-    lambdas: weight of each task's loss; 0 leaves the task out. window: how many of a shopper's, and of a product's, ratings a step looks at.
+    lambdas: weight of each loss; 0 leaves it out. like and rating are of the tasks; levels, of whether a rating is at least each of the other levels,
+    ties the two: its head is the like's, and with the like it makes an estimate of the rating. window: how many of a shopper's, and of a product's, ratings a step looks at.
     table_decay: weight decay of the vectors that belong to single shoppers and products; weight_decay: of all else.
     shrinkage: see RatingHistory.
     """
 
     model: RatingModelConfig = RatingModelConfig()
-    lambdas: dict[RatingTask, Weight] = {"like": 1.0, "rating": 1.0}
+    lambdas: dict[RatingLoss, Weight] = {"like": 1.0, "rating": 1.0, "levels": 3.0}
     epochs: Annotated[int, Field(ge=1)] = 5
     batch_size: Annotated[int, Field(ge=1)] = 1024
     learning_rate: Annotated[float, Field(gt=0)] = 5e-3
@@ -45,8 +47,8 @@ class RatingTrainConfig(Frozen):
 
     @model_validator(mode="after")
     def _one_task_is_in(self) -> Self:
-        if not any(weight > 0 for weight in self.lambdas.values()):
-            raise ValueError(f"lambdas must leave at least one task in, got {self.lambdas}; set one above 0")
+        if not (self.lambdas.get("like") or self.lambdas.get("rating")):
+            raise ValueError(f"lambdas must leave at least one task in, got {self.lambdas}; set like or rating above 0")
         return self
 
 
@@ -59,10 +61,11 @@ class RatingScores(NamedTuple):
 
 @dataclass(frozen=True)
 class FittedRatings:
-    """A fitted model and the ratings it may know of."""
+    """A fitted model, the ratings it may know of, and what it was fitted to."""
 
     model: RatingModel
     history: RatingHistory
+    lambdas: Mapping[RatingLoss, float]
 
     @torch.no_grad()
     def predict(self, asked: Ratings) -> RatingScores:
@@ -72,8 +75,16 @@ class FittedRatings:
         rating_Q, like_Q = torch.empty(len(asked)), torch.empty(len(asked))
         for rows in self.history.chunks(pairs):
             some = pairs.take(rows)
-            rating_Q[rows], like_Q[rows] = look(self.model, self.history, some, self.history.features(some))
+            said = look(self.model, self.history, some, self.history.features(some))
+            rating_Q[rows], like_Q[rows] = self._rating(said), said.like
         return RatingScores(rating_Q.clamp(self.history.lowest, self.history.highest).numpy(), torch.sigmoid(like_Q).numpy())
+
+    def _rating(self, said: RatingLogits) -> Tensor:
+        """(B,) by regression, by the levels' expectation, or the mean of both where both were fitted: their errors are not the same."""
+        if not self.lambdas.get("levels"):
+            return said.rating
+        expected_B = self.model.expected(said.levels)
+        return (said.rating + expected_B) / 2 if self.lambdas.get("rating") else expected_B
 
 
 def look(model: RatingModel, history: RatingHistory, pairs: Pairs, features: PairFeatures) -> RatingLogits:
@@ -85,7 +96,7 @@ def fit_ratings(ratings: Ratings, config: RatingTrainConfig, seed: int, tell: Ca
     """The model fitted to all of `ratings`; the same seed gives the same weights. `tell` hears each epoch's mean losses."""
     history = RatingHistory(ratings, config.shrinkage)
     model = new_rating_model(config.model, ratings, seed)
-    optimizer = torch.optim.AdamW(_groups(model, config), lr=config.learning_rate)
+    optimizer = torch.optim.AdamW(_groups(model, config), lr=config.learning_rate, fused=True)
     generator = torch.Generator().manual_seed(sub_seed(seed, "batches"))
     pairs, batches = history.own_pairs(), math.ceil(len(ratings) / config.batch_size)
     features = history.features(pairs)
@@ -103,18 +114,22 @@ def fit_ratings(ratings: Ratings, config: RatingTrainConfig, seed: int, tell: Ca
             losses.append(float(loss.detach()))
         if tell is not None:
             tell(f"epoch {epoch + 1} of {config.epochs}: loss {np.mean(losses):.4f}")
-    return FittedRatings(model, history)
+    return FittedRatings(model, history, config.lambdas)
 
 
 def batch_loss(
     model: RatingModel, history: RatingHistory, pairs: Pairs, features: PairFeatures, config: RatingTrainConfig, noise: Noise | None, generator: torch.Generator
 ) -> Tensor:
-    """The weighted sum of the tasks that are in, over training pairs that do not see their own ratings."""
+    """The weighted sum of the losses that are in, over training pairs that do not see their own ratings."""
     past, raters = (history.near(side, pairs, config.window, generator) for side in ("shopper", "product"))
     said: RatingLogits = model(pairs, features, past, raters, noise)
     rating_B = history.rating_R[pairs.own_B]
-    terms = {"like": lambda: like_loss(said.like, rating_B, config.model.liked), "rating": lambda: rating_loss(said.rating, rating_B)}
-    return torch.stack([weight * terms[task]() for task, weight in config.lambdas.items() if weight > 0]).sum()
+    terms: dict[RatingLoss, Callable[[], Tensor]] = {
+        "like": lambda: like_loss(said.like, rating_B, config.model.liked),
+        "rating": lambda: rating_loss(said.rating, rating_B),
+        "levels": lambda: level_loss(said.levels, rating_B, model.levels_L, but=model.liked_level),
+    }
+    return torch.stack([weight * terms[name]() for name, weight in config.lambdas.items() if weight > 0]).sum()
 
 
 def new_rating_model(config: RatingModelConfig, described: Ratings, seed: int) -> RatingModel:
