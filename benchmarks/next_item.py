@@ -103,7 +103,9 @@ def notes(loo: LeaveOneOut) -> tuple[str, ...]:
     found = [f"{num_bare:,} of {num_products:,} items have no attributes."] if num_bare else []
     found += [f"{num_unseen:,} of {num_products:,} items are in no training history."] if num_unseen else []
     if num_products > _EASE_UP_TO:
-        found.append(f"EASE is left out: it inverts a matrix of the catalogue squared, here {4 * num_products**2 / 1e9:.0f} GB; up to {_EASE_UP_TO:,} items it is run.")
+        found.append(
+            f"EASE is left out: it inverts a matrix of the catalogue squared, here {4 * num_products**2 / 1e9:.0f} GB; up to {_EASE_UP_TO:,} items it is run."
+        )
     return tuple(found)
 
 

@@ -147,7 +147,7 @@ def test_histories_without_a_next_event_are_refused() -> None:
 def test_attributes_that_are_no_json_are_refused(tmp_path: Path) -> None:
     data, listed = written(tmp_path)
     listed.write_text("")
-    with pytest.raises(InputError, match="{} where none are known"):
+    with pytest.raises(InputError, match="where none are known"):
         read(data, listed)
 
 

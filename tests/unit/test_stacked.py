@@ -44,7 +44,7 @@ def test_candidates_are_what_parts_know_and_the_history_does_not_hold() -> None:
     assert found.features_RCF[1, 0, 4] == pytest.approx(np.log(1e-3))
     places = np.exp(found.features_RCF[0, :, [1, 3]]) - 1
     assert places.tolist() == [pytest.approx([0, 8]), pytest.approx([0, 1])]
-    assert found.features_RCF @ sources.even_F == pytest.approx(np.take_along_axis(mean_RN, found.products_RC, axis=1), abs=1e-5)
+    assert found.features_RCF @ sources.even_weights == pytest.approx(np.take_along_axis(mean_RN, found.products_RC, axis=1), abs=1e-5)
 
 
 def test_it_tells_when_to_trust_which_part() -> None:

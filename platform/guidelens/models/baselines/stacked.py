@@ -69,14 +69,14 @@ class Sources:
     signals: dict[str, Recommender]
 
     @property
-    def even_F(self) -> NDArray[np.float32]:
+    def even_weights(self) -> NDArray[np.float32]:
         """Weights of the features that make the mean of the parts' log shares."""
         return np.array([1 / len(self.parts), 0] * len(self.parts) + [0] * len(self.signals), dtype=np.float32)
 
     def candidates(self, histories: Histories, num_nominated: int) -> tuple[Candidates, Scores]:
         """The candidates, none of them taken before, and the parts' mean log shares (R, N) for all that nobody nominates."""
         scores_PRN = [np.array(log_shares(part, histories)) for part in self.parts.values()]
-        mean_RN = np.mean(scores_PRN, axis=0, dtype=np.float32)
+        mean_RN: Scores = np.add.reduce(scores_PRN) / np.float32(len(scores_PRN))
         least_PR1 = [scores_RN.min(axis=1, keepdims=True) for scores_RN in scores_PRN]
         for scores_RN in scores_PRN:
             scores_RN[histories.rows, histories.products] = -np.inf
@@ -132,15 +132,11 @@ class CandidateNetwork(nn.Module):
         self.register_buffer("mean_F", torch.from_numpy(features_EF.mean(axis=0)))
         self.register_buffer("deviation_F", torch.from_numpy(features_EF.std(axis=0)).clamp_min(1e-3))
         self.weights_F, self.slopes_F = nn.Parameter(torch.from_numpy(begin_F) * self.deviation_F), nn.Parameter(torch.zeros(num))
+        last = nn.Linear(config.hidden, 1)
+        nn.init.zeros_(last.weight)
         self.hidden = nn.Sequential(
-            nn.Linear(num + 1, config.hidden),
-            nn.GELU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.hidden, config.hidden),
-            nn.GELU(),
-            nn.Linear(config.hidden, 1),
+            nn.Linear(num + 1, config.hidden), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(config.hidden, config.hidden), nn.GELU(), last
         )
-        nn.init.zeros_(self.hidden[-1].weight)
 
     def forward(self, features_RCF: Tensor, there_RC: Tensor, tilt_R: Tensor) -> Tensor:
         """(R, C) scores, a large negative one where there is no candidate."""
@@ -219,7 +215,7 @@ class Stacked:
         fitted = []
         for fold in range(config.folds):
             apart = torch.nonzero(fold_E == fold).squeeze(1), torch.nonzero(fold_E != fold).squeeze(1)
-            network, nats, epoch = _fitted(events.take(apart[1]), events.take(apart[0]), sources.even_F, config, seed * config.folds + fold)
+            network, nats, epoch = _fitted(events.take(apart[1]), events.take(apart[0]), sources.even_weights, config, seed * config.folds + fold)
             progress(f"stacking, fold {fold + 1} of {config.folds}: {nats:.3f} nats an event held out, at epoch {epoch} of {config.epochs}")
             fitted.append((network, nats, epoch))
         networks, nats_of_folds, epochs = zip(*fitted, strict=True)
@@ -276,7 +272,7 @@ def _fitted(learn: _Events, held: _Events, begin_F: NDArray[np.float32], config:
     best = (_nats(network, held), 0, {name: value.clone() for name, value in network.state_dict().items()})
     for epoch in range(1, config.epochs + 1):
         network.train()
-        for rows in torch.randperm(len(learn)).split(batch):
+        for rows in torch.split(torch.randperm(len(learn)), batch):
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(_loss(network, learn.take(rows)))
             optimizer.step()
@@ -295,5 +291,5 @@ def _loss(network: CandidateNetwork, events: _Events) -> Tensor:
 @torch.no_grad()
 def _nats(network: CandidateNetwork, events: _Events) -> float:
     network.eval()
-    total = sum(float(_loss(network, events.take(rows))) * len(rows) for rows in torch.arange(len(events)).split(_MOST_BATCH_EVENTS))
-    return total / len(events)
+    batches = torch.split(torch.arange(len(events)), _MOST_BATCH_EVENTS)
+    return sum(float(_loss(network, events.take(rows))) * len(rows) for rows in batches) / len(events)
