@@ -49,7 +49,7 @@ def read(data: Path, attributes: Path) -> LeaveOneOut:
     try:
         listed = {int(item): [int(one) for one in found] for item, found in json.loads(attributes.read_text()).items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"--attributes must be a JSON object of lists of numbers by item, got {attributes}: {error}") from error
+        raise InputError(f"--attributes must be a JSON object of lists of numbers by item, {{}} where none are known, got {attributes}: {error}") from error
     items = sorted({item for sequence in sequences for item in sequence})
     row_of = {item: row for row, item in enumerate(items)}
     taken = Histories.of_lists([[row_of[item] for item in sequence] for sequence in sequences], len(items))

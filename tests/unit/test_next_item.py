@@ -10,11 +10,11 @@ from scipy.sparse import csr_matrix
 from torch.nn import functional as fn
 
 from benchmarks._leave_one_out import interval, metric_rows, ranks, read
-from benchmarks.next_item import as_markdown, studied
+from benchmarks.next_item import as_markdown, notes, studied
 from guidelens.errors import InputError
 from guidelens.models.histories import Histories
-from guidelens.models.next_item import Drawer, NextItemConfig, NextItemModel, batch_loss, fit_next_item, padded
-from guidelens.models.next_item_hybrid import RecipeConfig
+from guidelens.models.next_item import Drawer, NextItemConfig, NextItemModel, batch_loss, fit_next_item, padded, thinned
+from guidelens.models.next_item_hybrid import RecipeConfig, encoder, stacked
 
 NUM_PRODUCTS, NUM_ATTRIBUTES = 24, 6
 SMALL = NextItemConfig(width=16, num_heads=2, dropout=0.1, epochs=30, places_per_batch=128, num_sampled=16, learning_rate=1e-2)
@@ -131,9 +131,41 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     assert apart.high - apart.low > 3 * (alike.high - alike.low)
 
 
+def test_thinning_drops_events_and_keeps_order() -> None:
+    of = Histories.of_lists([list(range(20))] * 300 + [[0, 1]], NUM_PRODUCTS)
+    found = thinned(of, 0.5, np.random.default_rng(0))
+    assert 0.7 < len(found.products) / len(of.products) < 0.8
+    assert (found.lengths >= 2).all() and (np.diff(found.products)[np.diff(found.rows) == 0] > 0).all()
+    assert thinned(of, 0.0, np.random.default_rng(0)) is of
+
+
+def test_histories_without_a_next_event_are_refused() -> None:
+    with pytest.raises(InputError, match="two events or more"):
+        fit_next_item(Histories.of_lists([[1], [2]], NUM_PRODUCTS), attributes(), SMALL, seed=0)
+
+
+def test_attributes_that_are_no_json_are_refused(tmp_path: Path) -> None:
+    data, listed = written(tmp_path)
+    listed.write_text("")
+    with pytest.raises(InputError, match="where none are known"):
+        read(data, listed)
+
+
 def test_the_study_runs_the_recipe_and_its_peers(tmp_path: Path) -> None:
-    study = studied(read(*written(tmp_path)), RecipeConfig(encoders=(SMALL,)), 2, "a test")
+    study = studied(read(*written(tmp_path)), RecipeConfig(encoders=(SMALL,)), 2, "a test", processes=1)
     assert {"popularity", "item_knn", "transitions", "transitions_and_attributes", "ease", "encoder_alone", "guidelens"} == set(study.metrics) - {"user_knn"}
     assert study.metrics["guidelens"]["hr@5"].value > 0.9
     assert study.gain_over["popularity"]["ndcg@10"].low > 0
+    assert study.notes == ("1 of 24 items have no attributes.",)
     assert "| guidelens |" in as_markdown(study)
+
+
+def test_items_that_nobody_describes_are_still_told_apart(tmp_path: Path) -> None:
+    data, listed = written(tmp_path)
+    listed.write_text("{}")
+    loo = read(data, listed)
+    assert notes(loo) == ("24 of 24 items have no attributes.",)
+    config = RecipeConfig(encoders=(SMALL,))
+    silent = {"seed": 1, "progress": lambda _: None}
+    ours = stacked(loo.train, loo.val_targets, loo.attributes_NF, [encoder(loo.train, loo.attributes_NF, config, 0, **silent)], config, **silent)
+    assert metric_rows(ranks(ours, loo.test_histories, loo.test_targets))["hr@5"].mean() > 0.9

@@ -20,6 +20,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from guidelens.errors import InputError
 from guidelens.models.causal import CausalBlock
 from guidelens.models.histories import Histories
 from guidelens.schemas.base import Frozen
@@ -33,7 +34,11 @@ Progress = Callable[[str], None]
 
 
 class NextItemConfig(Frozen):
-    """The encoder and how it is trained. places_per_batch: predicted places, about. sampling_power: products are drawn as counts to this power."""
+    """The encoder and how it is trained.
+
+    places_per_batch: predicted places, about. sampling_power: products are drawn as counts to this power. thinning: in each epoch every history
+    loses a share of its events, drawn anew between 0 and this, so that what comes a little later is learned too and no prefix by heart.
+    """
 
     encoder: Literal["attention", "gru"] = "attention"
     width: Annotated[int, Field(ge=8)] = 64
@@ -44,6 +49,7 @@ class NextItemConfig(Frozen):
     epochs: Annotated[int, Field(ge=1)] = 20
     places_per_batch: Annotated[int, Field(ge=1)] = 2048
     num_sampled: Annotated[int, Field(ge=1)] = 1024
+    thinning: Annotated[float, Field(ge=0, le=1)] = 0.5
     sampling_power: Annotated[float, Field(ge=0, le=1)] = 0.75
     learning_rate: Annotated[float, Field(gt=0)] = 4e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
@@ -145,27 +151,44 @@ def fit_next_item(histories: Histories, attributes_NF: csr_matrix, config: NextI
     Args:
         attributes_NF: (N, F), what is stored counts as there.
         progress: told of each epoch.
+
+    Raises:
+        InputError: no history has two events.
     """
+    rows = histories.newest(config.max_length).take(np.flatnonzero(histories.lengths >= 2))
+    if len(rows) == 0:
+        raise InputError(f"a next-item encoder needs a history of two events or more to learn from, got none of {len(histories)}; give longer histories")
     torch.manual_seed(seed)
     rng = np.random.Generator(np.random.Philox(key=seed))
-    rows = histories.newest(config.max_length).take(np.flatnonzero(histories.lengths >= 2))
     model, drawer = NextItemModel(attributes_NF, config), Drawer(histories, config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98), fused=True)
-    num_steps = len(_batches(rows, config.places_per_batch, rng)) * config.epochs
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate_share(step / num_steps, config.warmup_share))
     model.train()
     for epoch in range(config.epochs):
         total, places = 0.0, 0
-        for batch in _batches(rows, config.places_per_batch, rng):
-            loss, num_places = batch_loss(model, rows.take(batch), drawer)
+        read = thinned(rows, config.thinning, rng)
+        batches = _batches(read, config.places_per_batch, rng)
+        for step, batch in enumerate(batches):
+            share = _rate_share((epoch + step / len(batches)) / config.epochs, config.warmup_share)
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * share
+            loss, num_places = batch_loss(model, read.take(batch), drawer)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss / num_places)
             nn.utils.clip_grad_norm_(model.parameters(), _MAX_GRAD_NORM)
             optimizer.step()
-            schedule.step()
             total, places = total + loss.item(), places + num_places
         progress(f"epoch {epoch + 1} of {config.epochs}: {total / max(places, 1):.3f} nats a place")
     return NextItem(model)
+
+
+def thinned(histories: Histories, most: float, rng: np.random.Generator) -> Histories:
+    """Histories that lost a share of their events, drawn for each between 0 and `most`; those left with one event or none are left out."""
+    if most == 0:
+        return histories
+    lost_R = most * rng.random(len(histories))
+    kept = histories.of_ages(rng.random(len(histories.products)) >= lost_R[histories.rows])
+    found = kept.take(np.flatnonzero(kept.lengths >= 2))
+    return found if len(found) else histories
 
 
 def _rate_share(done: float, warmup_share: float) -> float:
@@ -213,7 +236,7 @@ def batch_loss(model: NextItemModel, histories: Histories, drawer: Drawer) -> tu
     x_PD = model.encode(items_UD[at_BL[:, :-1]])[there_BL]
     next_P, at_P = products_BL[:, 1:][there_BL], at_BL[:, 1:][there_BL]
     right_P = (x_PD * items_UD[at_P]).sum(1) + model.bias_N[next_P]
-    others_PS = x_PD @ items_UD[at_S].T + (model.bias_N[sampled_S] - drawer.log_odds_N[sampled_S])
+    others_PS = torch.addmm(model.bias_N[sampled_S] - drawer.log_odds_N[sampled_S], x_PD, items_UD[at_S].T)
     others_PS = others_PS.masked_fill(sampled_S[None, :] == next_P[:, None], -torch.inf)
-    norm_P = torch.logaddexp(torch.logsumexp(others_PS, dim=1), right_P)
-    return (norm_P - right_P).sum(), len(next_P)
+    logits_P1S = torch.cat([right_P[:, None], others_PS], dim=1)
+    return fn.cross_entropy(logits_P1S, torch.zeros_like(next_P), reduction="sum"), len(next_P)

@@ -12,23 +12,38 @@ from scipy.sparse import csr_matrix
 from guidelens.models.baselines.recommender import ItemToItem, Scores
 from guidelens.models.histories import Histories
 
+_MIRROR_ROWS = 1024
+
 
 def ease(histories: Histories, *, l2: float = 300.0) -> ItemToItem:
     """The item x item weights, 0 on the diagonal, that rebuild the shopper x product matrix best (EASE, arXiv:1905.03375).
 
-    Cubic in the products, with 4 N^2 bytes twice: 12,000 products take a minute of one core and 1.2 GB.
+    Cubic in the products, exact in float32 and in place: 4 N^2 bytes, 0.6 GB for 12,000 products and 1.3 GB for 18,000.
     """
-    from scipy.linalg import cho_factor, cho_solve  # serving reads what was fitted and needs none of it
+    from scipy.linalg.lapack import spotrf, spotri  # serving reads what was fitted and needs none of it
 
     taken_MN = histories.matrix(dtype=np.float32)
     taken_MN.data[:] = 1.0
     gram_NN = np.asarray((taken_MN.T @ taken_MN).todense(), dtype=np.float32)
     gram_NN[np.diag_indices_from(gram_NN)] += l2
-    inverse_NN = cho_solve(cho_factor(gram_NN, lower=True, overwrite_a=True, check_finite=False), np.eye(len(gram_NN), dtype=np.float32), overwrite_b=True)
-    weights_NN: NDArray[np.float32] = inverse_NN
+    weights_NN = inverted(gram_NN)
     weights_NN /= -np.diag(weights_NN)[None, :].copy()
     np.fill_diagonal(weights_NN, 0.0)
     return ItemToItem(weights_NN)
+
+
+def inverted(positive_NN: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The inverse of a symmetric positive definite matrix, which is overwritten, by its Cholesky factor."""
+    factor_NN, failed = spotrf(positive_NN.T, lower=0, clean=0, overwrite_a=1)
+    upper_NN, failed_again = spotri(factor_NN, lower=0, overwrite_c=1) if failed == 0 else (factor_NN, 0)
+    assert failed == failed_again == 0, f"a positive definite matrix has a Cholesky factor; spotrf said {failed}, spotri {failed_again}"
+    found_NN: NDArray[np.float32] = upper_NN.T
+    for start in range(0, len(found_NN), _MIRROR_ROWS):
+        stop = start + _MIRROR_ROWS
+        found_NN[start:stop, stop:] = found_NN[stop:, start:stop].T
+        square = found_NN[start:stop, start:stop]
+        square[:] = np.tril(square) + np.tril(square, -1).T
+    return found_NN
 
 
 @dataclass(frozen=True)

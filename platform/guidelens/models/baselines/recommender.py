@@ -65,6 +65,27 @@ def _largest(weights: csr_matrix, num: int) -> tuple[NDArray[np.int32], NDArray[
 
 
 @dataclass(frozen=True)
+class AtAge:
+    """Another recommender, asked about one event of each history: the one `age` events before the newest. Shorter histories say nothing."""
+
+    asked: Recommender
+    age: int
+
+    def scores(self, histories: Histories) -> Scores:
+        return self.asked.scores(histories.of_ages(histories.ages == self.age))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The same (N,) scores for everybody."""
+
+    scores_N: NDArray[np.float32]
+
+    def scores(self, histories: Histories) -> Scores:
+        return np.broadcast_to(self.scores_N, (len(histories), len(self.scores_N)))
+
+
+@dataclass(frozen=True)
 class Neighbours:
     """An `ItemToItem` cut to K entries a product: a few hundred bytes each, answered without torch, fit for a fallback in serving.
 
