@@ -20,8 +20,6 @@ def ease(histories: Histories, *, l2: float = 300.0) -> ItemToItem:
 
     Cubic in the products, exact in float32 and in place: 4 N^2 bytes, 0.6 GB for 12,000 products and 1.3 GB for 18,000.
     """
-    from scipy.linalg.lapack import spotrf, spotri  # serving reads what was fitted and needs none of it
-
     taken_MN = histories.matrix(dtype=np.float32)
     taken_MN.data[:] = 1.0
     gram_NN = np.asarray((taken_MN.T @ taken_MN).todense(), dtype=np.float32)
@@ -34,6 +32,8 @@ def ease(histories: Histories, *, l2: float = 300.0) -> ItemToItem:
 
 def inverted(positive_NN: NDArray[np.float32]) -> NDArray[np.float32]:
     """The inverse of a symmetric positive definite matrix, which is overwritten, by its Cholesky factor."""
+    from scipy.linalg.lapack import spotrf, spotri  # serving reads what was fitted and needs none of it
+
     factor_NN, failed = spotrf(positive_NN.T, lower=0, clean=0, overwrite_a=1)
     upper_NN, failed_again = spotri(factor_NN, lower=0, overwrite_c=1) if failed == 0 else (factor_NN, 0)
     assert failed == failed_again == 0, f"a positive definite matrix has a Cholesky factor; spotrf said {failed}, spotri {failed_again}"
