@@ -208,7 +208,8 @@ def test_products_pictures_and_models_come_through_the_proxy(served: ServedShop)
     assert served.client.get(view["image_url"]).content[:2] == b"\xff\xd8"
     assert served.client.get(view["model_url"]).content[:4] == b"glTF"
     assert "<html" in served.client.get("/").text
-    assert served.client.get("/v1/releases/current").json()["release"] == "1"
+    current = served.client.get("/v1/releases/current").json()
+    assert (current["release"], current["baseline"]) == ("1", "transitions")
     assert served.client.get("/nowhere").json()["error"]["code"] == "not_found"
 
 
