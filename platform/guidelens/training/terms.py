@@ -26,7 +26,7 @@ from guidelens.training.sharding import Shares
 SAMPLE_SOFTMAX_ABOVE = 8192
 NUM_SAMPLED = 2048
 OPEN_LOOP_SHARE = 0.25
-SHARE_CONTENT_FROM = 2048
+SHARE_CONTENT_FROM = 4096
 """Products of a step from which on workers share them out: for fewer, an exchange takes longer than computing all of them."""
 
 
