@@ -296,7 +296,8 @@ class TrainConfig(Frozen):
     telemetry: bool = True
     """Measure, at the end of each epoch, how the tasks' gradients lie to each other and how the experts are used."""
     sharding: Literal["replicated", "rows"] = "replicated"
-    """rows: each worker holds its share of the products' id vectors and biases, and of what the optimizer keeps for them, instead of all."""
+    """rows: each worker holds its share of the products' id vectors and biases, and of what the optimizer keeps for them, instead of all
+    (which is what a single worker's share is)."""
     max_failures: Annotated[int, Field(ge=0)] = 2
     single_task_controls: bool = True
     validation_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1

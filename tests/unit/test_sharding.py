@@ -94,6 +94,14 @@ def test_gradients_are_clipped_by_the_norm_of_all_workers(large: None, monkeypat
     assert_takes_the_steps_of_one(with_train(sharding="rows"), 2)
 
 
+def test_signals_of_workers_that_own_rows_are_those_of_one(large: None) -> None:
+    one, workers = learner(sample_config()), workers_of(with_train(sharding="rows"), 2)
+    expected = one.signals()
+    for found in in_all(workers, lambda own: own.signals()):
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
+        assert found["gradient_norm.interest"] > 0
+
+
 def test_each_worker_holds_its_share_of_tables_and_of_the_optimizers_state(large: None) -> None:
     replicated, owned = workers_of(sample_config(), 3), workers_of(with_train(sharding="rows"), 3)
     for workers in (replicated, owned):

@@ -23,9 +23,18 @@ class Gradients:
         combined: weights whose gradients `set_combined` gives, the same on all workers.
         owned: weights that this worker alone has, and whose gradients backward gives in full.
         num_totals: further numbers that are summed in the same exchange.
+        idle: the other weights, which `clear` leaves without a gradient.
     """
 
-    def __init__(self, summed: Sequence[nn.Parameter], combined: Sequence[nn.Parameter], owned: Sequence[nn.Parameter], num_totals: int) -> None:
+    def __init__(
+        self,
+        summed: Sequence[nn.Parameter],
+        combined: Sequence[nn.Parameter],
+        owned: Sequence[nn.Parameter],
+        num_totals: int,
+        idle: Sequence[nn.Parameter] = (),
+    ) -> None:
+        self._idle = list(idle)
         self._summed_sparse, self._owned_sparse = _sparse(summed), _sparse(owned)
         groups = [_dense(summed), list(combined), _dense(owned)]
         self._dense = [parameter for group in groups for parameter in group]
@@ -46,7 +55,7 @@ class Gradients:
         self._flat.zero_()
         for parameter, view in zip(self._dense, self._views, strict=True):
             parameter.grad = view
-        for parameter in (*self._summed_sparse, *self._owned_sparse):
+        for parameter in (*self._summed_sparse, *self._owned_sparse, *self._idle):
             parameter.grad = None
 
     def sum_over_workers(self, reduce: Reduce, totals: Tensor, *others: Tensor) -> None:

@@ -94,7 +94,9 @@ class Learner:
 
     def step(self, rows_G: NDArray[np.int64], step: int) -> Tensor:
         """Updates the weights from one global batch; (2, terms) float64 sums and counts over all workers."""
-        if self._gradients is not None:
+        if self._gradients is None:
+            self.model.zero_grad(set_to_none=True)
+        else:
             self._gradients.clear()
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -171,7 +173,9 @@ class Learner:
         tables = {id(self.model.tower.ids.weight), id(self.model.bias)} if self.owns_rows else set()
         owned = [parameter for parameter in learning if id(parameter) in tables]
         summed = [parameter for parameter in learning if id(parameter) not in tables]
-        return Gradients(summed, self._shared if self._combines else (), owned, len(self.job.terms))
+        combined = self._shared if self._combines else []
+        moved = {id(parameter) for parameter in (*learning, *combined)}
+        return Gradients(summed, combined, owned, len(self.job.terms), [parameter for parameter in every if id(parameter) not in moved])
 
     def _balance(self, rows_G: NDArray[np.int64], step: int, before_T: Tensor) -> None:
         if self.balancer_optimizer is None:
