@@ -36,7 +36,6 @@ CONTROLS: dict[str, dict[RatingLoss, float]] = {
     "single task: like": {"like": 1.0},
     "single task: rating": {"rating": 1.0},
     "levels of the rating alone": {"like": 1.0, "levels": 3.0},
-    "joint, without levels": {"like": 1.0, "rating": 1.0},
 }
 """The same model with some of its losses left out."""
 AIM_AUC, AIM_RMSE = 0.800, 0.915
