@@ -24,7 +24,7 @@ _LATE_PRIOR_EVENTS = 4.0
 class RecipeConfig(Frozen):
     """encoders: one is trained of each, from a seed of its own; what they get wrong differs, so that together they know more."""
 
-    encoders: tuple[NextItemConfig, ...] = (NextItemConfig(), NextItemConfig(width=96, num_layers=1, epochs=16))
+    encoders: tuple[NextItemConfig, ...] = (NextItemConfig(), NextItemConfig(thinning=0.0))
     stack: StackConfig = StackConfig()
 
 
