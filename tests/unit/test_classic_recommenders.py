@@ -8,7 +8,8 @@ from scipy.sparse import csr_matrix
 
 from guidelens.errors import BundleError, InputError, ShapeError
 from guidelens.models.baselines.hybrid import Hybrid, log_shares
-from guidelens.models.baselines.linear import Als, ease, solved
+from guidelens.models.baselines import linear
+from guidelens.models.baselines.linear import Als, ease, inverted, solved
 from guidelens.models.baselines.neighbours import UserKnn, content, item_knn, largest_in_rows
 from guidelens.models.baselines.neural import Ncf
 from guidelens.models.baselines.popularity import Popularity
@@ -83,6 +84,13 @@ def test_pearson_is_numpys_correlation_where_it_is_positive() -> None:
 def test_only_the_largest_neighbours_stay() -> None:
     kept = largest_in_rows(csr_matrix(np.array([[0.1, 0.9, 0.5], [0, 0, 0.2]])), 2).toarray()
     assert kept.tolist() == [[0, 0.9, 0.5], [0, 0, 0.2]]
+
+
+def test_an_inverse_made_in_place_is_whole_and_symmetric(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "_MIRROR_ROWS", 4)
+    drawn = np.random.default_rng(0).normal(size=(30, 10)).astype(np.float32)
+    positive = drawn.T @ drawn + 5 * np.eye(10, dtype=np.float32)
+    assert inverted(positive.copy()) @ positive == pytest.approx(np.eye(10), abs=1e-5)
 
 
 def test_ease_meets_the_conditions_of_its_optimum() -> None:
