@@ -7,8 +7,8 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from guidelens.errors import BundleError, InputError, ShapeError
-from guidelens.models.baselines.hybrid import Hybrid, log_shares
 from guidelens.models.baselines import linear
+from guidelens.models.baselines.hybrid import Hybrid, log_shares
 from guidelens.models.baselines.linear import Als, ease, inverted, solved
 from guidelens.models.baselines.neighbours import UserKnn, content, item_knn, largest_in_rows
 from guidelens.models.baselines.neural import Ncf
