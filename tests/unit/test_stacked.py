@@ -70,7 +70,7 @@ def test_what_nobody_nominates_ranks_below_by_the_mean_of_the_parts() -> None:
     known = transitions(Histories.of_lists([[p, (p + 1) % NUM_PRODUCTS, (p + 2) % NUM_PRODUCTS] for p in range(NUM_PRODUCTS)], NUM_PRODUCTS))
     found = Stacked.fit({"known": known}, {}, asked, wanted, StackConfig(num_nominated=1), seed=0).scores(Histories.of_lists([[4]], NUM_PRODUCTS))[0]
     assert found.argsort()[::-1][:2].tolist() == [5, 6]
-    assert np.isfinite(found).all()
+    assert np.isfinite(found).all() and found[5] - found[6] == pytest.approx(1, abs=1e-4)
 
 
 def test_with_nothing_to_learn_it_stays_what_it_began_as() -> None:
