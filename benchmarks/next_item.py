@@ -31,7 +31,7 @@ from guidelens.models.baselines.linear import ease
 from guidelens.models.baselines.popularity import Popularity
 from guidelens.models.baselines.recommender import Recommender
 from guidelens.models.next_item import NextItem
-from guidelens.models.next_item_hybrid import RecipeConfig, classic_parts, encoder, stacked
+from guidelens.models.next_item_hybrid import RecipeConfig, classic_parts, encoder, likeness, stacked
 from guidelens.schemas.base import Frozen
 from pipelines.entry import progress, run_command
 
@@ -82,7 +82,7 @@ def tested(recommender: Recommender, loo: LeaveOneOut, name: str) -> NDArray[np.
 
 def without_training(loo: LeaveOneOut) -> RanksOf:
     """Ranks by the recommenders that draw nothing, so that one fit stands for all seeds."""
-    parts = classic_parts(loo.train, loo.attributes_NF)
+    parts = classic_parts(loo.train, likeness(loo.attributes_NF))
     found = {"popularity": tested(Popularity.fit(loo.train), loo, "popularity")}
     found |= {name: tested(parts[name], loo, name) for name in ("item_knn", "user_knn", "transitions")}
     graph = Hybrid.fit({name: parts[name] for name in ("transitions", "attributes")}, loo.train, loo.val_targets)

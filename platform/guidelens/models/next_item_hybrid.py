@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from guidelens.models.baselines.neighbours import UserKnn, content, item_knn
-from guidelens.models.baselines.recommender import AtAge, Recommender, Standing
+from guidelens.models.baselines.recommender import AtAge, ItemToItem, Recommender, Standing
 from guidelens.models.baselines.stacked import StackConfig, Stacked
 from guidelens.models.baselines.transitions import transitions
 from guidelens.models.histories import Histories
@@ -28,23 +28,27 @@ class RecipeConfig(Frozen):
     stack: StackConfig = StackConfig()
 
 
-def classic_parts(train: Histories, attributes_NF: csr_matrix) -> dict[str, Recommender]:
-    """What needs no gradient and can nominate products: seconds each."""
+def likeness(attributes_NF: csr_matrix) -> ItemToItem:
+    """Products alike by their attributes. The largest thing here where many products share one; `classic_parts` and `signals` hold it between them."""
+    return content(attributes_NF, rare_counts_more=True)
+
+
+def classic_parts(train: Histories, alike: ItemToItem) -> dict[str, Recommender]:
+    """What needs no gradient and can nominate products: seconds each. alike: see `likeness`."""
     return {
         "item_knn": item_knn(train, decay=0.8),
         "user_knn": UserKnn.fit(train, decay=0.9),
-        "attributes": content(attributes_NF, rare_counts_more=True, decay=0.6),
+        "attributes": ItemToItem(alike.weights, decay=0.6),
         "transitions": transitions(train),
         "around": transitions(train, gap_decay=0.6, backward=1.0, decay=0.8),
     }
 
 
-def signals(train: Histories, attributes_NF: csr_matrix) -> dict[str, Recommender]:
+def signals(train: Histories, alike: ItemToItem) -> dict[str, Recommender]:
     """What tells candidates apart: how common and how recently taken each is, and what the last events say of it one by one."""
     counts_N = np.bincount(train.products, minlength=train.num_products).astype(np.float32)
     newest = train.at_age(0)
     last_N = np.bincount(newest[newest >= 0], minlength=train.num_products).astype(np.float32)
-    alike = content(attributes_NF, rare_counts_more=True)
     near = transitions(train, gap_decay=0.6, backward=0.5)
     return {
         "count": Standing(counts_N + 1),
@@ -69,8 +73,9 @@ def stacked(
     train: Histories, val_targets: Histories, attributes_NF: csr_matrix, encoders: list[NextItem], config: RecipeConfig, *, seed: int, progress: Progress
 ) -> Stacked:
     """Encoders, classic parts and signals as one, learned on at most `MAX_VALIDATION_ROWS` drawn validation events."""
-    parts = classic_parts(train, attributes_NF) | {f"encoder_{number}": one for number, one in enumerate(encoders)}
+    alike = likeness(attributes_NF)
+    parts = classic_parts(train, alike) | {f"encoder_{number}": one for number, one in enumerate(encoders)}
     rng = np.random.Generator(np.random.Philox(key=seed))
     rows = rng.permutation(len(train))[:MAX_VALIDATION_ROWS]
     asked, wanted = train.take(rows), val_targets.take(rows)
-    return Stacked.fit(parts, signals(train, attributes_NF), asked, wanted, config.stack, seed=seed, progress=progress)
+    return Stacked.fit(parts, signals(train, alike), asked, wanted, config.stack, seed=seed, progress=progress)

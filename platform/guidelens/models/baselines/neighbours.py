@@ -121,6 +121,7 @@ def content(features_NF: csr_matrix | NDArray[np.floating], *, rare_counts_more:
     if rare_counts_more:
         having_F = np.maximum(1, features_NF.getnnz(axis=0))
         features_NF = features_NF @ diags(np.log(features_NF.shape[0] / having_F).astype(np.float32))
+        features_NF.eliminate_zeros()
     unit_NF = _unit_rows(features_NF)
     return ItemToItem(_without_diagonal((unit_NF @ unit_NF.T).tocsr().maximum(0)), decay)
 
