@@ -153,7 +153,7 @@ def test_attributes_that_are_no_json_are_refused(tmp_path: Path) -> None:
 
 def test_the_study_runs_the_recipe_and_its_peers(tmp_path: Path) -> None:
     study = studied(read(*written(tmp_path)), RecipeConfig(encoders=(SMALL,)), 2, "a test", processes=1)
-    assert {"popularity", "item_knn", "transitions", "transitions_and_attributes", "ease", "encoder_alone", "guidelens"} == set(study.metrics) - {"user_knn"}
+    assert {"popularity", "item_knn", "transitions", "transitions_and_attributes", "ease", "first_encoder", "guidelens"} == set(study.metrics) - {"user_knn"}
     assert study.metrics["guidelens"]["hr@5"].value > 0.9
     assert study.gain_over["popularity"]["ndcg@10"].low > 0
     assert study.notes == ("1 of 24 items have no attributes.",)
