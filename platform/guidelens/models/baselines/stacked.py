@@ -25,7 +25,7 @@ from guidelens.models.baselines.recommender import Recommender, Scores
 from guidelens.models.histories import Histories
 from guidelens.schemas.base import Frozen
 
-_BLOCK_ROWS = 512
+_BLOCK_ROWS = 128
 _SIGNAL_FLOOR = 1e-3
 _MOST_BATCH_EVENTS, _LEAST_BATCH_EVENTS, _FEWEST_BATCHES = 256, 16, 20
 _WARMUP_SHARE = 0.2
@@ -76,7 +76,9 @@ class Sources:
     def candidates(self, histories: Histories, num_nominated: int) -> tuple[Candidates, Scores]:
         """The candidates, none of them taken before, and the parts' mean log shares (R, N) for all that nobody nominates."""
         scores_PRN = [np.array(log_shares(part, histories)) for part in self.parts.values()]
-        mean_RN: Scores = np.add.reduce(scores_PRN) / np.float32(len(scores_PRN))
+        mean_RN = np.zeros_like(scores_PRN[0])
+        for scores_RN in scores_PRN:
+            mean_RN += scores_RN / np.float32(len(scores_PRN))
         least_PR1 = [scores_RN.min(axis=1, keepdims=True) for scores_RN in scores_PRN]
         for scores_RN in scores_PRN:
             scores_RN[histories.rows, histories.products] = -np.inf
