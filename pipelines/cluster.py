@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -34,6 +34,8 @@ _OF_WORKERS = {"POLARS_MAX_THREADS": "1"}
 """What worker processes inherit and this one does not keep: a task has a core, not the machine."""
 NUM_LOGICAL_CPUS = 4
 _TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
+_SESSION = "GUIDELENS_RAY_SESSION"
+"""Names in each process of a session the folder that is the session's alone."""
 
 
 def in_job() -> bool:
@@ -88,7 +90,7 @@ def ray_session(num_gpus: int | None = None) -> Iterator[None]:
     given = os.environ.get(_TOKEN_PATH)
     os.environ[_TOKEN_PATH] = given or str(_new_token(folder))
     try:
-        with _lent(_OF_WORKERS):
+        with _lent({**_OF_WORKERS, _SESSION: str(folder)}):
             ray.init(
                 address="local",
                 num_cpus=max(NUM_LOGICAL_CPUS, os.cpu_count() or 1),
@@ -104,11 +106,21 @@ def ray_session(num_gpus: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        _end_rest(folder)
         for number, handler in before.items():
             signal.signal(number, handler)
         if given is None:
             del os.environ[_TOKEN_PATH]
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_rest(folder: Path) -> None:
+    """Ends what the session of this folder left behind: an agent of Ray's that was still starting when its head went waits a minute for it."""
+    mark = f"{_SESSION}={folder}".encode()
+    for process in Path("/proc").iterdir():
+        with suppress(OSError):
+            if process.name.isdigit() and mark in (process / "environ").read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def test_an_interrupted_demo_leaves_nothing_running(tmp_path: Path, started_by: 
     time.sleep(15)
     os.killpg(running.pid, signal.SIGINT)
     assert running.wait(60) != 0
-    for _ in range(90):  # an agent of Ray's that was still starting gives its head up after a minute
+    for _ in range(20):
         left = [line for line in _processes() if line[1] == running.pid]
         if not left:
             break

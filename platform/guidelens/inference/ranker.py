@@ -23,7 +23,7 @@ from guidelens.inference.guide_files import has_guide, load_items, one_thread
 from guidelens.inference.messages import Floats, RankInput, RankOutput, Rows, SessionState, Source, relevance_of
 from guidelens.inference.plans import Policy, next_steps, rule_policy
 from guidelens.inference.popularity import read_popularity
-from guidelens.inference.reasons import reasons_of, reasons_of_sources
+from guidelens.inference.reasons import DISCOVER, reasons_of, reasons_of_sources
 from guidelens.inference.reranking import BUNDLED, Candidates, ExpertRule, LiveRules, Reranked, Reranker, ShopRules, Situation
 from guidelens.inference.rows import request_row
 from guidelens.inference.scorer import GuideScorer
@@ -201,10 +201,9 @@ class RankerModel:
         self, asked: RankInput, rows: Rows, source: NDArray[np.uint8], lift: Floats, slate: Reranked, experts: Sequence[Sequence[ExpertRule]]
     ) -> list[list[str]]:
         """At most three short texts a product: the shop's rules that put it there, then the inputs that raised its score, strongest first
-        (inference/explain.py)."""
-        if self._explainer is None:
-            found = reasons_of_sources(source, rows == asked.focus_row)
-        else:
+        (inference/explain.py). Where none did: what nominated it, or that nothing known speaks for it."""
+        found = reasons_of_sources(source, rows == asked.focus_row)
+        if self._explainer is not None and len(rows):
             row = request_row(
                 asked.packed,
                 asked.device,
@@ -214,7 +213,8 @@ class RankerModel:
                 frame_embedding=asked.frame_embedding,
                 query_embedding=asked.fusion.query_embedding,
             )
-            found = reasons_of(self._explainer.explain(row, rows).with_lift("query", lift), rows) if len(rows) else []
+            raised = reasons_of(self._explainer.explain(row, rows).with_lift("query", lift), rows)
+            found = [mine or nominated or [DISCOVER] for mine, nominated in zip(raised, found, strict=True)]
         titles = self._titles[is_chinese(asked.locale)]
         by_rules = with_rules(experts, slate.pinned_by, asked.locale)
         learned = [[reason(one.key, asked.locale, titles[one.about] if one.about >= 0 else "") for one in each] for each in found]

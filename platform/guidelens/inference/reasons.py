@@ -27,6 +27,10 @@ class Reason(NamedTuple):
     effect: float
 
 
+DISCOVER = Reason("discover", -1, float("nan"))
+"""Of a product that neither an input raised nor a source nominated: the draw put it there."""
+
+
 def reasons_of(explained: Explanation, rows_C: NDArray[np.integer]) -> list[list[Reason]]:
     """Of each product, the inputs that raised its lead most, then its general appeal; none where nothing did."""
     effects_IC, visit_effects_HC = explained.effects(), explained.visit_effects()

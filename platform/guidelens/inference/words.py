@@ -24,6 +24,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "others_focus": ("taken by others beside the product in view", "其他顾客还选了它来搭配您正在看的商品"),
     "others_visits": ("taken by others who looked at what you did", "与您浏览相同商品的顾客也选了它"),
     "popular": ("liked by many shoppers", "受到许多顾客喜爱"),
+    "discover": ("something else to discover", "换个口味看看"),
 }
 
 SAY: dict[GuideStep, tuple[str, str]] = {
