@@ -150,6 +150,13 @@ def test_a_product_out_of_stock_is_never_on_the_slate(fusion: FusionModel, ranke
         assert len(ranked.rows) == len(set(ranked.rows.tolist())) == min(len(fused.candidate_rows), int(in_stock.sum()))
 
 
+def test_every_product_says_why_it_is_there(fusion: FusionModel, ranker: RankerModel) -> None:
+    """A stranger who shows and asks nothing: what general appeal raised says so, all others that there is something else to discover."""
+    ranked = ranker.rank(rank_input(fusion.fuse(asked()), num=NUM_PRODUCTS))
+    assert len(ranked.rows) == NUM_PRODUCTS
+    assert {tuple(reasons) for reasons in ranked.reasons} == {("liked by many shoppers",), ("something else to discover",)}
+
+
 def test_an_expert_rule_moves_a_new_shopper_s_slate_and_says_so_and_leaves_a_known_one_s(fit: Path, fusion: FusionModel, tmp_path: Path) -> None:
     """Product 7 has no price and 3 has 3 clicks' worth of popularity; the rule names brand3 at a price, for whom fewer than one visit is known."""
     rule = "{name: brand, visits_below: 1, products: {brands: [brand3], max_minor: 5000}, nats: 4.0, reason: {en: a good start}}"
