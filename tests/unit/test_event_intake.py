@@ -2,8 +2,10 @@
 
 import json
 import random
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from event_logs import NOW, PSEUDONYMS, SMALL, click, ingest, once_before_commit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guidelens.data.ingest import event_intake
+from guidelens.data.ingest import event_intake, event_tasks
 from guidelens.data.ingest.event_intake import plan_files
+from guidelens.data.ingest.event_parts import PartIndex
 from guidelens.data.ingest.event_tasks import DAY_US
 from guidelens.data.ingest.intake import Intake
 from guidelens.data.lake import event_ids, staging
@@ -24,7 +27,7 @@ from guidelens.data.lake.digest import table_digest
 from guidelens.data.lake.lake import Lake
 from guidelens.data.privacy.forgetting import Person, forget_in_lake
 from guidelens.data.records.settling import FileCounts
-from guidelens.data.records.sources import Kind
+from guidelens.data.records.sources import Chunk, Kind, grouped
 from guidelens.schemas.tables import Table
 
 
@@ -57,6 +60,40 @@ def test_the_lake_holds_what_the_plainest_program_says(tmp_path_factory: pytest.
     queries = {event["query"] for event in expected.values() if "query" in event}
     assert set(lake.read(Table.QUERIES)["query"]) == queries
     assert lake.manifest().rows(Table.QUARANTINE) == second.total.quarantined
+
+
+def test_small_files_are_staged_together_and_counted_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, lake = random.Random(8), Lake(str(tmp_path / "lake"))
+    paths = [write_log(tmp_path / f"{name:03d}.jsonl", troubled(rng, 9, 60)) for name in range(150)]
+    staged: list[PartIndex] = []
+    real = event_tasks.Stager.stage
+
+    def stage(self: event_tasks.Stager, numbered: tuple[int, Sequence[Chunk]]) -> list[PartIndex]:
+        staged.extend(parts := real(self, numbered))
+        return parts
+
+    monkeypatch.setattr(event_tasks.Stager, "stage", stage)
+    monkeypatch.setattr(event_tasks, "_PART_ROWS", 40)
+    done = ingest(lake, paths, SMALL.model_copy(update={"event_chunk_bytes": 100_000}))
+    accepted, counts = outcome(paths)
+    assert done.reports[Kind.EVENTS].files == counts and ids_in(lake) == sorted(accepted)
+    assert len(staged) < 75 and any(len(part.sources) > 2 for part in staged)
+    quarantined = lake.read(Table.QUARANTINE, ["source"])["source"].value_counts().iter_rows()
+    assert dict(quarantined) == {path: count.quarantined for path, count in counts.items() if count.quarantined}
+
+
+def test_a_file_sorted_piece_by_piece_is_sorted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_intake, "_SORTED_ROWS", 70)
+    rng = random.Random(4)
+    events = [click(f"e-{k}", 1.5 * rng.random()) for k in range(3000)]
+    paths = [write_log(tmp_path / f"{part}.jsonl", events[part::3]) for part in range(3)]
+    lake = Lake(str(tmp_path / "lake"))
+    ingest(lake, paths, SMALL.model_copy(update={"event_chunk_bytes": 60_000, "event_file_rows": 700}))
+    files = lake.manifest().of(Table.EVENTS)
+    assert ids_in(lake) == sorted(event["event_id"] for event in events) and len(files) < 8
+    for file in files:
+        rows = lake.read_file(file)
+        assert rows.equals(rows.sort("event_ts", "created_ts", "event_id")) and set(rows["event_ts"].dt.date().cast(pl.String)) == {file.date}
 
 
 def test_an_id_that_comes_again_late_and_on_another_day_is_a_duplicate(tmp_path: Path) -> None:
@@ -249,6 +286,19 @@ def test_a_lease_is_renewed_while_its_run_does_nothing_else(tmp_path: Path, monk
         assert prefix in staging.runs(store)
 
 
+def test_groups_keep_the_order_and_the_bound_and_leave_unknown_sizes_alone() -> None:
+    def chunk(number: int, size: int | None) -> Chunk:
+        return Chunk(source=number, uri=str(number), format="jsonl", compression=None, start=0, stop=1, size_bytes=size)
+
+    sizes = [10, 20, None, 30, 90, 200, 5, *[40] * 90]
+    groups = grouped([chunk(number, size) for number, size in enumerate(sizes)], 100)
+    assert [one.source for group in groups for one in group] == list(range(len(sizes)))
+    assert [tuple(one.size_bytes for one in group) for group in groups[:6]] == [(10, 20), (None,), (30,), (90,), (200,), (5, 40, 40)]
+    assert {len(group) for group in groups[6:]} == {2}
+    few = [chunk(number, 10) for number in range(64)]
+    assert len(grouped(few, 1_000_000)) == 32 and grouped([], 10) == []
+
+
 spans = st.lists(st.tuples(st.integers(0, 4 * DAY_US), st.integers(0, DAY_US), st.integers(0, 3000)), min_size=1, max_size=12)
 
 
@@ -258,9 +308,10 @@ def test_stretches_cover_each_event_once(found: list[tuple[int, int, int]], file
     plan = plan_files(times, [np.array([kept]) for *_, kept in found], file_rows)
     for (start, length, kept), at in zip(found, [0.0, 0.5, 1.0] * 4, strict=False):
         if kept:
-            assert sum(first <= start + int(at * length) < stop for first, stop, _ in plan) == 1
-    edges = [edge for first, stop, cuts in plan for edge in (first, *cuts, stop)]
-    assert edges == sorted(edges)
+            assert sum(first <= start + int(at * length) < stop for planned in plan for first, stop in pairwise(planned.edges_us)) == 1
+    for edges in ([*planned.edges_us] for planned in plan), ([planned.edges_us[0], *planned.cuts_us, planned.edges_us[-1]] for planned in plan):
+        joined = [edge for of_one in edges for edge in of_one]
+        assert joined == sorted(joined)
 
 
 def test_ids_that_share_their_first_half_are_told_apart() -> None:
@@ -294,4 +345,4 @@ def test_many_id_files_are_merged_although_together_they_are_too_large(tmp_path:
 def test_memory_of_the_plan_is_bits_not_events() -> None:
     bits = event_intake.Bits(10_000)
     bits.set(np.array([0, 9, 9_999], np.uint64))
-    assert (bits.dropped, bits.packed.nbytes, bits.kept_by_step().tolist()) == (3, 1250, [254, *[256] * 38, 15])
+    assert (bits.dropped, bits.packed.nbytes, bits.kept_by_segment().tolist()) == (3, 1250, [254, *[256] * 38, 15])

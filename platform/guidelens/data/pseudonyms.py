@@ -22,7 +22,7 @@ from guidelens.errors import StorageError
 from guidelens.schemas.base import Id
 from guidelens.schemas.events import NAMES_OF_SHOPPER, Event, missing_fields
 
-_REMEMBERED_KEYS = 200_000
+_REMEMBERED_KEYS = 20_000
 _SQUEEZED_IDS = frozenset(name.replace("_", "") for name in NAMES_OF_SHOPPER)
 UNUSABLE = "unusable:"
 TELLING_FIELDS = ("query", "frame_id")

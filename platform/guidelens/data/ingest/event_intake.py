@@ -1,4 +1,4 @@
-"""An ingest of events in three passes of tasks: stage the chunks, judge the ids, write stretches of time. The driver only plans.
+"""An ingest of events in three passes of tasks: stage the chunks, small ones together, judge the ids, write stretches of time. The driver only plans.
 
 It holds one bit and some two bytes an event (which rows are dropped, where the staged parts lie), never an event.
 """
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from guidelens.config import IngestConfig, S3Options
 from guidelens.crash_points import reach
-from guidelens.data.ingest.event_parts import Bits, PartIndex, kept_of
+from guidelens.data.ingest.event_parts import Bits, PartIndex, rows_and_places
 from guidelens.data.ingest.event_tasks import DAY_US, IdSlice, Judge, Judgement, RefusedBatch, SegmentSlice, Stager, Stretch, Writer
 from guidelens.data.lake.event_ids import FIRST_BYTES, IdReader, live_ids, merged
 from guidelens.data.lake.lake import DataFile, IdFile, Lake, Manifest
 from guidelens.data.records.settling import FileCounts, KindReport
-from guidelens.data.records.sources import Chunk
+from guidelens.data.records.sources import Chunk, grouped
 from guidelens.data.records.validation import Checker
 from guidelens.schemas.tables import Table
 
@@ -30,6 +30,8 @@ Note = Callable[[str, int], None]
 """Told what is being done and how many rows more of it are done; 0 where it begins."""
 _LARGEST_FILE = 1.25
 """Times `file_rows`: a day with a little more than a file's worth is not cut in two for it."""
+_SORTED_ROWS = 65_536
+"""About how many events are sorted at a time; a file has several such pieces one behind the other."""
 _REFUSED_BATCH_BYTES = 32 * 1024 * 1024
 _CHECK, _JUDGE, _WRITE, _COMMIT = "events: check", "events: find duplicates", "events: write", "events: commit"
 _JUDGED = (Table.EVENTS, Table.QUARANTINE)
@@ -93,7 +95,7 @@ class EventIntake:
         stager = Stager(self._lake, self._source.prefix, self._source.checker, self._source.s3, forgotten, events_from)
         found: dict[int, list[PartIndex]] = {}
         self._note(_CHECK, 0)
-        for number, parts in self._run(stager.stage, list(enumerate(self._source.chunks))):
+        for number, parts in self._run(stager.stage, list(enumerate(grouped(self._source.chunks, self._config.event_chunk_bytes)))):
             found[number] = parts
             self._note(_CHECK, sum(part.rows + part.refused for part in parts))
         self._parts = [part for number in sorted(found) for part in found[number]]
@@ -115,10 +117,14 @@ class EventIntake:
         if self._reader is not None:
             self._reader.keep_only(file for files in ids.values() for file in files)
         dropped = {table: [Bits(part.ids_of(table)[0]) for part in self._parts] for table in _JUDGED}
+        duplicates = [np.zeros(len(part.sources), np.int64) for part in self._parts]
         self._note(_JUDGE, 0)
         for judged in self._results(Judge(self._lake, self._reader).judge, self._judgements(ids)):
-            for part, rows in judged.seen:
+            for part, told in judged.seen:
+                rows, places = rows_and_places(told)
                 dropped[judged.table][part].set(rows)
+                if judged.table is Table.EVENTS:
+                    np.add.at(duplicates[part], places, 1)
             ids[judged.table] += judged.ids
             self._note(_JUDGE, judged.num_ids)
         files: list[DataFile] = []
@@ -133,7 +139,7 @@ class EventIntake:
             self._note(_WRITE, written.rows)
         self._note(_COMMIT, 0)
         live = {table: merged(self._lake.store, found) for table, found in ids.items()}
-        return EventChange(files, live, sorted(queries), self._report(dropped[Table.EVENTS]), products)
+        return EventChange(files, live, sorted(queries), self._report(duplicates), products)
 
     def _results(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         return (result for _, result in self._run(function, tasks)) if tasks else iter(())
@@ -154,18 +160,14 @@ class EventIntake:
         return tasks
 
     def _stretches(self, dropped: Sequence[Bits]) -> list[Stretch]:
-        kept = [bits.kept_by_step() for bits in dropped]
+        kept = [bits.kept_by_segment() for bits in dropped]
         plan = plan_files([part.times_us for part in self._parts], kept, self._config.event_file_rows)
-        spans = [part.segments_us for part in self._parts]
-        return [Stretch(start, stop, cuts, tuple(self._slices(start, stop, dropped, spans))) for start, stop, cuts in plan]
-
-    def _slices(self, start_us: int, stop_us: int, dropped: Sequence[Bits], spans_us: Sequence[NDArray[np.int64]]) -> Iterator[SegmentSlice]:
-        for part, bits, spans in zip(self._parts, dropped, spans_us, strict=True):
-            first = int(np.searchsorted(spans[:, 1], start_us, side="left"))
-            stop = int(np.searchsorted(spans[:, 0], stop_us, side="left"))
-            rows, packed = bits.of_segments(first, stop)
-            if first < stop and kept_of(packed, rows).any():
-                yield SegmentSlice(part.key, part.segments_at[first : stop + 1], rows, packed)
+        slices = [
+            SegmentSlice(part.key, part.segments_at, part.times_us, part.rows, bits.packed)
+            for part, bits in zip(self._parts, dropped, strict=True)
+            if bits.dropped < part.rows
+        ]
+        return [Stretch(edges, cuts, tuple(part for part in (whole.between(edges[0], edges[-1]) for whole in slices) if part.rows)) for edges, cuts in plan]
 
     def _refused(self, dropped: Sequence[Bits]) -> list[RefusedBatch]:
         batches: list[list[tuple[PartIndex, NDArray[np.uint8]]]] = []
@@ -180,29 +182,36 @@ class EventIntake:
                 held += size
         return [RefusedBatch(tuple(batch)) for batch in batches]
 
-    def _report(self, dropped: Sequence[Bits]) -> KindReport:
+    def _report(self, duplicates: Sequence[NDArray[np.int64]]) -> KindReport:
+        """duplicates: of each part, by its sources."""
         files = {uri: FileCounts() for uri in self._source.uris}
         rules: Counter[str] = Counter()
         remarks: Counter[str] = Counter()
-        for part, bits in zip(self._parts, dropped, strict=True):
-            duplicate = bits.dropped
-            files[self._source.uris[part.source]] += FileCounts(
-                read=part.rows + part.refused, accepted=part.rows - duplicate, quarantined=part.refused, duplicate=duplicate
-            )
+        for part, counts in zip(self._parts, duplicates, strict=True):
+            for (source, rows, refused), duplicate in zip(part.sources, counts.tolist(), strict=True):
+                files[self._source.uris[source]] += FileCounts(read=rows + refused, accepted=rows - duplicate, quarantined=refused, duplicate=duplicate)
             rules.update(part.rules)
             remarks.update(part.remarks)
         ordered = sorted(rules.items(), key=lambda pair: (-pair[1], pair[0]))
         return KindReport(total=sum(files.values(), FileCounts()), files=files, rules=dict(ordered), remarks=dict(remarks))
 
 
-def plan_files(times_us: Sequence[NDArray[np.int64]], kept: Sequence[NDArray[np.int64]], file_rows: int) -> list[tuple[int, int, tuple[int, ...]]]:
-    """Stretches of time with about `file_rows` events each, as (start, stop, where to cut inside besides at midnight).
+class Planned(NamedTuple):
+    """A stretch of time. edges_us: where it begins, where it is cut to be sorted piece by piece, where it ends. cuts_us: where files end
+    inside of it, besides at midnight."""
 
-    Where a day has more, it is cut where the counts, taken as even within a step, say that as many events lie before as behind.
+    edges_us: tuple[int, ...]
+    cuts_us: tuple[int, ...]
+
+
+def plan_files(times_us: Sequence[NDArray[np.int64]], kept: Sequence[NDArray[np.int64]], file_rows: int) -> list[Planned]:
+    """Stretches of time with about `file_rows` events each, in order and without gaps.
+
+    Where a day has more, it is cut where the counts, taken as even within a segment, say that as many events lie before as behind.
 
     Args:
-        times_us: of each part, event_ts of the first and last row of each step (`PartIndex.times_us`).
-        kept: of each part, the rows of each step to be written.
+        times_us: of each part, event_ts of the first and last row of each segment (`PartIndex.times_us`).
+        kept: of each part, the rows of each segment to be written.
     """
     spans = np.concatenate([np.zeros((0, 2), np.int64), *times_us])
     weights = np.concatenate([np.zeros(0, np.int64), *kept])
@@ -210,8 +219,15 @@ def plan_files(times_us: Sequence[NDArray[np.int64]], kept: Sequence[NDArray[np.
     if not len(weights):
         return []
     knots, below = _rows_before(spans[:, 0], spans[:, 1] + 1, weights)
-    stretches: list[tuple[int, int, tuple[int, ...]]] = []
+    planned: list[Planned] = []
     start, held, cuts = 0, 0.0, []  # type: int, float, list[int]
+
+    def plan(stop: int) -> None:
+        before, after = np.interp([start, stop], knots, below)
+        number = max(1, ceil((after - before) / _SORTED_ROWS))
+        inside = np.interp(np.linspace(before, after, number + 1)[1:-1], below, knots).astype(np.int64)
+        planned.append(Planned((start, *np.maximum.accumulate(np.clip(inside, start, stop)).tolist(), stop), tuple(cuts)))
+
     for day in _days(spans):
         before, after = np.interp([day * DAY_US, (day + 1) * DAY_US], knots, below)
         number = max(1, ceil((after - before) / (_LARGEST_FILE * file_rows)))
@@ -220,14 +236,14 @@ def plan_files(times_us: Sequence[NDArray[np.int64]], kept: Sequence[NDArray[np.
         for piece_start, _piece_stop in zip([day * DAY_US, *edges], [*edges, (day + 1) * DAY_US], strict=True):
             size = (after - before) / number
             if held and held + size > file_rows:
-                stretches.append((start, piece_start, tuple(cuts)))
+                plan(piece_start)
                 held, cuts = 0.0, []
             elif piece_start % DAY_US and held:
                 cuts.append(piece_start)
             start = piece_start if not held else start
             held += max(size, 1e-9)
-        last = (day + 1) * DAY_US
-    return [*stretches, (start, last, tuple(cuts))]
+    plan((day + 1) * DAY_US)
+    return planned
 
 
 def _rows_before(starts: NDArray[np.int64], stops: NDArray[np.int64], weights: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

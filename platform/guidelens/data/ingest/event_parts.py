@@ -1,12 +1,16 @@
-"""A staged part: some ten thousand checked events of one chunk in one object, laid out so that later tasks read only their slice.
+"""A staged part: some ten thousand checked events of one or more chunks in one object, laid out so that later tasks read only their slice.
 
-    segments   the good events in order of time, as Arrow streams of SEGMENT_ROWS each
-    refused    the refused records, as rows of the quarantine table, one Arrow stream
-    ids        of each of the two, sorted: 24 bytes a row, its id and its row number in the part
+    segments   the good events in order of time, SEGMENT_ROWS in each
+    refused    the refused records, as rows of the quarantine table, one segment
+    ids        of each of the two, sorted: 24 bytes a row, its id, its row number in the part and which of the part's sources it is of
 
-`PartIndex` says where everything lies; it stays with the driver (about two bytes an event), the part in the lake's staging.
+A segment is an Arrow record batch message without its schema, which any reader knows, as one zstd frame behind its size unpacked:
+Arrow's own compression, of each column's buffers apart, takes twice as long to read so few rows. `PartIndex` says where everything lies; it stays with the driver (about two bytes an event), the part in the lake's staging.
 """
 
+from collections import Counter
+from collections.abc import Iterable
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -18,13 +22,14 @@ from guidelens.data.lake.event_ids import U64, Ids, hashed, in_order, starts_of
 from guidelens.schemas.tables import SCHEMAS, Table
 from guidelens.storage import Store
 
-SEGMENT_ROWS = 2048
-"""A multiple of eight: the bits that mark a segment's rows begin with a byte."""
-STEP_ROWS = 256
-"""How finely the driver knows when a segment's events happened; a segment of a log in no order may span days, with their nights."""
-_STEPS = SEGMENT_ROWS // STEP_ROWS
+SEGMENT_ROWS = 256
+"""A multiple of eight: the bits that mark a segment's rows begin with a byte. Few, because of a part in no order of time, which holds some
+rows of each stretch, all segments are read that hold one of them."""
 ID_RECORD_BYTES = 24
-_COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+_ROW_BITS = np.uint64(32)
+_ROW_MASK = np.uint64((1 << 32) - 1)
+_CODEC = pa.Codec("zstd", 1)
+_SIZE_BYTES = 4
 
 
 class IdSection(NamedTuple):
@@ -38,22 +43,30 @@ class IdSection(NamedTuple):
         return self.at + ID_RECORD_BYTES * int(self.starts[first]), self.at + ID_RECORD_BYTES * int(self.starts[stop])
 
 
+class SourceRows(NamedTuple):
+    """What a part holds of one source. source: index of its file. rows, refused: good and refused records."""
+
+    source: int
+    rows: int
+    refused: int
+
+
 class PartIndex(NamedTuple):
     """One staged part.
 
     Attributes:
         key: of the object.
-        source: index of the file it comes from.
-        rows, refused: good and refused records.
+        sources: what it holds of each.
+        rows, refused: good and refused records of all.
         segments_at: (S + 1,) where each segment begins, and where the last one ends.
-        times_us: (M, 2) event_ts of the first and last of each STEP_ROWS rows, microseconds.
+        times_us: (S, 2) event_ts of the first and last row of each segment, microseconds.
         refused_at: where the refused records begin; they end where `event_ids` begin.
         rules: refused records by rule.
         remarks: records by what is remarked on them.
     """
 
     key: str
-    source: int
+    sources: tuple[SourceRows, ...]
     rows: int
     refused: int
     segments_at: NDArray[np.int64]
@@ -64,49 +77,53 @@ class PartIndex(NamedTuple):
     rules: dict[str, int]
     remarks: dict[str, int]
 
-    @property
-    def segments_us(self) -> NDArray[np.int64]:
-        """(S, 2) event_ts of the first and last row of each segment."""
-        lasts = np.minimum(np.arange(_STEPS, len(self.times_us) + _STEPS, _STEPS), len(self.times_us)) - 1
-        return np.stack([self.times_us[::_STEPS, 0], self.times_us[lasts, 1]], axis=1)
-
     def ids_of(self, table: Table) -> tuple[int, IdSection]:
         """Number of rows and ids of the staged rows of a table."""
         return (self.rows, self.event_ids) if table is Table.EVENTS else (self.refused, self.refused_ids)
 
 
-def pack(key: str, source: int, events: pa.Table, refused: pa.Table, rules: dict[str, int], remarks: dict[str, int]) -> tuple[PartIndex, bytes]:
+class Origins(NamedTuple):
+    """Of each good and of each refused record, the index of its source. In ascending order: as they were read."""
+
+    good: NDArray[np.int32]
+    refused: NDArray[np.int32]
+
+    def counted(self) -> tuple[SourceRows, ...]:
+        sources, good, refused = np.union1d(self.good, self.refused), Counter(self.good.tolist()), Counter(self.refused.tolist())
+        return tuple(SourceRows(source, good[source], refused[source]) for source in sources.tolist())
+
+
+def pack(key: str, origins: Origins, events: pa.Table, refused: pa.Table, rules: dict[str, int], remarks: dict[str, int]) -> tuple[PartIndex, bytes]:
     """A part and its index.
 
     Args:
         events: rows of the events table in the order they were read.
         refused: rows of the quarantine table in the order they were read.
     """
-    times = pc.cast(events["event_ts"], pa.int64()).to_numpy()
+    sources = origins.counted()
+    places = np.array([one.source for one in sources], np.int32)
     event_ids, refused_ids = hashed(events["event_id"]), hashed(refused["record_sha256"])
+    times = pc.cast(events["event_ts"], pa.int64()).to_numpy()
     by_time = np.argsort(times, kind="stable")
-    if not np.array_equal(by_time, np.arange(len(by_time))):
-        events, times = events.take(pa.array(by_time)), times[by_time]
+    times = times[by_time]
     row_of = np.empty(len(by_time), np.uint64)
     row_of[by_time] = np.arange(len(by_time), dtype=np.uint64)
 
-    parts, positions = [], [0]
-    for start in range(0, events.num_rows, SEGMENT_ROWS):
-        parts.append(_stream(events.slice(start, SEGMENT_ROWS)))
-        positions.append(positions[-1] + len(parts[-1]))
-    firsts = np.arange(0, len(times), STEP_ROWS)
-    lasts = np.minimum(firsts + STEP_ROWS, len(times)) - 1
-    refused_at = positions[-1]
-    parts.append(_stream(refused) if refused.num_rows else b"")
+    parts = [_packed(events.take(pa.array(by_time[start : start + SEGMENT_ROWS]))) for start in range(0, events.num_rows, SEGMENT_ROWS)]
+    positions = np.cumsum([0, *map(len, parts)])
+    firsts = np.arange(0, len(times), SEGMENT_ROWS)
+    lasts = np.minimum(firsts + SEGMENT_ROWS, len(times)) - 1
+    refused_at = int(positions[-1])
+    parts.append(_packed(refused) if refused.num_rows else b"")
     at = refused_at + len(parts[-1])
-    records, starts = _id_records(event_ids, row_of)
-    refused_records, refused_starts = _id_records(refused_ids, np.arange(refused.num_rows, dtype=np.uint64))
+    records, starts = _id_records(event_ids, row_of, np.searchsorted(places, origins.good))
+    refused_records, refused_starts = _id_records(refused_ids, np.arange(refused.num_rows, dtype=np.uint64), np.searchsorted(places, origins.refused))
     index = PartIndex(
         key=key,
-        source=source,
+        sources=sources,
         rows=events.num_rows,
         refused=refused.num_rows,
-        segments_at=np.array(positions, np.int64),
+        segments_at=positions.astype(np.int64),
         times_us=np.stack([times[firsts], times[lasts]], axis=1) if len(times) else np.zeros((0, 2), np.int64),
         refused_at=refused_at,
         event_ids=IdSection(at, starts),
@@ -117,17 +134,31 @@ def pack(key: str, source: int, events: pa.Table, refused: pa.Table, rules: dict
     return index, b"".join([*parts, records, refused_records])
 
 
-def _stream(rows: pa.Table) -> bytes:
+def _packed(rows: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.schema, options=_COMPRESSED) as writer:
-        writer.write_table(rows.combine_chunks())
-    return bytes(sink.getvalue())
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_batch(rows.combine_chunks().to_batches()[0])
+        ended = sink.tell()
+    message = sink.getvalue()[rows.schema.serialize().size : ended]
+    return b"".join([message.size.to_bytes(_SIZE_BYTES, "little"), _CODEC.compress(message)])
 
 
-def _id_records(ids: Ids, row_of: U64) -> tuple[bytes, NDArray[np.int64]]:
+def _unpacked(data: memoryview, schema: pa.Schema) -> pa.RecordBatch:
+    size = int.from_bytes(data[:_SIZE_BYTES], "little")
+    return pa.ipc.read_record_batch(_CODEC.decompress(data[_SIZE_BYTES:], size), schema)
+
+
+def _id_records(ids: Ids, row_of: U64, place_of: NDArray[np.intp]) -> tuple[bytes, NDArray[np.int64]]:
+    """place_of: of each record, that of its source among the part's."""
     order = in_order(ids)
-    records = np.stack([ids.high[order], ids.low[order], row_of[order]], axis=1).astype("<u8")
+    rows = row_of | (place_of.astype(np.uint64) << _ROW_BITS)
+    records = np.stack([ids.high[order], ids.low[order], rows[order]], axis=1).astype("<u8")
     return records.tobytes(), starts_of(ids.high[order])
+
+
+def rows_and_places(told: U64) -> tuple[U64, NDArray[np.intp]]:
+    """What the last eight bytes of id records say: rows of the part, and of each the place of its source in `PartIndex.sources`."""
+    return told & _ROW_MASK, (told >> _ROW_BITS).astype(np.intp)
 
 
 def read_segments(store: Store, key: str, positions: NDArray[np.int64]) -> bytes:
@@ -135,15 +166,19 @@ def read_segments(store: Store, key: str, positions: NDArray[np.int64]) -> bytes
     return store.read_range(key, int(positions[0]), int(positions[-1]))
 
 
-def unpack_segments(data: bytes, positions: NDArray[np.int64]) -> pa.Table:
-    """What `read_segments` read, as one table."""
-    stored = pa.py_buffer(data)
-    return pa.concat_tables(pa.ipc.open_stream(stored[int(at - positions[0]) :]).read_all() for at in positions[:-1])
+def unpack_segments(stored: Iterable[tuple[bytes, NDArray[np.int64]]]) -> pa.Table:
+    """What `read_segments` read of some parts at their positions, as one table."""
+    schema = SCHEMAS[Table.EVENTS]
+    batches = []
+    for data, positions in stored:
+        edges, view = (positions - positions[0]).tolist(), memoryview(data)
+        batches += [_unpacked(view[start:stop], schema) for start, stop in pairwise(edges)]
+    return pa.Table.from_batches(batches, schema)
 
 
 def read_refused(store: Store, part: PartIndex) -> pa.Table:
-    data = store.read_range(part.key, part.refused_at, part.event_ids.at)
-    return pa.ipc.open_stream(data).read_all() if data else SCHEMAS[Table.QUARANTINE].empty_table()
+    data, schema = store.read_range(part.key, part.refused_at, part.event_ids.at), SCHEMAS[Table.QUARANTINE]
+    return pa.Table.from_batches([_unpacked(memoryview(data), schema)] if data else [], schema)
 
 
 class Bits:
@@ -156,15 +191,10 @@ class Bits:
     def set(self, rows: U64) -> None:
         np.bitwise_or.at(self.packed, (rows >> np.uint64(3)).astype(np.intp), np.uint8(128) >> (rows & np.uint64(7)).astype(np.uint8))
 
-    def kept_by_step(self) -> NDArray[np.int64]:
-        """Of each STEP_ROWS rows, those that are not dropped."""
+    def kept_by_segment(self) -> NDArray[np.int64]:
+        """Of each segment, the rows that are not dropped."""
         kept = 1 - np.unpackbits(self.packed, count=self.rows).astype(np.int64)
-        return np.add.reduceat(kept, np.arange(0, self.rows, STEP_ROWS)) if self.rows else kept
-
-    def of_segments(self, first: int, stop: int) -> tuple[int, NDArray[np.uint8]]:
-        """Number of rows of the segments [first, stop), and their bits."""
-        start, end = first * SEGMENT_ROWS, min(stop * SEGMENT_ROWS, self.rows)
-        return end - start, self.packed[start // 8 : (end + 7) // 8]
+        return np.add.reduceat(kept, np.arange(0, self.rows, SEGMENT_ROWS)) if self.rows else kept
 
     @property
     def dropped(self) -> int:

@@ -151,7 +151,9 @@ def write_ids(store: Store, table: Table, ids: Ids) -> list[IdFile]:
     """Sorted ids as a file, none for no ids; live only once committed."""
     if not len(ids.high):
         return []
-    data = starts_of(ids.high).astype("<i8").tobytes() + np.stack([ids.high, ids.low], axis=1).astype(">u8").tobytes()
+    pairs = np.empty((len(ids.high), 2), ">u8")
+    pairs[:, 0], pairs[:, 1] = ids
+    data = b"".join([starts_of(ids.high).astype("<i8").data, pairs.data])
     sha256 = hashlib.sha256(data).hexdigest()
     key = f"_ids/{table}/{sha256[:24]}.ids"
     reach("ids.before_file")

@@ -7,7 +7,7 @@ crash leaves files nobody names; two writers meet at the manifest, and the later
 import hashlib
 import io
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, TypeVar
 
@@ -224,16 +224,23 @@ class Lake:
 
     def write_file(self, table: Table, rows: pa.Table, day: str | None) -> DataFile:
         """One data file of rows in the table's schema, all of one date where the table is partitioned; live only once committed."""
-        rows = rows.replace_schema_metadata({"guidelens.schema_version": str(LAKE_SCHEMA_VERSION)})
-        sink = io.BytesIO()
+        return self.write_pieces(table, [rows], day)
+
+    def write_pieces(self, table: Table, pieces: Iterable[pa.Table], day: str | None) -> DataFile:
+        """`write_file` of rows that come piece by piece, each a row group or more: of the pieces only one need be in memory."""
+        schema, sink, num_rows = SCHEMAS[table].with_metadata({"guidelens.schema_version": str(LAKE_SCHEMA_VERSION)}), io.BytesIO(), 0
         # Without Arrow's own schema embeddings are plain lists: Arrow cannot read its fixed-size lists back where one is null.
-        pq.write_table(rows, sink, compression="zstd", use_dictionary=_repeating(rows.schema), store_schema=False, write_page_checksum=True)
+        options: dict[str, Any] = {"compression": "zstd", "use_dictionary": _repeating(schema), "store_schema": False, "write_page_checksum": True}
+        with pq.ParquetWriter(sink, schema, **options) as writer:
+            for piece in pieces:
+                num_rows += piece.num_rows
+                writer.write_table(piece)
         data = sink.getvalue()
         sha256 = hashlib.sha256(data).hexdigest()
         folder = f"{table}/date={day}" if day else str(table)
         key = f"{folder}/{sha256[:24]}.parquet"
         self.store.write_bytes(key, data)
-        return DataFile(table=table, key=key, rows=rows.num_rows, size_bytes=len(data), sha256=sha256, date=day)
+        return DataFile(table=table, key=key, rows=num_rows, size_bytes=len(data), sha256=sha256, date=day)
 
     def commit(
         self,

@@ -1,5 +1,6 @@
 """What an ingest is given, and its cutting into chunks that workers read apart. Reads listings, never contents."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -18,6 +19,10 @@ Format = Literal["jsonl", "csv", "parquet", "kafka"]
 Compression = Literal["gzip", "zstd"]
 _FORMATS: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 _COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
+_UNPACKED = 8
+"""How many times larger lines of events are, about, than their packed file."""
+_FEWEST_GROUPS = 32
+"""So that a few workers end at about the same time."""
 
 
 class Kind(StrEnum):
@@ -76,8 +81,8 @@ class SourceFile(Frozen):
 
 
 class Chunk(Frozen):
-    """A part of a source that one task reads: bytes [start, stop) of plain JSONL, row groups of Parquet, offsets of a Kafka partition
-    (which `kafka` tells how to reach), else the whole file."""
+    """A part of a source that is read by one task: bytes [start, stop) of plain JSONL, row groups of Parquet, offsets of a Kafka partition
+    (which `kafka` tells how to reach), else the whole file. size_bytes: about how much that is once unpacked; None where nobody knows."""
 
     source: int
     uri: str
@@ -85,6 +90,7 @@ class Chunk(Frozen):
     compression: Compression | None
     start: int
     stop: int
+    size_bytes: int | None = None
     kafka: KafkaOptions | None = None
 
 
@@ -147,26 +153,48 @@ def chunks_of(files: list[SourceFile], chunk_bytes: int, s3: S3Options) -> list[
         assert known is not None
         if known == ("jsonl", None):
             bounds = [(start, min(start + chunk_bytes, file.size_bytes)) for start in range(0, file.size_bytes, chunk_bytes)]
+            sized: list[tuple[int, int, int | None]] = [(start, stop, stop - start) for start, stop in bounds]
         elif known[0] == "parquet":
-            bounds = _row_group_bounds(file, chunk_bytes, s3)
+            sized = _row_group_bounds(file, chunk_bytes, s3)
         else:
-            bounds = [(0, file.size_bytes)]
-        chunks += [Chunk(source=source, uri=file.uri, format=known[0], compression=known[1], start=start, stop=stop) for start, stop in bounds]
+            sized = [(0, file.size_bytes, file.size_bytes * (_UNPACKED if known[1] else 1))]
+        chunks += [
+            Chunk(source=source, uri=file.uri, format=known[0], compression=known[1], start=start, stop=stop, size_bytes=size) for start, stop, size in sized
+        ]
     return chunks
 
 
-def _row_group_bounds(file: SourceFile, chunk_bytes: int, s3: S3Options) -> list[tuple[int, int]]:
-    """Ranges of row groups of about `chunk_bytes`; one range that any reader will refuse where the footer is damaged."""
+def grouped(chunks: Sequence[Chunk], most_bytes: int) -> list[tuple[Chunk, ...]]:
+    """Chunks in their order, those of small files together: about `most_bytes` a group, less where that would make few groups.
+
+    A chunk of unknown size is a group of its own.
+    """
+    most_bytes = min(most_bytes, sum(chunk.size_bytes or 0 for chunk in chunks) // _FEWEST_GROUPS)
+    groups: list[list[Chunk]] = []
+    room = 0
+    for chunk in chunks:
+        size = most_bytes if chunk.size_bytes is None else chunk.size_bytes
+        if not groups or size > room:
+            groups.append([])
+            room = most_bytes
+        groups[-1].append(chunk)
+        room = 0 if chunk.size_bytes is None else room - size
+    return [tuple(group) for group in groups]
+
+
+def _row_group_bounds(file: SourceFile, chunk_bytes: int, s3: S3Options) -> list[tuple[int, int, int | None]]:
+    """Ranges of row groups of about `chunk_bytes`, and their size; one range that any reader will refuse where the footer is damaged."""
     filesystem, _ = arrow_filesystem(file.uri, s3)
     try:
         with filesystem.open_input_file(file.path) as opened:
             footer = pq.ParquetFile(opened).metadata
     except (OSError, pa.ArrowInvalid):
-        return [(0, 1)]
-    bounds, start, held = [], 0, 0
+        return [(0, 1, None)]
+    bounds: list[tuple[int, int, int | None]] = []
+    start, held = 0, 0
     for group in range(footer.num_row_groups):
         held += footer.row_group(group).total_byte_size
         if held >= chunk_bytes or group == footer.num_row_groups - 1:
-            bounds.append((start, group + 1))
+            bounds.append((start, group + 1, held))
             start, held = group + 1, 0
     return bounds
