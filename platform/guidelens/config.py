@@ -99,8 +99,8 @@ class Home(Frozen):
 
 
 class IngestConfig(Frozen):
-    """max_photo_*: caps before decoding. num_workers: parallel Ray Data tasks a stage. What a task holds grows with event_chunk_bytes,
-    event_file_rows (rows of one of the lake's files of events, about) and event_ids_per_task (16 bytes each)."""
+    """max_photo_*: caps before decoding. num_workers: parallel Ray Data tasks a stage. What a task holds grows with event_chunk_bytes and
+    event_ids_per_task (16 bytes each); event_file_rows: rows of one of the lake's files of events, about."""
 
     max_photo_bytes: Annotated[int, Field(gt=0)] = 20 * 1024 * 1024
     max_photo_pixels: Annotated[int, Field(gt=0)] = 50_000_000

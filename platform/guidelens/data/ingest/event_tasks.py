@@ -40,13 +40,8 @@ DAY_US = 86_400_000_000
 _EPOCH = date(1970, 1, 1)
 
 
-def _hold_little() -> None:
-    """Has Arrow take its memory from the C library, which gives large pieces back at once: its own allocator keeps some 50 MB of them."""
-    pa.set_memory_pool(pa.system_memory_pool())
-
-
 def _give_back() -> None:
-    """What is free of the C library's memory too, else it is held in pieces too small for what comes next."""
+    """Memory that Arrow does not use any more, else it keeps more with every task, in pieces too small for what comes next."""
     pa.default_memory_pool().release_unused()
 
 
@@ -62,7 +57,6 @@ class Stager(NamedTuple):
 
     def stage(self, numbered: tuple[int, Sequence[Chunk]]) -> list[PartIndex]:
         """Checks the chunks' records and writes them as parts, small chunks together; a chunk that cannot be split gives several."""
-        _hold_little()
         number, chunks = numbered
         uris = {chunk.source: chunk.uri for chunk in chunks}
         parts = []
@@ -146,7 +140,6 @@ class Judge(NamedTuple):
 
     def judge(self, asked: Judgement) -> Judged:
         """An id counts where it is read first, unless the lake knows it."""
-        _hold_little()
         reader = self.reader or IdReader(self.lake.store)
         at_once = self.lake.store.reads_at_once
         ids, told, starts = self._brought(asked, at_once)
@@ -227,7 +220,6 @@ class Writer(NamedTuple):
     lake: Lake
 
     def write(self, asked: Stretch | RefusedBatch) -> Written:
-        _hold_little()
         return self._events(asked) if isinstance(asked, Stretch) else self._refused(asked)
 
     def _events(self, asked: Stretch) -> Written:
