@@ -22,9 +22,9 @@ from guidelens.data.lake.event_ids import U64, Ids, hashed, in_order, starts_of
 from guidelens.schemas.tables import SCHEMAS, Table
 from guidelens.storage import Store
 
-SEGMENT_ROWS = 512
+SEGMENT_ROWS = 256
 """A multiple of eight: the bits that mark a segment's rows begin with a byte. Few, because of a part in no order of time, which holds some
-rows of each stretch, all segments are read that hold one of them."""
+rows of each stretch, all segments are read that hold one of them, and because the driver knows no better when their events happened."""
 ID_RECORD_BYTES = 24
 _ROW_BITS = np.uint64(32)
 _ROW_MASK = np.uint64((1 << 32) - 1)
