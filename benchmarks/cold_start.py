@@ -1,9 +1,9 @@
-"""Who is new, and what is: how well shoppers without a past and products without one are served, and what dropping ids in training buys.
+"""Who is new, and what is: how well shoppers without a past and products without one are served, and what each part that is there for them buys.
 
     python -m benchmarks.cold_start [--seeds 1000-1004] [--work DIR] [--out benchmarks/results]
 
 A fifth of each shop's products appears after training: they are in the catalogue, and nothing of them is in the training and validation rows
-(no impression, no click, no visit, no session about one). The joint model is fitted on the same rows with each share of ids dropped; the
+(no impression, no click, no visit, no session about one). The joint model is fitted on the same rows as it ships, and without each part; the
 baselines beside it are fitted and chosen as in every report. Figures are of the test requests with a click, the whole catalogue ranked.
 """
 
@@ -45,8 +45,16 @@ from pipelines.entry import progress, run_command
 # Letters: R = requests, N = products, K = places of a slate, V = recent visits.
 
 NEW_SHARE = 0.2
-ID_DROPOUTS = (0.0, 0.1, 0.3)
-SHIPPED = f"model, {load('laptop').train.model.id_dropout:g} of ids dropped"
+SHIPPED = "model"
+_STILL, _SLOW = "train.model.content_noise=0", "train.likeness_pace=1"
+MODELS: dict[str, tuple[str, ...]] = {
+    SHIPPED: (),
+    "model, no ids dropped": ("train.model.id_dropout=0",),
+    "model, content without noise": (_STILL,),
+    "model, likeness at the common pace": (_SLOW,),
+    "model, neither of the two": (_STILL, _SLOW),
+}
+"""Settings of the joint model by what it is called."""
 PEERS = ("popularity", "item_knn", "transitions", "hybrid", "content")
 KNOWN = "known shopper and products"
 SMALL = WorldSize(num_products=160, num_shoppers=800, num_sessions=9000, num_frames=320, views_per_product=3)
@@ -112,9 +120,9 @@ def _without(packed: bytes | None, hashes: NDArray[np.int64], launch_us: int) ->
     return bytes(row.tobytes())
 
 
-def of_seed(seed: int) -> Config:
-    """The default settings, on a small shop."""
-    config = load("laptop", seed=seed)
+def of_seed(seed: int, settings: tuple[str, ...] = ()) -> Config:
+    """The default settings but for those given, on a small shop."""
+    config = load("laptop", settings, seed=seed)
     return config.model_copy(update={"demo": config.demo.model_copy(update={"world": SMALL})})
 
 
@@ -127,7 +135,7 @@ def study(config: Config, work: Path) -> tuple[dict[str, int], dict[str, float]]
     test = examples.of("test")
     folder = Path(tempfile.mkdtemp(prefix="gl-cold-"))
     try:
-        scorers: dict[str, ProductScorer] = {**fitted(items, examples, config, folder)}
+        scorers: dict[str, ProductScorer] = {**fitted(items, examples, config.seed, folder)}
         scorers |= {name: scorer for name, scorer in classic_baselines(examples, catalogue).items() if name in PEERS}
         rows = {name: score_requests(scorer, test) for name, scorer in scorers.items()}
     finally:
@@ -136,18 +144,17 @@ def study(config: Config, work: Path) -> tuple[dict[str, int], dict[str, float]]
     return {name: int(mask.sum()) for name, mask in masks.items()}, figures_of(rows, masks)
 
 
-def fitted(items: pl.DataFrame, examples: Examples, config: Config, folder: Path) -> dict[str, GuideScorer]:
-    """The joint model by how it is called, one for each share of ids dropped; all else is the same."""
-    catalogue, shape, lambdas = Catalogue.of_table(items), config.train.model, dict(config.train.lambdas)
-    names = {f"model, {drop:g} of ids dropped": f"drop_{number}" for number, drop in enumerate(ID_DROPOUTS)}
-    jobs = [
-        FitJob(name=name, lambdas=lambdas, model=shape.model_copy(update={"id_dropout": drop})) for name, drop in zip(names.values(), ID_DROPOUTS, strict=True)
-    ]
+def fitted(items: pl.DataFrame, examples: Examples, seed: int, folder: Path) -> dict[str, GuideScorer]:
+    """The joint model with each of MODELS' settings; batches, first weights and all else are the same."""
+    catalogue, found = Catalogue.of_table(items), {}
     with ray_session():
-        weights = fit_guide(examples, catalogue, config, jobs, folder / "work")
-    publish(weights, jobs, examples, catalogue, InterestMedians(), folder / "fit")
-    items.write_parquet(folder / "fit" / ITEMS)
-    return {said: GuideScorer.load(folder / "fit", name) for said, name in names.items()}
+        for number, (name, settings) in enumerate(MODELS.items()):
+            config, own = of_seed(seed, settings), folder / str(number)
+            jobs = [FitJob(name="guide", lambdas=dict(config.train.lambdas), model=config.train.model)]
+            publish(fit_guide(examples, catalogue, config, jobs, own / "work"), jobs, examples, catalogue, InterestMedians(), own / "fit")
+            items.write_parquet(own / "fit" / ITEMS)
+            found[name] = GuideScorer.load(own / "fit")
+    return found
 
 
 def cold_slices(test: Examples, new_N: NDArray[np.bool_], categories: list[str]) -> dict[str, NDArray[np.bool_]]:
@@ -196,7 +203,7 @@ def as_markdown(found: ColdStudy) -> str:
         "# Cold start",
         "",
         f"`{found.command}`, {found.machine}, {found.date}. Seeds: {', '.join(map(str, found.seeds))}. Intervals: 95 %, Student's t over seeds.",
-        f"A fifth of the products ({NEW_SHARE:g}) appears after training. Gain: of the model as it ships ({SHIPPED.removeprefix('model, ')}), paired by seed.",
+        f"A fifth of the products ({NEW_SHARE:g}) appears after training. Gain: of the model as it ships, paired by seed. Settings of the others: {_settings()}.",
         "A request is in a product's slice where one of its clicked products is; NDCG@10 is of the whole request.",
     ]
     for part, counts in found.requests.items():
@@ -208,6 +215,10 @@ def as_markdown(found: ColdStudy) -> str:
             gain = found.gains.get(f"{part} | {name}")
             lines.append(f"| {name.replace('_', '-')} | {_shown(ndcg)} | {_shown(hits)} | {'' if gain is None else _shown(gain, '+.3f')} |")
     return "\n".join([*lines, ""])
+
+
+def _settings() -> str:
+    return "; ".join(f"{name}: {', '.join(f'`{setting}`' for setting in settings)}" for name, settings in MODELS.items() if settings)
 
 
 def _shown(figure: Figure, digits: str = ".3f") -> str:

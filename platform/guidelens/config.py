@@ -189,6 +189,9 @@ class ModelConfig(Frozen):
     modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of products whose id vector is left out of a step, so that content alone has to place them (DropoutNet)."""
+    content_noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
+    """How far, in standard deviations of an axis, each product's image and text are moved at random in a training step, so that what is
+    learned of a product holds for one that is nearly like it; 0 leaves them where they are."""
     num_profile_buckets: Annotated[int, Field(ge=2)] = 256
     without: tuple[Modality, ...] = ()
     """Modalities the model never sees: the ablations."""
@@ -281,6 +284,9 @@ class TrainConfig(Frozen):
     global_batch_size: Annotated[int, Field(ge=2)] = 256
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    likeness_pace: Annotated[float, Field(ge=1, le=1000)] = 32.0
+    """How many times the learning rate the weights of likeness learn at: few numbers that have several nats to go, where the others have
+    hundredths. 1: as fast as all."""
     num_workers: Annotated[int, Field(ge=1)] = 1
     min_workers: Annotated[int, Field(ge=1)] | None = None
     """Fewest workers to go on with: training is elastic between them and num_workers. None: num_workers, no fewer."""

@@ -12,7 +12,7 @@ from model_samples import NUM_PRODUCTS, sample_catalogue, sample_config, sample_
 from numpy.typing import NDArray
 from torch import Tensor
 
-from guidelens.config import TASKS, ExtraTask, TaskName
+from guidelens.config import TASKS, Config, ExtraTask, TaskName
 from guidelens.errors import InputError
 from guidelens.models.crosses import CrossLayers
 from guidelens.models.experts import expert_groups
@@ -115,13 +115,20 @@ def test_a_task_left_out_moves_none_of_its_own_weights() -> None:
     assert all(torch.equal(value, before[name]) for name, value in own.model.decoder.state_dict().items())
 
 
-def test_the_first_seeded_steps_have_the_golden_losses() -> None:
-    own = learner(sample_config())
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("losses", sample_config()),
+        ("at_one_pace_without_noise", with_train(likeness_pace=1.0, model=sample_config(content_noise=0.0).train.model)),
+    ],
+)
+def test_the_first_seeded_steps_have_the_golden_losses(name: str, config: Config) -> None:
+    own = learner(config)
     losses = []
     for step in range(3):
         sums = own.step(own.train_rows[step * 20 : step * 20 + 20], step)
         losses.append([round(float(total / max(count, 1)), 4) for total, count in zip(sums[0], sums[1], strict=True)])
-    assert losses == pytest.approx(np.array(json.loads(GOLDEN.read_text())["losses"]), abs=2e-3)
+    assert losses == pytest.approx(np.array(json.loads(GOLDEN.read_text())[name]), abs=2e-3)
 
 
 @pytest.mark.parametrize("num_workers", [2, 3])

@@ -3,7 +3,7 @@
 Reads an item table (the fit's snapshot of Feast's product view); knows nothing of shoppers.
 """
 
-# Letters: N = products, C = categorical fields, R = reduced embedding size, D = model width, E = encoder size.
+# Letters: N = products, C = categorical fields, R = reduced embedding size, D = model width, E = encoder size, X = axes of all embeddings, L = directions.
 
 import dataclasses
 from dataclasses import dataclass
@@ -24,6 +24,10 @@ from guidelens.schemas.tables import IMAGE_DIM, TEXT_DIM
 
 NUM_FIELD_BUCKETS = 1024
 REDUCED_DIM = 128
+NUM_DIRECTIONS = 8
+"""Random directions of a step that content moves along."""
+NUM_MOVES = 4096
+"""Different moves of a step, at most: in a larger catalogue several products move alike, so that a step draws no more than this."""
 CATEGORICAL = ("category_0", "category_1", "category", "brand", "colour", "material", "size", "try_on")
 DEVICE_KINDS: dict[str, DeviceCapabilities] = {
     "none": DeviceCapabilities(ar=False, front_camera=False),
@@ -193,7 +197,8 @@ def item_inputs(catalogue: Catalogue, image: Reducer, text: Reducer) -> ItemInpu
 
 
 class ItemTower(nn.Module):
-    """(N, D) product vectors from content, plus an id vector that is dropped at random so that cold products score too.
+    """(N, D) product vectors from content, plus an id vector. In training content moves a little and ids are dropped, both at random, so that
+    products that come later score too.
 
     Of a part of the catalogue only its id vectors get a gradient, as a sparse one: a step's cost does not grow with the catalogue.
 
@@ -205,7 +210,7 @@ class ItemTower(nn.Module):
         super().__init__()
         width = config.width
         self.reads_content = "x2" not in config.without
-        self.id_drop = config.id_dropout
+        self.id_drop, self.content_noise = config.id_dropout, config.content_noise
         self.num_shards = 1
         self.ids = nn.Embedding(num_products, width)
         nn.init.normal_(self.ids.weight, std=0.02)
@@ -220,20 +225,39 @@ class ItemTower(nn.Module):
         items: with shards, products that this one has; all of those, where `items` is no part.
         content_ND: `content` of the items, where it is known already.
         """
+        if self.reads_content and content_ND is None:
+            content_ND = self.content(items, noise)
         vectors_ND: Tensor = fn.embedding(items.rows_N // self.num_shards, self.ids.weight, sparse=True) if items.is_part else self.ids.weight
         if noise is not None and self.reads_content:
             vectors_ND = vectors_ND * (noise.shared((items.num_products, 1))[items.rows_N] >= self.id_drop)
-        if not self.reads_content:
-            return vectors_ND
-        return vectors_ND + (self.content(items) if content_ND is None else content_ND)
+        return vectors_ND if content_ND is None else vectors_ND + content_ND
 
-    def content(self, items: ItemInputs) -> Tensor:
-        """(N, D): what the products are, without their ids."""
+    def content(self, items: ItemInputs, noise: Noise | None) -> Tensor:
+        """(N, D): what the products are, without their ids. Draws its noise before `forward` draws that of ids."""
         flags_N2 = torch.stack([items.has_image_N, items.has_zh_N], dim=1).float()
         dense_NX = torch.cat([items.image_NR, items.text_NR, items.text_zh_NR, items.price_N2, flags_N2], dim=1)
         content_ND = self.dense(dense_NX) + self.fields(items.fields_NC).sum(1)
+        if noise is not None and self.content_noise > 0:
+            content_ND = content_ND + self._moved(items, noise)
         mixed_ND: Tensor = self.mix(content_ND)
         return mixed_ND
+
+    def _moved(self, items: ItemInputs, noise: Noise) -> Tensor:
+        """(N, D) what moving each product's embeddings by `content_noise` adds to them, once projected.
+
+        Each product goes its own way along directions that all share: as many draws as products would then have axes are not needed, and
+        what is projected is the directions.
+        """
+        places_N = items.rows_N % NUM_MOVES
+        along_NL = _centred(noise, min(items.num_products, NUM_MOVES), NUM_DIRECTIONS)[places_N] / NUM_DIRECTIONS**0.5
+        directions_LX = _centred(noise, NUM_DIRECTIONS, 3 * REDUCED_DIM)
+        moved_ND: Tensor = along_NL @ (self.content_noise * directions_LX @ self.dense.weight[:, : 3 * REDUCED_DIM].T)
+        return moved_ND
+
+
+def _centred(noise: Noise, *shape: int) -> Tensor:
+    """Uniform numbers of mean 0 and variance 1."""
+    return (noise.shared(shape) - 0.5) * 12**0.5
 
 
 def normalized(x: Tensor) -> Tensor:

@@ -26,6 +26,8 @@ from guidelens.training.sharding import Shares, keep_own_rows
 from guidelens.training.telemetry import StepClock, conflict_signals, expert_signals, task_gradients
 from guidelens.training.terms import Terms
 
+PACE = "pace"
+"""Of an optimizer's group: how many times the learning rate its weights learn at."""
 WARMUP_SHARE = 0.05
 MAX_GRADIENT_NORM = 5.0
 VALIDATION_ROWS, VALIDATION_CELLS = 1024, 1 << 26
@@ -74,12 +76,14 @@ class Learner:
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """AdamW; where a step touches a part of the catalogue only, Adam on the touched id vectors, which do not decay."""
-        config, ids = self.config, self.model.tower.ids.weight
+        config, ids, likeness = self.config, self.model.tower.ids.weight, self.model.similarity
+        apart = [likeness, ids] if self.terms.is_large else [likeness]
+        others = [parameter for parameter in self.model.parameters() if all(parameter is not one for one in apart)]
+        groups = [{"params": others, PACE: 1.0}, {"params": [likeness], PACE: config.likeness_pace}]
+        dense = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
         if not self.terms.is_large:
-            return [torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)]
-        others = [parameter for parameter in self.model.parameters() if parameter is not ids]
-        dense = torch.optim.AdamW(others, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-        return [dense, torch.optim.SparseAdam([ids], lr=config.learning_rate)]
+            return [dense]
+        return [dense, torch.optim.SparseAdam([{"params": [ids], PACE: 1.0}], lr=config.learning_rate)]
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the training rows; the mean of each term."""
@@ -100,7 +104,7 @@ class Learner:
             self._gradients.clear()
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * self._schedule(step)
+                group["lr"] = group[PACE] * self.config.learning_rate * self._schedule(step)
         counts = self.terms.counts(rows_G)
         totals = torch.zeros(len(self.job.terms), device=self.device)
         gradients_TP: Tensor | None = None

@@ -122,7 +122,7 @@ class Terms:
             bias_O = self.model.bias[mine.rows_N // self.model.tower.num_shards] if items.is_part else self.model.bias
             every_NX = self.shares.gathered(torch.cat([self.model.items(mine, noise), bias_O[:, None]], dim=1), own, len(items))
             return every_NX[:, :-1], every_NX[:, -1]
-        content_ND = self.shares.gathered(self.model.tower.content(mine).float(), own, len(items))
+        content_ND = self.shares.gathered(self.model.tower.content(mine, noise).float(), own, len(items))
         return self.model.items(items, noise, content_ND), None
 
     def expert_shares(self, rows_G: NDArray[np.int64]) -> Tensor | None:
