@@ -1,11 +1,13 @@
 """Paired comparisons: sure differences are found, chance is not taken for one however many metrics are looked at, and pages are whole."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guidelens.config import TrainConfig
+from guidelens.config import Config, Home, TrainConfig
 from guidelens.errors import ConfigError
 from guidelens.evaluation.bootstrap import Draws
 from guidelens.evaluation.comparison import Compared, compare_rows, holm, paired_test
@@ -14,6 +16,11 @@ from guidelens.evaluation.metric_rows import MetricRows
 from guidelens.evaluation.report import SplitDates
 from guidelens.evaluation.rolling import rolled, windows
 from guidelens.evaluation.rolling_html import render as render_rolling
+from guidelens.presets import load
+from pipelines.compare import _differing, _relabelled
+from pipelines.fit_parts import Parts
+from pipelines.run_files import RunFiles
+from pipelines.train import FitRecord
 
 DATES = SplitDates(train_end="2026-03-01T00:00:00Z", test_start="2026-03-02T00:00:00Z", test_end="2026-03-03T00:00:00Z", train_requests=900, test_requests=300)
 
@@ -95,6 +102,50 @@ def test_the_page_says_who_is_better_and_needs_nothing_from_elsewhere() -> None:
     assert page.count("<svg") == 2 and "<script" not in page and "https://" not in page
     alone = render(ComparePage(first="a", second="b", shared_requests=0, unpaired_because="the runs' catalogues differ", paired=(), slices=(), recorded=()))
     assert "catalogues differ" in alone and "<svg" not in alone
+
+
+def test_likeness_to_the_log_gets_no_verdict_however_sure_it_is() -> None:
+    """A plan that earns more than the log is less like it."""
+    alike, less = (rows(shift, seed)._replace(is_higher_better=None) for shift, seed in ((0.0, 0), (-0.2, 2)))
+    paired = compare_rows({"NDCG@10": rows(0), "plan edit similarity": alike}, {"NDCG@10": rows(0.05, 2), "plan edit similarity": less}, 0)
+    assert [row.verdict for row in paired] == ["second", ""]
+    page = render(ComparePage(first="a", second="b", shared_requests=300, unpaired_because="", paired=paired, slices=(), recorded=()))
+    assert "of 1 metrics, surely" in page and "no value" in page
+    assert "change for the better" in page and page.count("plan edit similarity") == 1, "likeness is drawn as if more were better"
+
+
+def test_metrics_of_labels_that_only_one_run_learned_are_not_paired_and_the_page_says_so() -> None:
+    one, other = load("tiny"), load("tiny", ["train.interest_weights=[0, 0, 0, 1]", "train.plan_costs.coupon=0.5"])
+    left_out = _relabelled(one, other)
+    assert left_out.keys() == {"interest squared error", "plan value, estimated"}
+    assert "train.interest_weights" in left_out["interest squared error"]
+    assert _relabelled(one, load("tiny", ["train.epochs=9"])) == {}
+    page = ComparePage(first="a", second="b", shared_requests=1, unpaired_because="", paired=(), slices=(), recorded=(), notes=tuple(left_out.values()))
+    assert "labels differ by train.plan_costs" in render(page)
+
+
+def test_the_page_lists_the_settings_that_differ() -> None:
+    files = [RunFiles(Home(root=Path("/h")), None, "r", Path(), _record(config)) for config in (load("tiny"), load("tiny", ["train.epochs=9"]))]
+    found = _differing(*files)
+    assert [(row.name, row.first, row.second) for row in found] == [("train.epochs", "2", "9")]
+    page = render(ComparePage(first="a", second="b", shared_requests=0, unpaired_because="x", paired=(), slices=(), recorded=(), settings=found))
+    assert "What was set otherwise" in page and "train.epochs" in page
+
+
+def _record(config: Config) -> FitRecord:
+    return FitRecord(
+        run_id="r",
+        parts=Parts(recognizer="trained", guide="trained", controls="trained"),
+        missing=(),
+        lake="lake",
+        manifest=1,
+        snapshot_sha256="",
+        home="/h",
+        feature_service="guide_v1",
+        num_products=1,
+        seed=0,
+        config=config,
+    )
 
 
 def test_windows_follow_one_another_and_each_is_trained_on_all_before_it() -> None:

@@ -36,7 +36,7 @@ class Significance(Frozen):
 class Compared(Frozen):
     """One metric of both models. `difference`: second minus first, paired on shared rows; null, as `test`, where only recorded.
 
-    is_higher_better: null where nobody said. is_relative: a change is well told in shares of the first value, which is not near 0.
+    is_higher_better: null where more is neither better nor worse, or nobody said. is_relative: a change is well told in shares of the first value, which is not near 0.
     """
 
     name: str

@@ -14,8 +14,17 @@ from guidelens.schemas.base import Frozen
 _COLOURS = {"second": HIGH, "first": LOW}
 
 
+class Setting(Frozen):
+    """What two runs were set to, where they differ; empty where one has no such setting."""
+
+    name: str
+    first: str
+    second: str
+
+
 class ComparePage(Frozen):
-    """What the page shows. paired: metrics on shared test rows; slices: NDCG@10 of parts of them; recorded: as the runs have them."""
+    """What the page shows. paired: metrics on shared test rows; slices: NDCG@10 of parts of them; recorded: as the runs have them.
+    notes: what of the pairs was left out, and why. settings: those that differ."""
 
     first: str
     second: str
@@ -24,6 +33,8 @@ class ComparePage(Frozen):
     paired: tuple[Compared, ...]
     slices: tuple[Compared, ...]
     recorded: tuple[Compared, ...]
+    notes: tuple[str, ...] = ()
+    settings: tuple[Setting, ...] = ()
 
 
 def render(page: ComparePage) -> str:
@@ -36,7 +47,9 @@ def render(page: ComparePage) -> str:
         "paired": Markup(_forest("differences", page.paired, "change for the better, % of the first run's value")),
         "slices": Markup(_forest("differences by slice", page.slices, "change for the better, % of the first run's NDCG@10")),
     }
-    counts = {verdict: sum(row.verdict == verdict for row in page.paired) for verdict in ("second", "first", "neither")}
+    counts = {"judged": sum(bool(row.verdict) for row in page.paired)} | {
+        verdict: sum(row.verdict == verdict for row in page.paired) for verdict in ("second", "first", "neither")
+    }
     return environment.get_template("compare.html.j2").render(page=page, plots=plots, counts=counts)
 
 
@@ -45,10 +58,11 @@ def chance(p: float) -> str:
 
 
 def _forest(name: str, rows: Sequence[Compared], unit: str) -> str:
-    """Differences in shares of the first run's value, turned so that right is better; metrics whose first value is, or may well be, about 0 are left out."""
+    """Differences in shares of the first run's value, turned so that right is better; metrics of which more is no better, and those whose first
+    value is, or may well be, about 0, are left out."""
     drawn = []
     for row in rows:
-        if row.difference is None or not row.first or not row.is_relative:
+        if row.difference is None or not row.first or not row.is_relative or row.is_higher_better is None:
             continue
         scale = (100 if row.is_higher_better else -100) / abs(row.first)
         ends = sorted((row.difference.low * scale, row.difference.high * scale))

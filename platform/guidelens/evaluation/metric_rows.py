@@ -29,11 +29,12 @@ _FOLDS_SEED = 0
 class MetricRows(NamedTuple):
     """(R,) values and whose they are; the rows depend on the examples only, so those of two models pair.
 
+    is_higher_better: None of likeness to the log, which a better plan may well have less of.
     is_heavy: a few rows may outweigh all others, so that intervals are Student's with few degrees of freedom (offpolicy/intervals.py).
     """
 
     task: TaskName
-    is_higher_better: bool
+    is_higher_better: bool | None
     value_R: Floats
     shopper_R: NDArray[np.str_]
     is_heavy: bool = False
@@ -87,8 +88,8 @@ def _plans(scorer: GuideScorer, part: Examples) -> dict[str, MetricRows]:
     right_BS = (chances_BSA.argmax(axis=2) == planned.steps) & there_BS
     cut_BS = np.where(np.arange(MAX_STEPS) < lengths(planned.steps)[:, None], open_loop(scorer, planned), -1)
     found = {
-        "plan edit similarity": MetricRows("plan", True, match_rows(cut_BS, planned.steps), whose),
-        "plan step accuracy": MetricRows("plan", True, right_BS.sum(axis=1) / there_BS.sum(axis=1), whose),
+        "plan edit similarity": MetricRows("plan", None, match_rows(cut_BS, planned.steps), whose),
+        "plan step accuracy": MetricRows("plan", None, right_BS.sum(axis=1) / there_BS.sum(axis=1), whose),
     }
     log = logged_plans(scorer, planned, greedy(chances_BSA))
     if log is not None and log.clusters is not None and plan_weights(log)[:, -1].any():
