@@ -5,10 +5,11 @@ from pathlib import Path
 import click
 import numpy as np
 
-from guidelens.config import Config, Home
+from guidelens.config import Config, ExtraTask, Home
 from guidelens.data.examples import Examples
 from guidelens.evaluation.comparison import Compared, compare_rows
 from guidelens.evaluation.comparison_html import ComparePage, Setting, render
+from guidelens.evaluation.extra_tasks import extra_rows
 from guidelens.evaluation.metric_rows import MetricRows, metric_rows
 from guidelens.evaluation.ranking import clicked_requests
 from guidelens.evaluation.slices import MIN_REQUESTS, slices
@@ -123,7 +124,12 @@ def _paired(a: RunFiles, b: RunFiles) -> ComparePage:
     shared, seed = _shared(a, b), sub_seed(a.record.seed, "compare")
     progress(f"compare: {len(shared)} shared test requests")
     relabelled = _relabelled(a.record.config, b.record.config)
-    rows = [{name: of for name, of in metric_rows(GuideScorer.load(files.fit), shared).items() if name not in relabelled} for files in (a, b)]
+    tasks = _tasks_of_both(a.record.config, b.record.config)
+    rows = []
+    for files in (a, b):
+        scorer = GuideScorer.load(files.fit)
+        every = {**metric_rows(scorer, shared), **extra_rows(scorer, tasks, a.examples().of("train"), shared)}
+        rows.append({name: of for name, of in every.items() if name not in relabelled})
     parts = [_by_slice(shared, of_run[RANKED]) if RANKED in of_run else {} for of_run in rows]
     return ComparePage(
         first=a.run_id,
@@ -135,6 +141,12 @@ def _paired(a: RunFiles, b: RunFiles) -> ComparePage:
         recorded=(),
         notes=tuple(relabelled.values()),
     )
+
+
+def _tasks_of_both(a: Config, b: Config) -> dict[str, ExtraTask]:
+    """The tasks that both configs add, by one name and with one label."""
+    both = {name: (one, b.train.extra_tasks[name]) for name, one in a.train.extra_tasks.items() if name in b.train.extra_tasks}
+    return {name: one for name, (one, other) in both.items() if (one.label, one.loss) == (other.label, other.loss) and min(one.weight, other.weight) > 0}
 
 
 def _by_slice(shared: Examples, ranked: MetricRows) -> dict[str, MetricRows]:

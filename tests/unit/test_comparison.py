@@ -28,9 +28,7 @@ DATES = SplitDates(train_end="2026-03-01T00:00:00Z", test_start="2026-03-02T00:0
 def rows(shift: float, seed: int = 0, higher: bool = True, num: int = 300) -> MetricRows:
     """Values that differ between rows far more than `shift`, which the same rows of another model lack."""
     hard = np.random.default_rng(99).random(num)
-    return MetricRows(
-        "recommendation", higher, hard + shift + 0.02 * np.random.default_rng(seed).normal(size=num), np.array([f"k{i % 60}" for i in range(num)])
-    )
+    return MetricRows(higher, hard + shift + 0.02 * np.random.default_rng(seed).normal(size=num), np.array([f"k{i % 60}" for i in range(num)]))
 
 
 def test_holm_agrees_with_a_hand_count() -> None:
@@ -72,7 +70,7 @@ def test_a_difference_that_hangs_on_one_session_is_not_sure() -> None:
     heavy[0] = 500.0
     shoppers = np.arange(200).astype(str)
     base = np.random.default_rng(0).normal(0, 0.1, 200)
-    nothing, of_one, of_all = (MetricRows("plan", True, rows, shoppers, is_heavy=True) for rows in (base, base + heavy, base[::-1] + 2.5))
+    nothing, of_one, of_all = (MetricRows(True, rows, shoppers, is_heavy=True) for rows in (base, base + heavy, base[::-1] + 2.5))
     found = compare_rows({"one": nothing, "all": nothing}, {"one": of_one, "all": of_all}, 0)
     assert [row.verdict for row in found] == ["neither", "second"]
     assert found[0].difference is not None and found[1].difference is not None

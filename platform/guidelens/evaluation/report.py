@@ -16,7 +16,7 @@ from guidelens.evaluation.bootstrap import Interval
 from guidelens.evaluation.calibration import Calibration
 from guidelens.evaluation.clicks import Forecast
 from guidelens.evaluation.offpolicy import OffPolicyEstimate, Overlap
-from guidelens.evaluation.report_why import ComplementsReport, ExplanationReport, ProbabilityReport
+from guidelens.evaluation.report_why import ComplementsReport, ExplanationReport, ExtraTaskReport, ProbabilityReport
 from guidelens.schemas.base import Frozen
 
 REPORT_SCHEMA_VERSION = 1
@@ -224,6 +224,7 @@ class Report(Frozen):
     probabilities: ProbabilityReport | None = None
     explanations: ExplanationReport | None = None
     complements: ComplementsReport | None = None
+    extra_tasks: dict[str, ExtraTaskReport] = {}
     losses: tuple[Curve, ...] = ()
     serving: ServingReport | None = None
     release: ReleaseReport | None = None
@@ -255,6 +256,9 @@ class Report(Frozen):
 
     def _beside_ranking(self) -> dict[str, float | None]:
         found: dict[str, float | None] = {}
+        for name, task in self.extra_tasks.items():
+            of = f"test/task_{name}"
+            found |= {f"{of}_loss": task.loss.value, f"{of}_constant_loss": task.constant_loss, f"{of}_ece": task.calibration.ece, f"{of}_auc": task.auc}
         if chances := self.probabilities:
             found |= {f"test/{name}_ece_{when}": getattr(chances, f"{name}_ece_{when}") for name in ("click", "purchase") for when in ("before", "after")}
         if why := self.explanations:
