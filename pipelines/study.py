@@ -23,11 +23,13 @@ STUDY = "study"
 
 
 class StudyResult(Frozen):
-    """study: path of study.json, with study.html beside it; also kept in MLflow as artifact `study` of `run`. best: what to set in train."""
+    """study: path of study.json, with study.html beside it; also kept in MLflow as artifact `study` of `run`. best: name of the choice that
+    validation preferred; settings: what `guidelens train` takes to train it."""
 
     study: str
     run: str
     best: str
+    settings: tuple[str, ...]
     metrics: dict[str, float]
 
 
@@ -55,7 +57,11 @@ def run(home: Home, config: Config, plan: "StudyPlan", lake: str | None = None) 
     except BaseException:
         registry.finish(run_id, "FAILED")
         raise
-    return StudyResult(study=str(out / "study.json"), run=run_id, best=study.best, metrics=metrics)
+    return StudyResult(study=str(out / "study.json"), run=run_id, best=study.best, settings=_to_train(study), metrics=metrics)
+
+
+def _to_train(study: "Study") -> tuple[str, ...]:
+    return tuple(part for name, value in study.best_settings.items() for part in ("--set", f"{name}={value}"))
 
 
 def _studied(home: Home, config: Config, plan: "StudyPlan", lake: str | None, scratch: Path) -> "Study":
@@ -156,6 +162,7 @@ def _write(study: "Study", config: Config, out: Path) -> None:
         notes=(
             "More joint trials than single-task ones were compared on validation; the test figures of the finals are what to trust.",
             f"The tuned single tasks: {', '.join(study.singles.values())}.",
+            f"To train the best on validation: guidelens train --preset {config.preset} {' '.join(_to_train(study))}",
             *((f"Left out, since their losses became no numbers: {', '.join(study.diverged)}.",) if study.diverged else ()),
         ),
     )

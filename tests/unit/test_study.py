@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from guidelens.config import TASKS, ExtraTask
 from guidelens.errors import ConfigError, ShapeError
 from guidelens.evaluation.multitask import delta_m, over_seeds, pareto_front
+from guidelens.presets import load
 from guidelens.training.study import METRIC_OF, Study, StudyPlan, run_study
 from guidelens.training.trials import Trial, TrialResult, fit_trial
 
@@ -55,6 +56,9 @@ def test_a_study_tries_every_choice_and_finishes_those_validation_liked_best(stu
     assert study.best == max(study.tried, key=lambda row: row.delta_m).name
     assert [final.name for final in study.finals] == ["single tasks", study.best]
     assert study.finals[1].delta_m is not None
+    settings = load("tiny", [f"{name}={value}" for name, value in study.best_settings.items()]).train
+    assert f"joint {settings.model.sharing} {settings.balancing.method} " in study.best or settings.lambdas["plan"] != 1
+    assert study.best.endswith(f"rate {settings.learning_rate:g}")
     assert len(study.finals[1].delta_m.by_seed) == len(PLAN.seeds)
 
 

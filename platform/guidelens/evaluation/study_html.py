@@ -76,6 +76,7 @@ def _front(page: StudyPage, across: str, up: str) -> str:
         for name, invert in ((across, axis.invert_xaxis), (up, axis.invert_yaxis)):
             if not HIGHER_IS_BETTER[name]:
                 invert()
+        axis.locator_params(axis="x", nbins=5)
         axis.set_xlabel(NAMES[across])
         axis.set_ylabel(NAMES[up])
         axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -122,7 +123,8 @@ def _cosines(tried: Sequence[TriedRow]) -> str:
         axis.axvline(0, color=OTHER, linewidth=0.8)
         axis.set_yticks(range(len(pairs)), list(pairs))
         axis.set_xlim(-1, 1)
+        axis.set_xticks((-1, -0.5, 0, 0.5, 1))
         axis.grid(False, axis="y")
-        axis.set_xlabel("cosine of the two tasks' gradients over the shared weights")
+        axis.set_xlabel("cosine of the gradients, shared weights")
 
     return as_svg("gradient cosines", draw, (5.2, 0.42 * max(1, len(pairs)) + 0.9))

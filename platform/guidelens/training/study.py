@@ -63,7 +63,7 @@ class Final(Frozen):
 
 class Study(Frozen):
     """singles: name of each task's best single-task trial, and singles_val its metric on validation. best: name of the joint choice
-    that validation preferred. diverged: what was left out, its losses being no numbers."""
+    that validation preferred, and best_settings the settings that train it. diverged: what was left out, its losses being no numbers."""
 
     plan: StudyPlan
     tasks: tuple[TaskName, ...]
@@ -73,6 +73,7 @@ class Study(Frozen):
     finals: tuple[Final, ...]
     best: str
     rows: dict[str, int]
+    best_settings: dict[str, str] = {}
     diverged: tuple[str, ...] = ()
 
 
@@ -118,6 +119,7 @@ def run_study(plan: StudyPlan, config: Config, tasks: Sequence[TaskName], run: R
         finals=tuple(_finals(again, tasks, {task: found.trial.name for task, found in singles.items()}, steady)),
         best=steady[0],
         rows=rows,
+        best_settings=_settings(next(trial for trial in chosen if trial.name == steady[0])),
         diverged=(*(found.trial.name for found in every if found.diverged), *sorted(unsteady)),
     )
 
@@ -148,6 +150,17 @@ def _joint(name: str, config: Config, sharing: Sharing, method: Balancing, rate:
         train=_trained(config.train, rate, method),
         seed=config.seed,
     )
+
+
+def _settings(trial: Trial) -> dict[str, str]:
+    """What a joint trial was, by the names that `--set` takes."""
+    return {
+        "train.model.sharing": trial.job.model.sharing,
+        "train.model.num_expert_levels": str(trial.job.model.num_expert_levels),
+        "train.balancing.method": trial.train.balancing.method,
+        "train.learning_rate": f"{trial.train.learning_rate:g}",
+        **{f"train.lambdas.{task}": f"{weight:g}" for task, weight in trial.job.lambdas.items()},
+    }
 
 
 def _trained(train: TrainConfig, rate: float, method: Balancing) -> TrainConfig:
