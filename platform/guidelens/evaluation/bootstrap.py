@@ -29,9 +29,6 @@ class Interval(Frozen):
     n: int
     clusters: int
 
-    def excludes_zero(self) -> bool:
-        return self.low > 0 or self.high < 0
-
 
 class ClusterSums(NamedTuple):
     """(C,) each: sum of (weighted) values and mass of every cluster, in the order in which they appear."""
