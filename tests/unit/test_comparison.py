@@ -60,6 +60,19 @@ def test_models_that_are_alike_are_not_told_apart_more_often_than_allowed() -> N
     assert sure <= 4, f"{sure} of 24 comparisons of equals claimed a difference; at 5 % one is expected"
 
 
+def test_few_shoppers_do_not_make_a_difference_sure() -> None:
+    """A bootstrap over these six is sure of 12 % of comparisons of equals."""
+    found = []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        shoppers = np.repeat(np.arange(6), rng.integers(1, 5, size=6))
+        noise = rng.normal(size=6)[shoppers] + rng.normal(size=len(shoppers))
+        whose = shoppers.astype(str)
+        row = compare_rows({"a": MetricRows(True, np.zeros(len(shoppers)), whose)}, {"a": MetricRows(True, noise, whose)}, seed)[0]
+        found.append(row.verdict != "neither")
+    assert np.mean(found) <= 0.06
+
+
 def test_p_values_of_no_difference_are_spread_evenly() -> None:
     found = np.array([paired_test(np.random.default_rng(seed).normal(size=80), np.arange(80), seed)[1] for seed in range(120)])
     assert 0.0 < np.mean(found < 0.1) < 0.2 and 0.35 < found.mean() < 0.65

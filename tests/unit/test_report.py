@@ -33,6 +33,7 @@ from guidelens.evaluation.report import (
     slice_metric,
     write_report,
 )
+from guidelens.evaluation.report_html import render
 
 
 def around(value: float) -> Interval:
@@ -200,3 +201,10 @@ def test_confusions_are_counted_and_the_right_answers_left_out() -> None:
 
 def test_an_interval_of_measured_rows_fits_the_report() -> None:
     assert mean_interval(np.ones(3), num_bootstrap=5, seed=0).value == 1.0
+
+
+def test_the_page_warns_of_few_shoppers() -> None:
+    report = full()
+    assert report.ranking is not None and "too narrow to be trusted" not in render(report)
+    few = report.ranking.model.model_copy(update={"ndcg": around(0.3).model_copy(update={"clusters": 7})})
+    assert "7 shoppers: with fewer than 30" in render(report.with_sections(ranking=report.ranking.model_copy(update={"model": few})))

@@ -6,6 +6,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from guidelens.evaluation.bootstrap import FEW_CLUSTERS
 from guidelens.evaluation.comparison import Compared
 from guidelens.evaluation.plots import HIGH, LOW, OTHER, forest
 from guidelens.evaluation.report_html import number, signed
@@ -50,7 +51,7 @@ def render(page: ComparePage) -> str:
     counts = {"judged": sum(bool(row.verdict) for row in page.paired)} | {
         verdict: sum(row.verdict == verdict for row in page.paired) for verdict in ("second", "first", "neither")
     }
-    return environment.get_template("compare.html.j2").render(page=page, plots=plots, counts=counts)
+    return environment.get_template("compare.html.j2").render(page=page, plots=plots, counts=counts, few=FEW_CLUSTERS)
 
 
 def chance(p: float) -> str:

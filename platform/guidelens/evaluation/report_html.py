@@ -6,7 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from guidelens.evaluation import plots
-from guidelens.evaluation.bootstrap import Interval
+from guidelens.evaluation.bootstrap import FEW_CLUSTERS, Interval
 from guidelens.evaluation.offpolicy import LOGGING, RECOMMENDED
 from guidelens.evaluation.plots import HIGH, LOW, OTHER, OURS
 from guidelens.evaluation.report import PlanReport, RankingReport, Report
@@ -71,7 +71,7 @@ def render(report: Report) -> str:
         loader=PackageLoader("guidelens.evaluation", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"share": share, "interval": interval, "signed": signed, "number": number}
-    environment.globals["recommended"] = RECOMMENDED
+    environment.globals |= {"recommended": RECOMMENDED, "few": FEW_CLUSTERS}
     page = environment.get_template("report.html.j2")
     named = {"names": _NAMES, "estimators": OFF_POLICY_NAMES, "orders": _ORDERS, "partners_by": _PARTNERS_BY}
     cold = [part for part in report.ranking.slices if part.name in COLD and part.ndcg] if report.ranking else []
