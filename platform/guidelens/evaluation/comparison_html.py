@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from guidelens.evaluation.bootstrap import FEW_CLUSTERS
 from guidelens.evaluation.comparison import Compared
+from guidelens.evaluation.pages import filled
 from guidelens.evaluation.plots import HIGH, LOW, OTHER, forest
-from guidelens.evaluation.report_html import number, signed
 from guidelens.schemas.base import Frozen
 
 _COLOURS = {"second": HIGH, "first": LOW}
@@ -40,10 +39,6 @@ class ComparePage(Frozen):
 
 def render(page: ComparePage) -> str:
     """A self-contained page: no script, no font, no picture from elsewhere."""
-    environment = Environment(
-        loader=PackageLoader("guidelens.evaluation", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"signed": signed, "number": number, "chance": chance}
     plots: dict[str, Any] = {
         "paired": Markup(_forest("differences", page.paired, "change for the better, % of the first run's value")),
         "slices": Markup(_forest("differences by slice", page.slices, "change for the better, % of the first run's NDCG@10")),
@@ -51,7 +46,7 @@ def render(page: ComparePage) -> str:
     counts = {"judged": sum(bool(row.verdict) for row in page.paired)} | {
         verdict: sum(row.verdict == verdict for row in page.paired) for verdict in ("second", "first", "neither")
     }
-    return environment.get_template("compare.html.j2").render(page=page, plots=plots, counts=counts, few=FEW_CLUSTERS)
+    return filled("compare.html.j2", {"chance": chance}, page=page, plots=plots, counts=counts, few=FEW_CLUSTERS)
 
 
 def chance(p: float) -> str:
