@@ -12,7 +12,7 @@ from guidelens.evaluation.offpolicy import estimates, overlap, plan_weights
 from guidelens.evaluation.plan_value import PlanValues, measure_values
 from guidelens.evaluation.plans import as_scores, greedy, logged_plans, measure_likeness, on_logged_histories, with_plans
 from guidelens.evaluation.ranking import ProductScorer
-from guidelens.evaluation.report import Curve, InterestReport, PlanReport, RankingReport, Report, SplitDates, curves
+from guidelens.evaluation.report import Curve, InterestReport, PlanReport, RankingReport, Report, SplitDates, StepTime, curves, step_time
 from guidelens.inference.guide_files import load_items
 from guidelens.inference.scorer import GuideScorer
 from guidelens.models.plans.asked import StepPolicy
@@ -38,6 +38,7 @@ def measure(files: RunFiles, world: Path | None, config: Config) -> Report:
         snapshot_sha256=record.snapshot_sha256,
         missing=record.missing,
         losses=_losses(files),
+        step_time=_step_time(files),
     )
     progress("evaluate: recognition on photos held back")
     lake = Lake(record.lake, files.home.s3)
@@ -82,6 +83,17 @@ def _losses(files: RunFiles) -> tuple[Curve, ...]:
     """Epoch losses of the joint model: metrics guide.SPLIT.TERM become curves SPLIT/TERM."""
     names = [name for name in files.registry.metrics(files.run_id) if name.startswith(("guide.train.", "guide.val."))]
     return curves({name.removeprefix("guide.").replace(".", "/"): files.registry.history(files.run_id, name) for name in names})
+
+
+def _step_time(files: RunFiles) -> StepTime | None:
+    """From the joint model's seconds an epoch; None where training measured none (`train.telemetry`)."""
+
+    def seconds(name: str) -> list[float]:
+        return [value for _, value in files.registry.history(files.run_id, name)]
+
+    named = "guide.step_seconds."
+    parts = [name.removeprefix(named) for name in files.registry.metrics(files.run_id) if name.startswith(named)]
+    return step_time(seconds("guide.epoch_seconds"), {part: seconds(named + part) for part in sorted(parts)}) if parts else None
 
 
 def split_dates(examples: Examples) -> SplitDates:

@@ -205,6 +205,15 @@ class Curve(Frozen):
     values: tuple[float, ...]
 
 
+class StepTime(Frozen):
+    """Where the joint model's training time went, all epochs together. shares: by part of a step (training/telemetry.py), and `other`, what is
+    left: dealing out the rows. Validation and what is measured between epochs are in none of both."""
+
+    epochs: int
+    seconds: float
+    shares: dict[str, float]
+
+
 class Report(Frozen):
     """`missing`: inputs the lake lacked. `absent`: section name to the reason why it is not there."""
 
@@ -226,6 +235,7 @@ class Report(Frozen):
     complements: ComplementsReport | None = None
     extra_tasks: dict[str, ExtraTaskReport] = {}
     losses: tuple[Curve, ...] = ()
+    step_time: StepTime | None = None
     serving: ServingReport | None = None
     release: ReleaseReport | None = None
     stages: tuple[StageTime, ...] = ()
@@ -338,6 +348,15 @@ def most_confused(truth: Sequence[str], predicted: Sequence[str], top: int = 12)
             counts[pair] = counts.get(pair, 0) + 1
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return tuple(Confusion(truth=t, predicted=p, count=count) for (t, p), count in ordered[:top])
+
+
+def step_time(epochs: Sequence[float], parts: Mapping[str, Sequence[float]]) -> StepTime | None:
+    """From seconds of each epoch, in all and by part of its steps; None where nothing was timed."""
+    seconds = float(sum(epochs))
+    if seconds <= 0:
+        return None
+    shares = {name: float(sum(values)) / seconds for name, values in parts.items()}
+    return StepTime(epochs=len(epochs), seconds=seconds, shares={**shares, "other": max(0.0, 1 - sum(shares.values()))})
 
 
 def curves(history: Mapping[str, Sequence[tuple[int, float]]]) -> tuple[Curve, ...]:

@@ -53,6 +53,7 @@ OFF_POLICY_NAMES = {
 }
 _FIRST_PEERS = ("single_task", "hybrid", "transitions", "ease", "item_knn", "content", "popularity")
 _ORDERS = {"occlusion": "what it added (ours)", "attention": "attention", "random": "chance", "least": "what it added, weakest first"}
+_PARTS_OF_STEPS = {"workers": "exchange between workers", "other": "dealing out rows, and the rest"}
 _PARTNERS_BY = {"model": "what goes with it (ours)", "popular": "popularity", "nearest": "likeness of image and text"}
 
 
@@ -65,6 +66,7 @@ def render(report: Report) -> str:
         "estimators": OFF_POLICY_NAMES,
         "orders": _ORDERS,
         "partners_by": _PARTNERS_BY,
+        "parts_of_steps": _PARTS_OF_STEPS,
     }
     cold = [part for part in report.ranking.slices if part.name in COLD and part.ndcg] if report.ranking else []
     return filled(
