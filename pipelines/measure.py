@@ -9,7 +9,7 @@ from guidelens.data.lake.lake import Lake
 from guidelens.evaluation.guide import Draws, classic_baselines, measure_interest, measure_ranking
 from guidelens.evaluation.held_back import measure_recognition
 from guidelens.evaluation.offpolicy import estimates, overlap, plan_weights
-from guidelens.evaluation.plan_value import PlanValues, measure_values
+from guidelens.evaluation.plan_value import PlanValues, measure_values, require_its_world
 from guidelens.evaluation.plans import as_scores, greedy, logged_plans, measure_likeness, on_logged_histories, with_plans
 from guidelens.evaluation.ranking import ProductScorer
 from guidelens.evaluation.report import Curve, InterestReport, PlanReport, RankingReport, Report, SplitDates, StepTime, curves, step_time
@@ -138,7 +138,9 @@ def _plan(files: RunFiles, scorer: GuideScorer, examples: Examples, world: Path 
     values = None
     if world is not None:
         progress(f"evaluate: {len(planned)} AR sessions in the simulated shop")
-        values = measure_values(World.open(world), scorer, peers, planned, rollouts=config.evaluate.plan_rollouts, draws=draws)
+        shop = World.open(world)
+        require_its_world(shop, planned, scorer.catalogue.product_ids)
+        values = measure_values(shop, scorer, peers, planned, rollouts=config.evaluate.plan_rollouts, draws=draws)
     found = PlanReport(
         illegal=likeness.illegal,
         decoded=likeness.decoded,
