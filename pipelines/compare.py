@@ -5,32 +5,41 @@ from pathlib import Path
 import click
 import numpy as np
 
-from guidelens.config import Home
+from guidelens.config import Config, ExtraTask, Home
 from guidelens.data.examples import Examples
 from guidelens.evaluation.comparison import Compared, compare_rows
-from guidelens.evaluation.comparison_html import ComparePage, render
+from guidelens.evaluation.comparison_html import ComparePage, Setting, render
+from guidelens.evaluation.extra_tasks import extra_rows
 from guidelens.evaluation.metric_rows import MetricRows, metric_rows
 from guidelens.evaluation.ranking import clicked_requests
 from guidelens.evaluation.slices import MIN_REQUESTS, slices
 from guidelens.inference.scorer import GuideScorer
-from guidelens.registry import Registry
+from guidelens.registry import Registry, flatten_params
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.ids import sub_seed
 from pipelines.entry import emit, home_option, progress, run_command
 from pipelines.run_files import RunFiles, open_run
 
 RANKED = "NDCG@10"
+LABELS = {
+    "interest squared error": ("interest_weights",),
+    "purchase log-loss": ("purchase_window_h",),
+    "plan value, estimated": ("margin_share", "plan_costs"),
+}
+"""Metrics by the settings of `train` that make what they are measured against."""
 
 
 class CompareResult(Frozen):
-    """metrics: paired ones, then recorded ones. unpaired_because: why none is paired; empty where some are. page: the HTML page, with
-    compare.json beside it."""
+    """metrics: paired ones, then recorded ones. unpaired_because: why none is paired; empty where some are. notes: what of them was left
+    out. settings: those that differ. page: the HTML page, with compare.json beside it."""
 
     first: str
     second: str
     metrics: tuple[Compared, ...]
     slices: tuple[Compared, ...]
     unpaired_because: str
+    notes: tuple[str, ...]
+    settings: tuple[Setting, ...]
     page: str
 
 
@@ -46,14 +55,44 @@ def run(home: Home, first: str, second: str) -> CompareResult:
         why, page = _why_unpaired(a, b), None
         if not why:
             page = _paired(a, b)
+        settings = _differing(a, b)
     recorded = [registry.metrics(run_id) for run_id in (first, second)]
     names = sorted(name for name in {*recorded[0], *recorded[1]} if name.startswith("test/"))
     empty = ComparePage(first=first, second=second, shared_requests=0, unpaired_because=why, paired=(), slices=(), recorded=())
     page = (page or empty).model_copy(
-        update={"recorded": tuple(Compared(name=name, first=recorded[0].get(name), second=recorded[1].get(name)) for name in names)}
+        update={
+            "recorded": tuple(Compared(name=name, first=recorded[0].get(name), second=recorded[1].get(name)) for name in names),
+            "settings": settings,
+        }
     )
     path = _written(page, home.work / "compare" / f"{first}-{second}")
-    return CompareResult(first=first, second=second, metrics=(*page.paired, *page.recorded), slices=page.slices, unpaired_because=why, page=str(path))
+    return CompareResult(
+        first=first,
+        second=second,
+        metrics=(*page.paired, *page.recorded),
+        slices=page.slices,
+        unpaired_because=why,
+        notes=page.notes,
+        settings=settings,
+        page=str(path),
+    )
+
+
+def _differing(a: RunFiles, b: RunFiles) -> tuple[Setting, ...]:
+    """What the runs were set to, where that differs, and the snapshots they were trained on."""
+    one, other = ({"lake": f"version {files.record.manifest} of {files.record.lake}", **flatten_params(files.record.config)} for files in (a, b))
+    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    return tuple(Setting(name=name, first=str(one.get(name, "")), second=str(other.get(name, ""))) for name in names)
+
+
+def _relabelled(a: Config, b: Config) -> dict[str, str]:
+    """By metric, why it cannot be paired: its labels are those of the first run, and the second one learned others."""
+    found = {}
+    for metric, names in LABELS.items():
+        differ = [f"train.{name}" for name in names if getattr(a.train, name) != getattr(b.train, name)]
+        if differ:
+            found[metric] = f"{metric} is left out: the runs' labels differ by {' and '.join(differ)}"
+    return found
 
 
 def _written(page: ComparePage, folder: Path) -> Path:
@@ -84,7 +123,13 @@ def _paired(a: RunFiles, b: RunFiles) -> ComparePage:
     """What the shared rows can tell and both runs learned."""
     shared, seed = _shared(a, b), sub_seed(a.record.seed, "compare")
     progress(f"compare: {len(shared)} shared test requests")
-    rows = [metric_rows(GuideScorer.load(files.fit), shared) for files in (a, b)]
+    relabelled = _relabelled(a.record.config, b.record.config)
+    tasks = _tasks_of_both(a.record.config, b.record.config)
+    rows = []
+    for files in (a, b):
+        scorer = GuideScorer.load(files.fit)
+        every = {**metric_rows(scorer, shared), **extra_rows(scorer, tasks, a.examples().of("train"), shared)}
+        rows.append({name: of for name, of in every.items() if name not in relabelled})
     parts = [_by_slice(shared, of_run[RANKED]) if RANKED in of_run else {} for of_run in rows]
     return ComparePage(
         first=a.run_id,
@@ -94,7 +139,14 @@ def _paired(a: RunFiles, b: RunFiles) -> ComparePage:
         paired=compare_rows(rows[0], rows[1], seed),
         slices=compare_rows(parts[0], parts[1], seed),
         recorded=(),
+        notes=tuple(relabelled.values()),
     )
+
+
+def _tasks_of_both(a: Config, b: Config) -> dict[str, ExtraTask]:
+    """The tasks that both configs add, by one name and with one label."""
+    both = {name: (one, b.train.extra_tasks[name]) for name, one in a.train.extra_tasks.items() if name in b.train.extra_tasks}
+    return {name: one for name, (one, other) in both.items() if (one.label, one.loss) == (other.label, other.loss) and min(one.weight, other.weight) > 0}
 
 
 def _by_slice(shared: Examples, ranked: MetricRows) -> dict[str, MetricRows]:
@@ -126,6 +178,8 @@ def command(first: str, second: str, home: Home) -> None:
     result = run(home, first, second)
     if result.unpaired_because:
         progress(f"recorded metrics only: {result.unpaired_because}")
+    for note in result.notes:
+        progress(note)
     for row in (*result.metrics, *result.slices):
         progress(_line(row))
     progress(f"page: {result.page}")

@@ -3,7 +3,7 @@
 A part that the data does not allow is left out with its reason; a part that fails for any other reason fails the run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,10 +64,22 @@ class GuideDone(NamedTuple):
 
 
 class FitParts:
-    """One run's parts, written to `fit_dir`; checkpoints and examples go to `work`. start: what the guide goes on from."""
+    """One run's parts, written to `fit_dir`; checkpoints and examples go to `work`. start: what the guide goes on from.
+    track: called, from a thread of its own, with each epoch's number and metrics as it ends."""
 
-    def __init__(self, home: Home, config: Config, lake: Lake, snapshot: Manifest, work: Path, fit_dir: Path, start: "WarmStart | None" = None) -> None:
-        self.home, self.config, self.lake, self.snapshot, self.work, self.fit_dir, self.start = home, config, lake, snapshot, work, fit_dir, start
+    def __init__(
+        self,
+        home: Home,
+        config: Config,
+        lake: Lake,
+        snapshot: Manifest,
+        work: Path,
+        fit_dir: Path,
+        start: "WarmStart | None" = None,
+        track: Callable[[int, dict[str, float]], None] = lambda _epoch, _metrics: None,
+    ) -> None:
+        self.home, self.config, self.lake, self.snapshot, self.work, self.fit_dir = home, config, lake, snapshot, work, fit_dir
+        self.start, self.track = start, track
 
     def run(self) -> FitDone:
         """Everything there is data for. The recognizer is fitted in a thread beside the guide model."""
@@ -167,6 +179,7 @@ class FitParts:
         return GuideDone(TRAINED, alone, by_epoch, tuple(task for task, weight in lambdas.items() if weight == 0))
 
     def _tell(self, losses: "EpochLosses") -> None:
+        self.track(losses.epoch, epoch_metrics(losses))
         progress(
             f"train: {losses.job} epoch {losses.epoch + 1} of {self.config.train.epochs}: {'validation' if losses.val else 'training'} loss {losses.objective:.4f}"
         )

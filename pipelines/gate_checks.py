@@ -68,8 +68,8 @@ def champion_beside(files: RunFiles, registry: Registry, version: str) -> Champi
     bundle, manifest = local_copy(registry, registry.version(champion))
     why = _why_not_paired(files, bundle, manifest)
     if why:
-        return Champion(champion, manifest.metrics, None, why)
-    return Champion(champion, manifest.metrics, _paired(files, GuideScorer.load(bundle), files.examples().of("test")))
+        return Champion(champion, manifest.metrics, None, why, manifest.missing)
+    return Champion(champion, manifest.metrics, _paired(files, GuideScorer.load(bundle), files.examples().of("test")), missing=manifest.missing)
 
 
 def _why_not_paired(files: RunFiles, bundle: Path, manifest: BundleManifest) -> str:

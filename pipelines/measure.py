@@ -9,10 +9,10 @@ from guidelens.data.lake.lake import Lake
 from guidelens.evaluation.guide import Draws, classic_baselines, measure_interest, measure_ranking
 from guidelens.evaluation.held_back import measure_recognition
 from guidelens.evaluation.offpolicy import estimates, overlap, plan_weights
-from guidelens.evaluation.plan_value import PlanValues, measure_values
+from guidelens.evaluation.plan_value import PlanValues, measure_values, require_its_world
 from guidelens.evaluation.plans import as_scores, greedy, logged_plans, measure_likeness, on_logged_histories, with_plans
 from guidelens.evaluation.ranking import ProductScorer
-from guidelens.evaluation.report import Curve, InterestReport, PlanReport, RankingReport, Report, SplitDates, curves
+from guidelens.evaluation.report import Curve, InterestReport, PlanReport, RankingReport, Report, SplitDates, StepTime, curves, step_time
 from guidelens.inference.guide_files import load_items
 from guidelens.inference.scorer import GuideScorer
 from guidelens.models.plans.asked import StepPolicy
@@ -38,6 +38,7 @@ def measure(files: RunFiles, world: Path | None, config: Config) -> Report:
         snapshot_sha256=record.snapshot_sha256,
         missing=record.missing,
         losses=_losses(files),
+        step_time=_step_time(files),
     )
     progress("evaluate: recognition on photos held back")
     lake = Lake(record.lake, files.home.s3)
@@ -84,6 +85,17 @@ def _losses(files: RunFiles) -> tuple[Curve, ...]:
     return curves({name.removeprefix("guide.").replace(".", "/"): files.registry.history(files.run_id, name) for name in names})
 
 
+def _step_time(files: RunFiles) -> StepTime | None:
+    """From the joint model's seconds an epoch; None where training measured none (`train.telemetry`)."""
+
+    def seconds(name: str) -> list[float]:
+        return [value for _, value in files.registry.history(files.run_id, name)]
+
+    named = "guide.step_seconds."
+    parts = [name.removeprefix(named) for name in files.registry.metrics(files.run_id) if name.startswith(named)]
+    return step_time(seconds("guide.epoch_seconds"), {part: seconds(named + part) for part in sorted(parts)}) if parts else None
+
+
 def split_dates(examples: Examples) -> SplitDates:
     """When the parts of a temporal split begin and end."""
 
@@ -126,7 +138,9 @@ def _plan(files: RunFiles, scorer: GuideScorer, examples: Examples, world: Path 
     values = None
     if world is not None:
         progress(f"evaluate: {len(planned)} AR sessions in the simulated shop")
-        values = measure_values(World.open(world), scorer, peers, planned, rollouts=config.evaluate.plan_rollouts, draws=draws)
+        shop = World.open(world)
+        require_its_world(shop, planned, scorer.catalogue.product_ids)
+        values = measure_values(shop, scorer, peers, planned, rollouts=config.evaluate.plan_rollouts, draws=draws)
     found = PlanReport(
         illegal=likeness.illegal,
         decoded=likeness.decoded,

@@ -1,4 +1,4 @@
-"""The sections of a run's report about what lies beside its ranking: chances, reasons, and what goes with what."""
+"""The sections of a run's report about what lies beside its ranking: tasks of one's own, chances, reasons, and what goes with what."""
 
 from pathlib import Path
 
@@ -6,11 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guidelens.data.examples import Examples
+from guidelens.evaluation.beyond import clicks_of
 from guidelens.evaluation.calibration import calibration
 from guidelens.evaluation.explanations import measure_explanations
+from guidelens.evaluation.extra_tasks import measure_extra_tasks
 from guidelens.evaluation.guide import Draws
 from guidelens.evaluation.partners import baselines, measure_partners
-from guidelens.evaluation.report_why import ComplementsReport, ExplanationReport, ProbabilityReport
+from guidelens.evaluation.report_why import ComplementsReport, ExplanationReport, ExtraTaskReport, ProbabilityReport
 from guidelens.inference.guide_files import load_items
 from guidelens.inference.scorer import GuideScorer
 from guidelens.models.complements import Partners
@@ -19,14 +21,15 @@ from guidelens.world import World
 from pipelines.entry import progress
 from pipelines.run_files import RunFiles
 
-Section = ProbabilityReport | ExplanationReport | ComplementsReport
+Section = ProbabilityReport | ExplanationReport | ComplementsReport | dict[str, ExtraTaskReport]
 
 
 def beside_ranking(files: RunFiles, scorer: GuideScorer, examples: Examples, world: Path | None, draws: Draws) -> dict[str, Section]:
-    """`probabilities`, `explanations` and `complements`, where the run learned to recommend and the test part holds something to measure them on."""
+    """`extra_tasks`; `probabilities`, `explanations` and `complements`, where the run learned to recommend; where the test part holds something
+    to measure them on."""
     items, catalogue = load_items(files.fit)
-    test = examples.of("test")
-    found: dict[str, Section] = {}
+    train, test = examples.of("train"), examples.of("test")
+    found: dict[str, Section] = {"extra_tasks": measure_extra_tasks(scorer, files.record.config.train.extra_tasks, train, test, draws)}
     if scorer.header.learned("recommendation") and (test.slate_rows >= 0).any():
         progress("evaluate: what moved the scores")
         found["probabilities"] = measure_probabilities(scorer, test)
@@ -35,11 +38,9 @@ def beside_ranking(files: RunFiles, scorer: GuideScorer, examples: Examples, wor
     partners = Partners.load(files.fit, len(catalogue))
     if partners is not None:
         category_N = category_numbers(items["category"].fill_null("").to_list())
-        train = examples.of("train")
-        popularity_N = np.bincount(train.slate_rows[(train.click > 0) & (train.slate_rows >= 0)], minlength=len(catalogue)).astype(np.float64)
         truth_NN = None if world is None else World.open(world).outfits(catalogue.product_ids)
         held_out = engaged_pairs(test, category_N, co_engaged=0.0)
-        peers = baselines(catalogue, popularity_N)
+        peers = baselines(catalogue, clicks_of(train, len(catalogue)))
         goes = measure_partners(partners, peers, held_out, category_N, truth_NN, draws)
         found |= {"complements": goes} if goes else {}
     return found

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from guidelens.config import FEATURE_SERVICE, Config, Home
+from guidelens.config import FEATURE_SERVICE, Config, Home, TaskName
 from guidelens.errors import ConfigError
 from guidelens.schemas.base import Frozen
 from pipelines.entry import config_options, emit, home_option, progress, run_command
 
 if TYPE_CHECKING:
+    from guidelens.data.examples import Examples
     from guidelens.training.study import Study, StudyPlan
     from guidelens.training.trials import Trial, TrialResult
 
@@ -22,11 +23,13 @@ STUDY = "study"
 
 
 class StudyResult(Frozen):
-    """study: path of study.json, with study.html beside it; also kept in MLflow as artifact `study` of `run`. best: what to set in train."""
+    """study: path of study.json, with study.html beside it; also kept in MLflow as artifact `study` of `run`. best: name of the choice that
+    validation preferred; settings: what `guidelens train` takes to train it."""
 
     study: str
     run: str
     best: str
+    settings: tuple[str, ...]
     metrics: dict[str, float]
 
 
@@ -54,7 +57,11 @@ def run(home: Home, config: Config, plan: "StudyPlan", lake: str | None = None) 
     except BaseException:
         registry.finish(run_id, "FAILED")
         raise
-    return StudyResult(study=str(out / "study.json"), run=run_id, best=study.best, metrics=metrics)
+    return StudyResult(study=str(out / "study.json"), run=run_id, best=study.best, settings=_to_train(study), metrics=metrics)
+
+
+def _to_train(study: "Study") -> tuple[str, ...]:
+    return tuple(part for name, value in study.best_settings.items() for part in ("--set", f"{name}={value}"))
 
 
 def _studied(home: Home, config: Config, plan: "StudyPlan", lake: str | None, scratch: Path) -> "Study":
@@ -65,7 +72,7 @@ def _studied(home: Home, config: Config, plan: "StudyPlan", lake: str | None, sc
     from guidelens.training.study import run_study
     from guidelens.training.trials import run_trials
     from pipelines.cluster import ray_session
-    from pipelines.fit_parts import item_table, learnable, read_examples
+    from pipelines.fit_parts import item_table, read_examples
     from pipelines.materialize import require_features_of
 
     opened = Lake(lake or home.lake_uri, home.s3)
@@ -75,7 +82,7 @@ def _studied(home: Home, config: Config, plan: "StudyPlan", lake: str | None, sc
     catalogue = Catalogue.of_table(item_table(home, config, opened, snapshot))
     examples, _ = read_examples(home, config, opened, snapshot, catalogue)
     examples = with_targets(examples, catalogue, config)
-    tasks = tuple(task for task, weight in learnable(config, examples.of("train")).items() if weight > 0)
+    tasks = _comparable(config, examples)
     told = _Told()
 
     def fitted(trials: "Sequence[Trial]") -> "list[TrialResult]":
@@ -84,6 +91,18 @@ def _studied(home: Home, config: Config, plan: "StudyPlan", lake: str | None, sc
 
     with ray_session():
         return run_study(plan, config, tasks, fitted, {split: len(examples.of(split)) for split in ("train", "val", "test")})
+
+
+def _comparable(config: Config, examples: "Examples") -> tuple[TaskName, ...]:
+    """The tasks that can be learned, chosen by and measured: those of which every part of the log holds a label."""
+    from pipelines.fit_parts import learnable
+
+    found = [task for task, weight in learnable(config, examples.of("train")).items() if weight > 0]
+    for part, named in (("val", "validation"), ("test", "test")):
+        for task in [task for task in found if task not in examples.of(part).labelled]:
+            progress(f"study: {task} is left out: the log's {named} part holds no label of it")
+            found.remove(task)
+    return tuple(found)
 
 
 class _Told:
@@ -98,7 +117,7 @@ class _Told:
     def one(self, result: "TrialResult") -> None:
         self.done += 1
         left = (time.monotonic() - self.start) / self.done * (self.total - self.done)
-        shown = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics["val"].items())
+        shown = result.diverged or ", ".join(f"{name} {value:.4f}" for name, value in result.metrics["val"].items())
         progress(f"study: {self.done} of {self.total}: {result.trial.name}, seed {result.trial.seed}: {shown} (some {left / 60:.0f} min left of this round)")
 
 
@@ -143,6 +162,8 @@ def _write(study: "Study", config: Config, out: Path) -> None:
         notes=(
             "More joint trials than single-task ones were compared on validation; the test figures of the finals are what to trust.",
             f"The tuned single tasks: {', '.join(study.singles.values())}.",
+            f"To train the best on validation: guidelens train --preset {config.preset} {' '.join(_to_train(study))}",
+            *((f"Left out, since their losses became no numbers: {', '.join(study.diverged)}.",) if study.diverged else ()),
         ),
     )
     (out / "study.html").write_text(render(page))
@@ -181,6 +202,8 @@ def mtl(home: Home, config: Config, lake: str | None, **choices: object) -> None
     except ValidationError as error:
         first = error.errors()[0]
         option = "--" + str(first["loc"][0]).replace("_", "-")
+        if first["type"] == "value_error":
+            raise ConfigError(f"{option}: {first['ctx']['error']}") from error
         raise ConfigError(f"{option}: {first['msg']}, got {first['input']!r}") from error
     emit(run(home, config, plan, lake))
 

@@ -132,11 +132,11 @@ def _fit(home: Home, begun: Begun, lake: Lake, registry: Registry, run_id: str) 
         shutil.rmtree(fit_dir, ignore_errors=True)
         fit_dir.mkdir()
         with ray_session():
-            done = FitParts(home, config, lake, snapshot, work, fit_dir, _start(registry, begun, work)).run()
+            start = _start(registry, begun, work)
+            done = FitParts(home, config, lake, snapshot, work, fit_dir, start, lambda epoch, metrics: registry.log_metrics(run_id, metrics, epoch)).run()
         record = _record(home, config, lake, snapshot, run_id, done)
         (fit_dir / "fit.json").write_text(record.model_dump_json(indent=1))
-        for step, metrics in done.by_epoch:
-            registry.log_metrics(run_id, metrics, step=step)
+        _track_the_rest(registry, run_id, done)
         registry.log_folder(run_id, fit_dir, FIT)
         feature_snapshot.save(features.snapshot(home, config), work / features.SNAPSHOT)
         registry.log_folder(run_id, work / features.SNAPSHOT, features.SNAPSHOT)
@@ -155,6 +155,13 @@ def _fit(home: Home, begun: Begun, lake: Lake, registry: Registry, run_id: str) 
         fit=str(fit_dir),
         examples=str(examples) if examples.exists() else None,
     )
+
+
+def _track_the_rest(registry: Registry, run_id: str, done: FitDone) -> None:
+    """Metrics that were not told as their epoch ended: those of no epoch, and of epochs that a killed driver did not live to tell."""
+    for step, metrics in done.by_epoch:
+        if metrics and step not in [told for told, _ in registry.history(run_id, next(iter(metrics)))]:
+            registry.log_metrics(run_id, metrics, step=step)
 
 
 def _start(registry: Registry, begun: Begun, work: Path) -> "WarmStart | None":

@@ -23,6 +23,12 @@ REGISTERED_MODEL = "guidelens"
 FEATURE_SERVICE = "guide_v1"
 
 
+def _near(value: int, factor: int) -> str:
+    """A value that is no multiple of a factor, and those beside it that are."""
+    below = value // factor * factor
+    return f"{value}; use {f'{below} or ' if below else ''}{below + factor}"
+
+
 class S3Options(Frozen):
     """How to reach an S3 API. Unset fields fall to boto3's and pyarrow's own chain (profile, instance role).
 
@@ -201,7 +207,9 @@ class ModelConfig(Frozen):
         if self.num_expert_levels > 1 and self.sharing != "ple":
             raise ValueError(f"train.model.num_expert_levels above 1 needs sharing ple, got {self.sharing}; set train.model.sharing=ple or one level")
         if self.width % self.num_attention_heads:
-            raise ValueError(f"train.model.width must be a multiple of num_attention_heads ({self.num_attention_heads}), got {self.width}")
+            raise ValueError(
+                f"train.model.width must be a multiple of num_attention_heads ({self.num_attention_heads}), got {_near(self.width, self.num_attention_heads)}"
+            )
         return self
 
 
@@ -325,7 +333,9 @@ class TrainConfig(Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.global_batch_size % self.num_workers:
-            raise ValueError(f"train.global_batch_size must be a multiple of num_workers ({self.num_workers}), got {self.global_batch_size}")
+            raise ValueError(
+                f"train.global_batch_size must be a multiple of num_workers ({self.num_workers}), got {_near(self.global_batch_size, self.num_workers)}"
+            )
         if self.min_workers is not None and self.min_workers > self.num_workers:
             raise ValueError(f"train.min_workers must be at most num_workers ({self.num_workers}), got {self.min_workers}")
         if self.micro_batch_size is not None and self.balancing.method == "famo":

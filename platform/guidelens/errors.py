@@ -29,6 +29,10 @@ class NotFoundError(CallerError):
     """A run, release, product or table that was asked for does not exist."""
 
 
+class DivergedError(CallerError):
+    """A model's losses are no numbers any more: nothing that training does from here on could mend it."""
+
+
 class UnreadableImageError(ContractError):
     """Bytes that are no JPEG, PNG or WebP image within the limits.
 

@@ -154,8 +154,13 @@ class Registry:
     def _run(self, run_id: str) -> Any:
         if not self._database.exists():
             raise NotFoundError(f"run {run_id} does not exist: {self.home.root} holds no runs yet; `guidelens train` first")
-        with _translated(f"run {run_id}"):
-            return self.client.get_run(run_id)
+        try:
+            with _translated(f"run {run_id}"):
+                return self.client.get_run(run_id)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"run {run_id} does not exist; `mlflow ui --backend-store-uri {self.home.mlflow_tracking_uri}` shows those of this home"
+            ) from error
 
     # Releases
 

@@ -62,7 +62,7 @@ def test_artifacts_come_back_as_they_went_in(registry: Registry, run_id: str, tm
 
 
 def test_missing_runs_artifacts_and_versions_are_named(registry: Registry, run_id: str, tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="nobody"):
+    with pytest.raises(NotFoundError, match=r"run nobody does not exist; `mlflow ui --backend-store-uri sqlite:.*` shows those"):
         registry.params("nobody")
     with pytest.raises(NotFoundError, match="weights"):
         registry.download(run_id, "weights", tmp_path)

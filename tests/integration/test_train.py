@@ -15,7 +15,7 @@ from model_samples import sample_catalogue, sample_config, sample_examples
 from safetensors.torch import load_file
 
 from guidelens.config import TASKS, Config
-from guidelens.errors import ConfigError, GuideLensError
+from guidelens.errors import ConfigError, DivergedError, GuideLensError
 from guidelens.training.data import FitJob
 from guidelens.training.fit import Fitted, fit_guide
 from guidelens.training.loop import EpochLosses
@@ -86,6 +86,15 @@ def test_a_run_that_failed_goes_on_from_its_last_checkpoint(undisturbed: Fitted,
     assert killed
     fitted = fit(tmp_path, config, ("guide", "interest"))
     assert_same(fitted, undisturbed)
+
+
+def test_a_model_that_diverges_ends_training_with_what_to_change(tmp_path: Path) -> None:
+    """Nothing is tried again, since it would do the same; a later start in the folder says so at once."""
+    config = config_of(1)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"learning_rate": 1e9})})
+    for _ in range(2):
+        with pytest.raises(DivergedError, match=r"training of guide must keep its losses finite, got .*nan.*; lower train\.learning_rate \(1e\+09\)"):
+            fit(tmp_path, config)
 
 
 def assert_same(fitted: Fitted, undisturbed: Fitted) -> None:

@@ -20,7 +20,7 @@ from guidelens.inference.guide_files import load_guide
 from guidelens.registry import Registry
 from guidelens.schemas.tables import Table
 from guidelens.training.study import StudyPlan
-from pipelines import evaluate, materialize, rolling, study, train
+from pipelines import evaluate, fit_parts, materialize, rolling, study, train
 from pipelines.run_files import open_run
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -78,6 +78,26 @@ def test_the_run_keeps_config_losses_by_epoch_and_the_report(shop: Home, trained
     assert registry.has_artifact(trained.run, "report")
     assert registry.metrics(trained.run)["test/ndcg_at_10"] == measured.metrics["test/ndcg_at_10"]
     assert "nothing to learn it from" in Path(measured.report).read_text()
+
+
+def test_epochs_are_tracked_while_training_goes_on_and_once(shop: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes after the last epoch sees both in the run already; an epoch that nobody told is tracked at the end."""
+    registry, seen, name = Registry(shop), [], "guide.val.softmax"
+    settings = presets.load("tiny", ["train.epochs=2", "train.single_task_controls=false"])
+
+    def looked(*args: object) -> None:
+        fit = args[-1]
+        assert isinstance(fit, Path)
+        seen.append([step for step, _ in registry.history(fit.parent.name, name)])
+
+    monkeypatch.setattr(fit_parts, "keep_complements", looked)
+    run_id = train.run(shop, settings).run
+    assert seen == [[0, 1]]
+    assert [point.step for point in registry.client.get_metric_history(run_id, name)] == [0, 1]
+    done = fit_parts.FitDone(fit_parts.Parts(recognizer="", guide="", controls=""), (), 1, {}, ((1, {name: 9.0}), (2, {name: 7.0}), (2, {})))
+    train._track_the_rest(registry, run_id, done)
+    assert [step for step, _ in registry.history(run_id, name)] == [0, 1, 2]
+    assert dict(registry.history(run_id, name))[1] != 9.0
 
 
 def test_windows_are_trained_on_what_came_before_and_reported_with_intervals(shop: Home) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from guidelens.config import Balancing, BalancingConfig
 from guidelens.errors import ConfigError
-from guidelens.models.balancing import BALANCERS, Balancer, build_balancer
+from guidelens.models.balancing import BALANCERS, Balancer, GradNorm, build_balancer
 from guidelens.presets import load
 
 METHODS: tuple[Balancing, ...] = tuple(BALANCERS)
@@ -123,6 +123,43 @@ def test_two_workers_balance_as_one_does(method: Balancing) -> None:
     for found in in_threads([lambda own=own: [own.epoch(epoch) for epoch in range(2)] for own in workers]):
         for mine, alone in zip(found, expected, strict=True):
             assert mine == pytest.approx(alone, rel=2e-4)
+
+
+MISSING = torch.tensor([2.0, 0.0, 1.0])
+"""Losses of three tasks; the batch holds no label of the second."""
+
+
+def of_three(method: Balancing) -> Balancer:
+    return build_balancer(BalancingConfig(method=method), [False] * 3)
+
+
+def test_famo_gives_nothing_to_a_task_that_the_batch_holds_no_label_of_and_the_others_their_own() -> None:
+    assert of_three("famo").weights(MISSING).tolist() == pytest.approx([2 / 3, 0.0, 4 / 3])
+
+
+@pytest.mark.parametrize("method", ["uncertainty", "famo", "gradnorm"])
+def test_a_batch_without_a_label_of_a_task_does_not_move_its_weight(method: Balancing) -> None:
+    own = of_three(method)
+    own.combine(torch.diag(MISSING), 0)
+    own.learn(MISSING, MISSING * torch.tensor([0.5, 1.0, 0.9]))
+    (weight,) = own.parameters()
+    assert weight.grad is not None
+    assert float(weight.grad[1]) == 0.0
+    assert float(weight.grad[0]) != 0.0 and float(weight.grad[2]) != 0.0
+
+
+def test_gradnorm_takes_a_tasks_first_loss_from_the_first_batch_that_has_one() -> None:
+    own = of_three("gradnorm")
+    for losses in (MISSING, torch.tensor([1.0, 3.0, 1.0]), torch.ones(3)):
+        own.combine(torch.eye(3), 0)
+        own.learn(losses, losses)
+    assert isinstance(own, GradNorm)
+    assert own.first_T.tolist() == [2.0, 3.0, 1.0]
+
+
+def test_cagrad_of_a_batch_without_one_tasks_labels_is_that_of_the_others() -> None:
+    gradients = torch.tensor([[1.0, 0.2, 0.0], [0.0, 0.0, 0.0], [-0.6, 0.1, 2.0]])
+    assert of_three("cagrad").combine(gradients, 0).tolist() == pytest.approx(balancer("cagrad").combine(gradients[[0, 2]], 0).tolist())
 
 
 def test_famo_cannot_take_a_batch_in_parts() -> None:

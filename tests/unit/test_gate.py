@@ -1,5 +1,7 @@
 """The gate: what fails a release, what is skipped and why, and that a skipped check never passes for a made one."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from test_report import around, full
@@ -51,6 +53,25 @@ def test_a_first_release_that_is_surely_worse_than_popularity_fails() -> None:
     assert beside(None, worse)["ranking"].passed is False
 
 
+@pytest.mark.parametrize(
+    ("missing", "of_champion", "lost"),
+    [
+        (("recommendation", "interest"), (), "interest, recommendation"),
+        (("photos",), ("plan",), "photos"),
+        (("events",), ("plan",), "interest, recommendation"),
+        (("plan",), ("events",), ""),
+        (("events", "photos"), ("events", "photos"), ""),
+    ],
+)
+def test_a_release_that_lacks_what_the_champion_has_fails(missing: tuple[str, ...], of_champion: tuple[str, ...], lost: str) -> None:
+    """The checks on what it lacks are skipped, so that without this one it would pass."""
+    ours = report().model_copy(update={"missing": missing})
+    check = beside(dataclasses.replace(champion(0.0), missing=of_champion), ours)["completeness"]
+    assert check.passed is (lost == "")
+    assert lost in check.why
+    assert beside(None, ours)["completeness"].passed is None
+
+
 @pytest.mark.parametrize(("gain", "verdict"), [(0.02, True), (-0.009, True), (-0.011, False)])
 def test_ranking_may_drop_by_the_margin_and_no_more(gain: float, verdict: bool) -> None:
     check = beside(champion(gain))["ranking"]
@@ -97,5 +118,6 @@ def test_without_events_every_check_on_the_guide_is_skipped_with_the_reason() ->
     bare = Report(source="shop", seed=0, absent=dict.fromkeys(("ranking", "interest", "plan", "recognition"), "the lake holds no events"))
     checks = beside(None, bare)
     assert {check.passed for check in checks.values()} == {None}
+    assert checks.pop("completeness").why == "no champion to compare with"
     assert {check.why for check in checks.values()} == {"the lake holds no events"}
     assert passed(tuple(checks.values()))

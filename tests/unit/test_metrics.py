@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score, roc_auc_score
 
-from guidelens.errors import ShapeError
+from guidelens.errors import ContractError, ShapeError
 from guidelens.evaluation.calibration import calibration, regression
 from guidelens.evaluation.ranking import auc, catalogue_ranks, distinct_relevant, grouped_auc, ranking_rows
 from guidelens.evaluation.sequence import edit_similarity, illegal_plans, lengths, match_rows
@@ -39,6 +39,12 @@ def test_equal_scores_rank_like_chance_and_not_by_row_number() -> None:
 
 def test_a_padded_place_ranks_past_the_end() -> None:
     assert catalogue_ranks(np.zeros((1, 7)), np.array([[-1]]))[0, 0] == 7
+
+
+def test_scores_that_are_no_numbers_are_refused_and_not_ranked_first() -> None:
+    scores = np.array([[0.1, 0.2, 0.3], [0.1, np.nan, 0.3]])
+    with pytest.raises(ContractError, match=r"NaN in 1 of 2 rows"):
+        catalogue_ranks(scores, np.array([[0], [0]]))
 
 
 def test_chunked_ranks_equal_whole_ones(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,12 +19,13 @@ from guidelens.models.experts import expert_groups
 from guidelens.models.gates import PersonalGates
 from guidelens.models.inputs import NUM_VALUES
 from guidelens.models.items import REDUCED_DIM
-from guidelens.models.losses import TERM_TASK, TERM_WEIGHT, TERMS
+from guidelens.models.losses import TERM_TASK, TERM_WEIGHT, TERMS, Term
 from guidelens.models.noise import Noise
 from guidelens.models.target_attention import TargetAttention
 from guidelens.training.checkpoints import load_learner, save_learner
 from guidelens.training.data import FitData, FitJob, Place, controls
 from guidelens.training.learner import Learner
+from guidelens.training.terms import Terms
 from guidelens.training.warm_start import WarmStart, warm
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses_first_steps.json"
@@ -173,6 +174,29 @@ def test_a_batch_taken_in_parts_makes_the_step_of_the_whole(size: int) -> None:
     for (name, one), other in zip(whole.model.named_parameters(), parts.model.parameters(), strict=True):
         if one.grad is not None:
             assert other.grad is not None and torch.allclose(one.grad, other.grad, atol=2e-6), name
+
+
+def test_signals_are_taken_in_the_parts_that_steps_are_and_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a whole batch does not fit into memory, what is measured at an epoch's end must not need it there."""
+    whole, parts = learner(sample_config()), learner(with_train(micro_batch_size=7))
+    expected, sizes, terms = whole.signals(), [], Terms.__call__
+
+    def counted(self: Terms, rows_G: NDArray[np.int64], mine: slice, noise: Noise | None) -> dict[str, Term]:
+        sizes.append(mine.stop - mine.start)
+        return terms(self, rows_G, mine, noise)
+
+    monkeypatch.setattr(Terms, "__call__", counted)
+    assert parts.signals() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert max(sizes) == 7
+
+
+def test_the_weights_told_of_famo_are_those_its_losses_get() -> None:
+    """At its start it weighs by the inverse of the losses, so that all weigh alike."""
+    own = learner(with_train(balancing={"method": "famo"}))
+    found, rows = own.signals(), own.train_rows[: own.config.global_batch_size]
+    losses = own._losses(own._terms(rows, slice(0, len(rows)), 0), own.terms.counts(rows))
+    weighted = [found[f"task_weight.{task}"] * float(loss.detach()) for task, loss in losses.items()]
+    assert weighted == pytest.approx([weighted[0]] * 3, rel=1e-4)
 
 
 def test_labels_counted_ahead_are_those_that_the_terms_have() -> None:

@@ -11,10 +11,11 @@ from model_samples import sample_examples
 
 from guidelens.config import WorldSize
 from guidelens.data.examples import Examples
+from guidelens.errors import InputError
 from guidelens.evaluation.bootstrap import Interval
 from guidelens.evaluation.guide import Draws
 from guidelens.evaluation.plan_policies import ActedSteps, FollowedPlans, GreedyGuide
-from guidelens.evaluation.plan_value import PlanValues, measure_values
+from guidelens.evaluation.plan_value import PlanValues, measure_values, require_its_world
 from guidelens.evaluation.plans import measure_likeness, on_logged_histories, open_loop
 from guidelens.inference.scorer import GuideScorer
 from guidelens.schemas.steps import MAX_STEPS, NUM_STEPS, STEP_INDEX
@@ -103,6 +104,22 @@ def test_a_model_that_follows_an_order_earns_what_that_order_earns(world: World,
 def test_sessions_of_another_shop_have_no_value(world: World, tmp_path: Path) -> None:
     scorer = GuideScorer.load(write_fit(tmp_path / "fit"))
     assert measure_values(world, scorer, {}, planned_in(world, []), rollouts=1, draws=DRAWS) is None
+
+
+def test_a_shop_of_another_seed_is_not_taken_for_the_logs_own(world: World, tmp_path: Path) -> None:
+    """It has sessions of the same names: values in it would be of other products and shoppers."""
+    generate(SIZE, 12, tmp_path, num_workers=1)
+    other, rows = World.open(tmp_path), list(range(len(world.ar_session_ids)))
+    sessions = world.ar_sessions()
+    about = np.array([world.product_ids.index(product) for product in sessions.product_ids], dtype=np.int32)
+    planned = dataclasses.replace(planned_in(world, rows).take(np.arange(len(rows))), plan_row=about)
+    assert set(world.ar_session_ids) & set(other.ar_session_ids)
+    require_its_world(world, planned, world.product_ids)
+    with pytest.raises(InputError, match=r"--world must be the folder that the log came from, got .*; give the log's own, or leave --world out"):
+        require_its_world(other, planned, world.product_ids)
+    strange = dataclasses.replace(planned, session_id=np.full(len(planned), "nobody", dtype=object))
+    with pytest.raises(InputError, match="it has 0 by name"):
+        require_its_world(world, strange, world.product_ids)
 
 
 @pytest.mark.parametrize(("reference", "share"), [(50.0, 0.5), (20.0, 2.0), (10.0, None), (5.0, None)])

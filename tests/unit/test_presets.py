@@ -36,8 +36,10 @@ def test_a_wrong_setting_is_named(preset: str, setting: str, said: str) -> None:
 
 
 def test_a_rule_across_settings_is_said_without_the_whole_configuration() -> None:
-    with pytest.raises(ConfigError, match=r"^train\.model\.width must be a multiple of num_attention_heads \(4\), got 65$"):
+    with pytest.raises(ConfigError, match=r"^train\.model\.width must be a multiple of num_attention_heads \(4\), got 65; use 64 or 68$"):
         presets.load("laptop", ["train.model.width=65"])
+    with pytest.raises(ConfigError, match=r"^train\.global_batch_size must be a multiple of num_workers \(4\), got 3; use 4$"):
+        presets.load("laptop", ["train.global_batch_size=3", "train.num_workers=4"])
 
 
 def test_a_task_without_a_weight_is_left_out() -> None:

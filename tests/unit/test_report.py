@@ -31,8 +31,10 @@ from guidelens.evaluation.report import (
     most_confused,
     read_report,
     slice_metric,
+    step_time,
     write_report,
 )
+from guidelens.evaluation.report_html import render
 
 
 def around(value: float) -> Interval:
@@ -200,3 +202,21 @@ def test_confusions_are_counted_and_the_right_answers_left_out() -> None:
 
 def test_an_interval_of_measured_rows_fits_the_report() -> None:
     assert mean_interval(np.ones(3), num_bootstrap=5, seed=0).value == 1.0
+
+
+def test_the_page_warns_of_few_shoppers() -> None:
+    report = full()
+    assert report.ranking is not None and "too narrow to be trusted" not in render(report)
+    few = report.ranking.model.model_copy(update={"ndcg": around(0.3).model_copy(update={"clusters": 7})})
+    assert "7 shoppers: with fewer than 30" in render(report.with_sections(ranking=report.ranking.model_copy(update={"model": few})))
+
+
+def test_the_page_says_where_the_time_of_a_step_went() -> None:
+    found = step_time([2.0, 3.0], {"forward": [1.0, 1.0], "workers": [0.25, 0.25]})
+    assert found is not None
+    assert found.seconds == 5.0
+    assert found.shares == pytest.approx({"forward": 0.4, "workers": 0.1, "other": 0.5})
+    page = render(full().model_copy(update={"step_time": found}))
+    assert "2 epochs took 5.0 s of steps: forward 40.0 %, exchange between workers 10.0 %, dealing out rows, and the rest 50.0 %." in page
+    assert "s of steps" not in render(full())
+    assert step_time([], {}) is None

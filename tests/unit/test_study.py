@@ -1,18 +1,21 @@
 """What a study says: delta-m and the front by hand, and a small study fitted for real whose finals are those that validation chose."""
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from model_learners import with_train
 from model_samples import sample_catalogue, sample_examples
+from pydantic import ValidationError
 
-from guidelens.config import TASKS
+from guidelens.config import TASKS, ExtraTask
 from guidelens.errors import ConfigError, ShapeError
 from guidelens.evaluation.multitask import delta_m, over_seeds, pareto_front
+from guidelens.presets import load
 from guidelens.training.study import METRIC_OF, Study, StudyPlan, run_study
-from guidelens.training.trials import fit_trial
+from guidelens.training.trials import Trial, TrialResult, fit_trial
 
 PLAN = StudyPlan(sharing=("mmoe",), balancing=("fixed", "pcgrad"), learning_rates=(0.01, 1e-5), lambda_draws=1, finalists=1, seeds=(3, 4))
 
@@ -53,6 +56,9 @@ def test_a_study_tries_every_choice_and_finishes_those_validation_liked_best(stu
     assert study.best == max(study.tried, key=lambda row: row.delta_m).name
     assert [final.name for final in study.finals] == ["single tasks", study.best]
     assert study.finals[1].delta_m is not None
+    settings = load("tiny", [f"{name}={value}" for name, value in study.best_settings.items()]).train
+    assert f"joint {settings.model.sharing} {settings.balancing.method} " in study.best or settings.lambdas["plan"] != 1
+    assert study.best.endswith(f"rate {settings.learning_rate:g}")
     assert len(study.finals[1].delta_m.by_seed) == len(PLAN.seeds)
 
 
@@ -71,3 +77,37 @@ def test_trials_differ_where_their_choices_do(study: Study) -> None:
 def test_a_study_of_one_task_is_refused() -> None:
     with pytest.raises(ConfigError, match="at least two tasks"):
         run_study(PLAN, with_train(), ("plan",), lambda _trials: [], {})
+
+
+SMALL = StudyPlan(sharing=("mmoe",), balancing=("fixed",), learning_rates=(0.01, 1e9), lambda_draws=0, finalists=2, seeds=(3, 4))
+
+
+def fitted(trials: Sequence[Trial]) -> list[TrialResult]:
+    examples, catalogue = sample_examples(160), sample_catalogue()
+    return [fit_trial(trial, examples, catalogue) for trial in trials]
+
+
+def test_a_choice_that_diverges_is_left_out_by_name_and_never_best() -> None:
+    study = run_study(SMALL, with_train(epochs=1), TASKS, fitted, {"train": 1, "val": 1, "test": 1})
+    assert all(name.endswith("rate 0.01") for name in (study.best, *study.singles.values(), *(row.name for row in study.tried)))
+    assert {"joint mmoe fixed rate 1e+09", "single plan rate 1e+09"} <= set(study.diverged)
+    assert [final.name for final in study.finals] == ["single tasks", study.best]
+
+
+def test_a_study_in_which_everything_diverges_says_what_to_change() -> None:
+    with pytest.raises(ConfigError, match=r"diverged at every learning rate; use smaller --learning-rates"):
+        run_study(SMALL.model_copy(update={"learning_rates": (1e9,)}), with_train(epochs=1), TASKS, fitted, {"train": 1, "val": 1, "test": 1})
+
+
+def test_a_task_of_ones_own_is_learned_in_the_joint_trials() -> None:
+    plan = SMALL.model_copy(update={"learning_rates": (0.01,), "seeds": (3,)})
+    config = with_train(epochs=1, extra_tasks={"cart": ExtraTask(label="carts")})
+    study = run_study(plan, config, TASKS, fitted, {"train": 1, "val": 1, "test": 1})
+    assert study.tried[0].metrics.keys() == {*METRIC_OF.values(), "cart_loss"}
+    assert study.tried[0].on_front
+
+
+@pytest.mark.parametrize("given", [{"learning_rates": (0.0,)}, {"learning_rates": (float("nan"),)}, {"sharing": ()}, {"seeds": ()}, {"seeds": (1, 1)}])
+def test_a_plan_that_would_try_nothing_or_the_same_twice_is_refused(given: dict[str, tuple[float, ...]]) -> None:
+    with pytest.raises(ValidationError):
+        StudyPlan.model_validate(given)

@@ -220,6 +220,12 @@ def temporal_split(ts_us: NDArray[np.int64], config: TrainConfig) -> NDArray[np.
     return names
 
 
+def visit_medians(train: Examples) -> NDArray[np.float32]:
+    """(V,) medians of non-zero visit values, in the order of VISIT_VALUES; 1 where there are none."""
+    found = [train.visit_values[:, :, number] for number in range(len(VISIT_VALUES))]
+    return np.array([np.median(values[values > 0]) if (values > 0).any() else 1.0 for values in found], dtype=np.float32)
+
+
 def row_of(ids: pl.Series, item_ids: list[str]) -> NDArray[np.int32]:
     """The product row of each id, -1 where the id is null or unknown."""
     known = pl.DataFrame({"id": item_ids, "row": np.arange(len(item_ids), dtype=np.int32)}, schema={"id": pl.String, "row": pl.Int32})

@@ -1,7 +1,7 @@
 """Two models on the same test rows: paired differences, how likely chance alone makes them, and which survive looking at many.
 
 A p-value is the share of paired bootstrap resamples (over shoppers) on the other side of zero, twice (of estimated plan values, which hang
-on few sessions, that of Student's t); Holm's correction (1979) holds the
+on few sessions, and where there are few shoppers, that of Student's t); Holm's correction (1979) holds the
 chance of any false claim among all rows of one table at 5 %. Knows nothing of runs.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from guidelens.evaluation.bootstrap import LEVEL, ClusterSums, Interval, resampled_means
+from guidelens.evaluation.bootstrap import FEW_CLUSTERS, LEVEL, ClusterSums, Interval, resampled_means
 from guidelens.evaluation.metric_rows import MetricRows
 from guidelens.evaluation.offpolicy.intervals import Spread, t_interval
 from guidelens.schemas.base import Frozen
@@ -36,7 +36,7 @@ class Significance(Frozen):
 class Compared(Frozen):
     """One metric of both models. `difference`: second minus first, paired on shared rows; null, as `test`, where only recorded.
 
-    is_higher_better: null where nobody said. is_relative: a change is well told in shares of the first value, which is not near 0.
+    is_higher_better: null where more is neither better nor worse, or nobody said. is_relative: a change is well told in shares of the first value, which is not near 0.
     """
 
     name: str
@@ -61,10 +61,7 @@ def compare_rows(first: Mapping[str, MetricRows], second: Mapping[str, MetricRow
     """Every metric that both have, in the first one's order; p-values corrected over all of them."""
     shared = [name for name in first if name in second]
     differences = [second[name].value_R - first[name].value_R for name in shared]
-    tested = [
-        heavy_test(rows, first[name].shopper_R) if first[name].is_heavy else paired_test(rows, first[name].shopper_R, seed)
-        for name, rows in zip(shared, differences, strict=True)
-    ]
+    tested = [_tested(first[name], rows, seed) for name, rows in zip(shared, differences, strict=True)]
     corrected = holm([p for _, p in tested])
     return tuple(
         Compared(
@@ -80,6 +77,11 @@ def compare_rows(first: Mapping[str, MetricRows], second: Mapping[str, MetricRow
     )
 
 
+def _tested(rows: MetricRows, difference_R: NDArray[np.floating], seed: int) -> tuple[Interval, float]:
+    by_t = rows.is_heavy or len(np.unique(rows.shopper_R)) < FEW_CLUSTERS
+    return heavy_test(difference_R, rows.shopper_R) if by_t else paired_test(difference_R, rows.shopper_R, seed)
+
+
 def paired_test(difference_R: NDArray[np.floating], shopper_R: NDArray[np.generic], seed: int) -> tuple[Interval, float]:
     """The mean difference with its 95 % interval, and the two-sided p-value of none, from one paired bootstrap over shoppers."""
     found = ClusterSums.of(difference_R, shopper_R)
@@ -91,7 +93,7 @@ def paired_test(difference_R: NDArray[np.floating], shopper_R: NDArray[np.generi
 
 
 def heavy_test(difference_R: NDArray[np.floating], shopper_R: NDArray[np.generic]) -> tuple[Interval, float]:
-    """The same for rows of which a few may decide, by Student's t with the degrees of freedom they leave."""
+    """The same for rows of which a few may decide, or that are of few shoppers, by Student's t with the degrees of freedom they leave."""
     interval, spread = t_interval(difference_R, shopper_R), Spread.of(difference_R, shopper_R)
     if spread.variance == 0:
         return interval, 1.0 if interval.value == 0 else 0.0

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from guidelens.data.lake.description import LATE_H, DataDescription, EventsDescription, funnel
 from guidelens.evaluation import data_plots as plots
-from guidelens.evaluation.report_html import Headline, number, share
+from guidelens.evaluation.pages import Headline, filled, share
 
 _SHOWN_RUNS = 30
 _UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -15,13 +14,10 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 def render(data: DataDescription) -> str:
     """A self-contained page: no script, no font, no picture from elsewhere."""
-    environment = Environment(
-        loader=PackageLoader("guidelens.evaluation", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"share": share, "number": number, "bytes": size}
-    page = environment.get_template("data.html.j2")
     runs = [run for run in data.runs if run.counts][-_SHOWN_RUNS:]
-    return page.render(data=data, headlines=list(_headlines(data)), plots=_plots(data), runs=runs, late=_late(data.events), funnel=funnel)
+    return filled(
+        "data.html.j2", {"bytes": size}, data=data, headlines=list(_headlines(data)), plots=_plots(data), runs=runs, late=_late(data.events), funnel=funnel
+    )
 
 
 def size(num_bytes: int) -> str:

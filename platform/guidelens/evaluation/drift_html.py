@@ -2,26 +2,21 @@
 
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from guidelens.evaluation.drift import DriftReport, FeatureDrift
+from guidelens.evaluation.pages import filled
 from guidelens.evaluation.plots import LOW, OTHER, as_svg
-from guidelens.evaluation.report_html import number, share
 
 _MIN_PLOTS, _MAX_PLOTS = 6, 24
 
 
 def render(report: DriftReport) -> str:
     """A self-contained page: no script, no font, no picture from elsewhere. Plots all drifted features, and a few of the nearest to it."""
-    environment = Environment(
-        loader=PackageLoader("guidelens.evaluation", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"share": share, "number": number}
     num_drifted = sum(one.drifted for one in report.features)
     shown = report.features[: min(max(_MIN_PLOTS, num_drifted), _MAX_PLOTS)]
     plots = [(one, Markup(_plot(one))) for one in shown]
-    return environment.get_template("drift.html.j2").render(report=report, num_drifted=num_drifted, plots=plots)
+    return filled("drift.html.j2", report=report, num_drifted=num_drifted, plots=plots)
 
 
 def _plot(one: FeatureDrift) -> str:

@@ -3,13 +3,13 @@
 A check that cannot be made is skipped with its reason (`passed` is null), never silently passed. Knows nothing of registries.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from guidelens.config import GateConfig
+from guidelens.config import TASKS, GateConfig
 from guidelens.data.examples import Examples
 from guidelens.evaluation.guide import Draws
 from guidelens.evaluation.offpolicy import LOGGING, RECOMMENDED, OffPolicyEstimate
@@ -32,16 +32,19 @@ class Paired:
 
 @dataclass(frozen=True)
 class Champion:
-    """What is known of the champion. `paired` is None where it cannot score the release's test requests; `why` says so."""
+    """What is known of the champion. `paired` is None where it cannot score the release's test requests; `why` says so. missing: what it
+    was made without (a task, photos, events)."""
 
     version: str
     metrics: Mapping[str, float]
     paired: Paired | None
     why: str = ""
+    missing: tuple[str, ...] = ()
 
 
 def judge(report: Report, champion: Champion | None, config: GateConfig, draws: Draws) -> Iterator[GateCheck]:
     """The checks on quality, in order; those on files and parity are the caller's."""
+    yield _completeness(report, champion)
     yield _recognition(report, champion, config)
     yield _ranking(report, champion, config, draws)
     yield _slice(report, champion, config)
@@ -57,6 +60,21 @@ def passed(checks: tuple[GateCheck, ...]) -> bool:
 
 def skipped(name: str, why: str) -> GateCheck:
     return GateCheck(name=name, passed=None, why=why)
+
+
+def _completeness(report: Report, champion: Champion | None) -> GateCheck:
+    """Fails where the champion does what the release never learned: the checks on that are skipped, and would let it go unseen (ADR 173)."""
+    name = "completeness"
+    if champion is None:
+        return skipped(name, "no champion to compare with")
+    lost = sorted(_lacked(report.missing) - _lacked(champion.missing))
+    why = f"lacks {', '.join(lost)}, which champion {champion.version} has" if lost else f"lacks nothing that champion {champion.version} has"
+    return GateCheck(name=name, passed=not lost, why=why)
+
+
+def _lacked(missing: Sequence[str]) -> set[str]:
+    """What a release cannot do: without events there is no guide model, and so none of its tasks."""
+    return {*missing, *(TASKS if "events" in missing else ())} - {"events"}
 
 
 def _recognition(report: Report, champion: Champion | None, config: GateConfig) -> GateCheck:

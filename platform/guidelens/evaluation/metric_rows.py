@@ -29,11 +29,11 @@ _FOLDS_SEED = 0
 class MetricRows(NamedTuple):
     """(R,) values and whose they are; the rows depend on the examples only, so those of two models pair.
 
+    is_higher_better: None of likeness to the log, which a better plan may well have less of.
     is_heavy: a few rows may outweigh all others, so that intervals are Student's with few degrees of freedom (offpolicy/intervals.py).
     """
 
-    task: TaskName
-    is_higher_better: bool
+    is_higher_better: bool | None
     value_R: Floats
     shopper_R: NDArray[np.str_]
     is_heavy: bool = False
@@ -55,7 +55,7 @@ def ranking_rows_of(scorer: ProductScorer, part: Examples) -> dict[str, MetricRo
     if len(rows_R) == 0:
         return {}
     scored, whose = score_requests(scorer, part), part.shopper_key[rows_R].astype(str)
-    return {"NDCG@10": MetricRows("recommendation", True, scored.ndcg, whose), "recall@10": MetricRows("recommendation", True, scored.recall, whose)}
+    return {"NDCG@10": MetricRows(True, scored.ndcg, whose), "recall@10": MetricRows(True, scored.recall, whose)}
 
 
 def _ranking(scorer: GuideScorer, part: Examples) -> dict[str, MetricRows]:
@@ -65,7 +65,7 @@ def _ranking(scorer: GuideScorer, part: Examples) -> dict[str, MetricRows]:
         slates, whose = scorer.slate_scores(part), np.repeat(part.shopper_key.astype(str), shown_RK.sum(axis=1))
         for name, p_RK, label_RK in (("click log-loss", slates.click, part.click), ("purchase log-loss", slates.purchase, part.purchase)):
             losses = log_losses(p_RK[shown_RK].astype(np.float64), label_RK[shown_RK] > 0)
-            found[name] = MetricRows("recommendation", False, losses, whose)
+            found[name] = MetricRows(False, losses, whose)
     return found
 
 
@@ -75,7 +75,7 @@ def _interest(scorer: GuideScorer, part: Examples) -> dict[str, MetricRows]:
         return {}
     error = (scorer.slate_scores(part).interest[seen_RK] - part.interest[seen_RK]).astype(np.float64)
     whose = np.repeat(part.shopper_key.astype(str), seen_RK.sum(axis=1))
-    return {"interest squared error": MetricRows("interest", False, error**2, whose)}
+    return {"interest squared error": MetricRows(False, error**2, whose)}
 
 
 def _plans(scorer: GuideScorer, part: Examples) -> dict[str, MetricRows]:
@@ -87,11 +87,11 @@ def _plans(scorer: GuideScorer, part: Examples) -> dict[str, MetricRows]:
     right_BS = (chances_BSA.argmax(axis=2) == planned.steps) & there_BS
     cut_BS = np.where(np.arange(MAX_STEPS) < lengths(planned.steps)[:, None], open_loop(scorer, planned), -1)
     found = {
-        "plan edit similarity": MetricRows("plan", True, match_rows(cut_BS, planned.steps), whose),
-        "plan step accuracy": MetricRows("plan", True, right_BS.sum(axis=1) / there_BS.sum(axis=1), whose),
+        "plan edit similarity": MetricRows(None, match_rows(cut_BS, planned.steps), whose),
+        "plan step accuracy": MetricRows(None, right_BS.sum(axis=1) / there_BS.sum(axis=1), whose),
     }
     log = logged_plans(scorer, planned, greedy(chances_BSA))
     if log is not None and log.clusters is not None and plan_weights(log)[:, -1].any():
         scores_B = doubly_robust(plan_terms(log, _FOLDS_SEED))
-        found["plan value, estimated"] = MetricRows("plan", True, scores_B, log.clusters.astype(str), is_heavy=True)
+        found["plan value, estimated"] = MetricRows(True, scores_B, log.clusters.astype(str), is_heavy=True)
     return found

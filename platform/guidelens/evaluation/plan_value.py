@@ -1,13 +1,14 @@
 """What plans are worth in the simulated shop: the model beside the guide that wrote the log, its script, the best fixed plan,
 the reference and the oracle, all on the same sessions and the same luck."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from guidelens.data.examples import Examples
+from guidelens.errors import InputError
 from guidelens.evaluation.bootstrap import Interval
 from guidelens.evaluation.guide import Draws
 from guidelens.evaluation.plan_policies import FollowedPlans, GreedyGuide
@@ -35,6 +36,23 @@ class PlanValues:
         """(model - logging) / (reference - logging); None where the reference is no better than the log."""
         model, logging, reference = (self.intervals[name].value for name in ("model", "logging", "reference"))
         return (model - logging) / (reference - logging) if reference > logging else None
+
+
+def require_its_world(world: World, planned: Examples, product_ids: Sequence[str]) -> None:
+    """Shops of other seeds have sessions of the same names; what these are about tells them apart.
+
+    Raises:
+        InputError: this is not the simulated shop that the log came from.
+    """
+    known = set(world.ar_session_ids)
+    part = planned.take(np.flatnonzero([session in known for session in planned.session_id]))
+    there = world.ar_sessions(part.session_id.tolist()).product_ids if len(part) else ()
+    alike = sum(product_ids[row] == product_id for row, product_id in zip(part.plan_row.tolist(), there, strict=True))
+    if 2 * alike < max(1, len(part)):
+        raise InputError(
+            f"--world must be the folder that the log came from, got {world.root}: of {len(planned)} AR sessions of the log it has {len(part)} by name "
+            f"and {alike} about the same product; give the log's own, or leave --world out"
+        )
 
 
 def measure_values(

@@ -14,6 +14,8 @@ from guidelens.evaluation.report import Confusion, Curve
 _INK, _LINE = "#010203", "#040506"
 OURS, OTHER, LOW, HIGH = "#3b82c4", "#8a929c", "#c98a3a", "#4f9d69"
 SERIES = (OURS, LOW, HIGH, "#9a6fc4", "#c65b5b", OTHER)
+MANY = (*SERIES, "#2f9e9e", "#b0894f")
+"""Colours where as many as eight lie in one plot."""
 _STYLE = {
     "svg.fonttype": "none",
     "text.parse_math": False,

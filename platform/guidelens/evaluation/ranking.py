@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guidelens.data.examples import Examples
-from guidelens.errors import ShapeError
+from guidelens.errors import ContractError, ShapeError
 from guidelens.schemas.ids import sub_seed
 
 # Letters: R = requests, N = products of the catalogue, K = places of the slate (padded with -1).
@@ -46,6 +46,10 @@ def catalogue_ranks(scores_RN: NDArray[np.floating], rows_RK: NDArray[np.integer
     """(R, K) 0-based rank of products among the whole catalogue, best first; N (past the end) where rows_RK is -1.
 
     Equal scores are ordered by one fixed permutation of the products, so that a constant score ranks like chance.
+
+    Raises:
+        ShapeError: there are not as many rows of scores as of products.
+        ContractError: a score is NaN, which no other score is above: every product would stand first.
     """
     if scores_RN.ndim != 2 or rows_RK.ndim != 2 or len(scores_RN) != len(rows_RK):
         raise ShapeError(f"scores (R, N) and rows (R, K) must have the same R, got {scores_RN.shape} and {rows_RK.shape}")
@@ -55,6 +59,10 @@ def catalogue_ranks(scores_RN: NDArray[np.floating], rows_RK: NDArray[np.integer
     step = max(1, _MAX_CELLS // max(1, num_products * rows_RK.shape[1]))
     for start in range(0, num_requests, step):
         scores, rows = scores_RN[start : start + step], rows_RK[start : start + step]
+        if np.isnan(scores).any():
+            raise ContractError(
+                f"scores to rank by must be numbers, got NaN in {int(np.isnan(scores).any(axis=1).sum())} of {len(scores)} rows; the model that gave them diverged: train it again"
+            )
         safe = np.where(rows < 0, 0, rows)
         mine = np.take_along_axis(scores, safe, axis=1)[:, :, None]
         above = scores[:, None, :] > mine

@@ -16,7 +16,7 @@ from guidelens.evaluation.bootstrap import Interval
 from guidelens.evaluation.calibration import Calibration
 from guidelens.evaluation.clicks import Forecast
 from guidelens.evaluation.offpolicy import OffPolicyEstimate, Overlap
-from guidelens.evaluation.report_why import ComplementsReport, ExplanationReport, ProbabilityReport
+from guidelens.evaluation.report_why import ComplementsReport, ExplanationReport, ExtraTaskReport, ProbabilityReport
 from guidelens.schemas.base import Frozen
 
 REPORT_SCHEMA_VERSION = 1
@@ -205,6 +205,15 @@ class Curve(Frozen):
     values: tuple[float, ...]
 
 
+class StepTime(Frozen):
+    """Where the joint model's training time went, all epochs together. shares: by part of a step (training/telemetry.py), and `other`, what is
+    left: dealing out the rows. Validation and what is measured between epochs are in none of both."""
+
+    epochs: int
+    seconds: float
+    shares: dict[str, float]
+
+
 class Report(Frozen):
     """`missing`: inputs the lake lacked. `absent`: section name to the reason why it is not there."""
 
@@ -224,7 +233,9 @@ class Report(Frozen):
     probabilities: ProbabilityReport | None = None
     explanations: ExplanationReport | None = None
     complements: ComplementsReport | None = None
+    extra_tasks: dict[str, ExtraTaskReport] = {}
     losses: tuple[Curve, ...] = ()
+    step_time: StepTime | None = None
     serving: ServingReport | None = None
     release: ReleaseReport | None = None
     stages: tuple[StageTime, ...] = ()
@@ -255,6 +266,9 @@ class Report(Frozen):
 
     def _beside_ranking(self) -> dict[str, float | None]:
         found: dict[str, float | None] = {}
+        for name, task in self.extra_tasks.items():
+            of = f"test/task_{name}"
+            found |= {f"{of}_loss": task.loss.value, f"{of}_constant_loss": task.constant_loss, f"{of}_ece": task.calibration.ece, f"{of}_auc": task.auc}
         if chances := self.probabilities:
             found |= {f"test/{name}_ece_{when}": getattr(chances, f"{name}_ece_{when}") for name in ("click", "purchase") for when in ("before", "after")}
         if why := self.explanations:
@@ -334,6 +348,15 @@ def most_confused(truth: Sequence[str], predicted: Sequence[str], top: int = 12)
             counts[pair] = counts.get(pair, 0) + 1
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return tuple(Confusion(truth=t, predicted=p, count=count) for (t, p), count in ordered[:top])
+
+
+def step_time(epochs: Sequence[float], parts: Mapping[str, Sequence[float]]) -> StepTime | None:
+    """From seconds of each epoch, in all and by part of its steps; None where nothing was timed."""
+    seconds = float(sum(epochs))
+    if seconds <= 0:
+        return None
+    shares = {name: float(sum(values)) / seconds for name, values in parts.items()}
+    return StepTime(epochs=len(epochs), seconds=seconds, shares={**shares, "other": max(0.0, 1 - sum(shares.values()))})
 
 
 def curves(history: Mapping[str, Sequence[tuple[int, float]]]) -> tuple[Curve, ...]:

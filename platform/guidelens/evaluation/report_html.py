@@ -1,26 +1,17 @@
 """report.html: headline figures first, then a section a task with its plot, its interval and what it was measured on."""
 
 from collections.abc import Iterator
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from guidelens.evaluation import plots
-from guidelens.evaluation.bootstrap import Interval
+from guidelens.evaluation.bootstrap import FEW_CLUSTERS, Interval
 from guidelens.evaluation.offpolicy import LOGGING, RECOMMENDED
+from guidelens.evaluation.pages import Headline, filled, number, share
 from guidelens.evaluation.plots import HIGH, LOW, OTHER, OURS
 from guidelens.evaluation.report import PlanReport, RankingReport, Report
 from guidelens.evaluation.slices import COLD
-from guidelens.schemas.base import Frozen
-
-
-class Headline(Frozen):
-    """One big number, what it is, and what to hold it against."""
-
-    label: str
-    figure: str
-    beside: str
-
 
 _PLOTS = (
     "losses",
@@ -62,36 +53,25 @@ OFF_POLICY_NAMES = {
 }
 _FIRST_PEERS = ("single_task", "hybrid", "transitions", "ease", "item_knn", "content", "popularity")
 _ORDERS = {"occlusion": "what it added (ours)", "attention": "attention", "random": "chance", "least": "what it added, weakest first"}
+_PARTS_OF_STEPS = {"workers": "exchange between workers", "other": "dealing out rows, and the rest"}
 _PARTNERS_BY = {"model": "what goes with it (ours)", "popular": "popularity", "nearest": "likeness of image and text"}
 
 
 def render(report: Report) -> str:
     """A self-contained page: no script, no font, no picture from elsewhere."""
-    environment = Environment(
-        loader=PackageLoader("guidelens.evaluation", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"share": share, "interval": interval, "signed": signed, "number": number}
-    environment.globals["recommended"] = RECOMMENDED
-    page = environment.get_template("report.html.j2")
-    named = {"names": _NAMES, "estimators": OFF_POLICY_NAMES, "orders": _ORDERS, "partners_by": _PARTNERS_BY}
+    named: dict[str, Any] = {
+        "recommended": RECOMMENDED,
+        "few": FEW_CLUSTERS,
+        "names": _NAMES,
+        "estimators": OFF_POLICY_NAMES,
+        "orders": _ORDERS,
+        "partners_by": _PARTNERS_BY,
+        "parts_of_steps": _PARTS_OF_STEPS,
+    }
     cold = [part for part in report.ranking.slices if part.name in COLD and part.ndcg] if report.ranking else []
-    return page.render(report=report, headlines=list(_headlines(report)), plots=_plots(report), values=_value_rows(report.plan), cold=cold, **named)
-
-
-def share(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:,.{digits}f}"
-
-
-def interval(found: Interval, digits: int = 3) -> str:
-    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
-
-
-def signed(found: Interval, digits: int = 3) -> str:
-    return f"{found.value:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+    return filled(
+        "report.html.j2", report=report, headlines=list(_headlines(report)), plots=_plots(report), values=_value_rows(report.plan), cold=cold, **named
+    )
 
 
 def _headlines(report: Report) -> Iterator[Headline]:

@@ -1,6 +1,10 @@
-"""Sections of the report about what lies beside the ranking: why a product came, what goes with what, what a chance means."""
+"""Sections of the report about what lies beside the ranking: why a product came, what goes with what, what a chance means, a task of one's own."""
 
+from typing import Literal
+
+from guidelens.config import VisitValue
 from guidelens.evaluation.bootstrap import Interval
+from guidelens.evaluation.calibration import Calibration
 from guidelens.schemas.base import Frozen
 
 
@@ -72,3 +76,18 @@ class ProbabilityReport(Frozen):
     purchase_ece_before: float
     purchase_ece_after: float
     impressions: int
+
+
+class ExtraTaskReport(Frozen):
+    """Over products shown. loss: cross-entropy in nats of `binary`, squared error of `mse`; constant_loss: of the training part's mean
+    everywhere, and gain how much less ours is, paired. auc: of a `binary` one, null where all labels are alike."""
+
+    label: VisitValue
+    kind: Literal["binary", "mse"]
+    shown: int
+    mean: float
+    loss: Interval
+    constant_loss: float
+    gain: Interval
+    auc: float | None
+    calibration: Calibration

@@ -3,24 +3,19 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from guidelens.evaluation.bootstrap import Interval
-from guidelens.evaluation.plots import OURS, SERIES, as_svg
-from guidelens.evaluation.report_html import interval, number, signed
+from guidelens.evaluation.pages import filled
+from guidelens.evaluation.plots import MANY, OURS, as_svg
 from guidelens.evaluation.rolling import MODEL, RollingReport
 
 
 def render(report: RollingReport) -> str:
     """A self-contained page: no script, no font, no picture from elsewhere."""
-    environment = Environment(
-        loader=PackageLoader("guidelens.evaluation", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"interval": interval, "signed": signed, "number": number}
     names = list(report.overall[MODEL])
     plots = [(name, Markup(_over_folds(name, _by_scorer(report, name)))) for name in names]
-    return environment.get_template("rolling.html.j2").render(report=report, plots=plots, ours=report.overall[MODEL])
+    return filled("rolling.html.j2", report=report, plots=plots, ours=report.overall[MODEL])
 
 
 def _by_scorer(report: RollingReport, metric: str) -> dict[str, list[tuple[int, Interval]]]:
@@ -40,11 +35,12 @@ def _over_folds(metric: str, by_scorer: Mapping[str, Sequence[tuple[int, Interva
             at = [fold + 0.08 * (place - (len(by_scorer) - 1) / 2) for fold, _ in points]
             values = [one.value for _, one in points]
             reach = [[max(0.0, one.value - one.low) for _, one in points], [max(0.0, one.high - one.value) for _, one in points]]
-            colour = OURS if scorer == MODEL else SERIES[1 + (place - 1) % (len(SERIES) - 1)]
+            colour = OURS if scorer == MODEL else MANY[1 + (place - 1) % (len(MANY) - 1)]
             axis.errorbar(at, values, yerr=reach, color=colour, marker="o", markersize=4, linewidth=1.4, capsize=2.5, label=scorer.replace("_", " "))
         axis.set_xlabel("fold")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_ylabel(metric)
-        axis.legend(fontsize=8)
+        if len(by_scorer) > 1:
+            axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
-    return as_svg(f"{metric} over folds", draw, (4.2, 2.8))
+    return as_svg(f"{metric} over folds", draw, (5.4 if len(by_scorer) > 1 else 4.2, 2.8))

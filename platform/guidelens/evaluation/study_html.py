@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from guidelens.evaluation.multitask import HIGHER_IS_BETTER, SeedInterval
-from guidelens.evaluation.plots import OTHER, OURS, SERIES, as_svg, shortened
-from guidelens.evaluation.report_html import number
+from guidelens.evaluation.pages import filled
+from guidelens.evaluation.plots import MANY, OTHER, OURS, as_svg, shortened
 from guidelens.schemas.base import Frozen
 
 NAMES = {"ndcg_at_10": "NDCG@10 (T1)", "interest_mse": "interest MSE (T2)", "plan_loss": "plan cross-entropy (T3)"}
@@ -45,18 +44,18 @@ class StudyPage(Frozen):
     singles: dict[str, float]
     notes: tuple[str, ...]
 
+    @property
+    def num_seeds(self) -> int:
+        return max((len(interval.by_seed) for row in self.finals for interval in row.metrics.values()), default=0)
+
 
 def render(page: StudyPage) -> str:
     """A self-contained page: no script, no font, no picture from elsewhere."""
-    environment = Environment(
-        loader=PackageLoader("guidelens.evaluation", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": number}
     metrics = [name for name in HIGHER_IS_BETTER if all(name in row.metrics for row in page.tried)]
     fronts = [Markup(_front(page, one, other)) for number, one in enumerate(metrics) for other in metrics[number + 1 :]]
     plots = {"fronts": fronts, "gains": Markup(_gains(page.finals)), "cosines": Markup(_cosines(page.tried))}
     rows = sorted(page.tried, key=lambda row: -row.delta_m)
-    return environment.get_template("study.html.j2").render(page=page, rows=rows, metrics=metrics, names=NAMES, plots=plots)
+    return filled("study.html.j2", page=page, rows=rows, metrics=metrics, names=NAMES, plots=plots)
 
 
 def _front(page: StudyPage, across: str, up: str) -> str:
@@ -67,7 +66,7 @@ def _front(page: StudyPage, across: str, up: str) -> str:
         groups = sorted({row.group for row in page.tried})
         for place, group in enumerate(groups):
             rows = [row for row in page.tried if row.group == group]
-            axis.scatter([row.metrics[across] for row in rows], [row.metrics[up] for row in rows], s=22, color=_colour(place), label=group)
+            axis.scatter([row.metrics[across] for row in rows], [row.metrics[up] for row in rows], s=22, color=MANY[place % len(MANY)], label=group)
         ringed = [row for row in page.tried if row.on_front]
         axis.scatter([row.metrics[across] for row in ringed], [row.metrics[up] for row in ringed], s=70, facecolors="none", edgecolors=OURS, linewidths=1.2)
         for name, line in ((across, axis.axvline), (up, axis.axhline)):
@@ -76,16 +75,13 @@ def _front(page: StudyPage, across: str, up: str) -> str:
         for name, invert in ((across, axis.invert_xaxis), (up, axis.invert_yaxis)):
             if not HIGHER_IS_BETTER[name]:
                 invert()
+        axis.locator_params(axis="x", nbins=5)
         axis.set_xlabel(NAMES[across])
         axis.set_ylabel(NAMES[up])
         axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
         axis.set_title("better: right and up")
 
     return as_svg(f"{across} and {up}", draw, (5.4, 3.2))
-
-
-def _colour(place: int) -> str:
-    return (*SERIES, "#2f9e9e", "#b0894f")[place % (len(SERIES) + 2)]
 
 
 def _gains(finals: Sequence[FinalRow]) -> str:
@@ -122,7 +118,8 @@ def _cosines(tried: Sequence[TriedRow]) -> str:
         axis.axvline(0, color=OTHER, linewidth=0.8)
         axis.set_yticks(range(len(pairs)), list(pairs))
         axis.set_xlim(-1, 1)
+        axis.set_xticks((-1, -0.5, 0, 0.5, 1))
         axis.grid(False, axis="y")
-        axis.set_xlabel("cosine of the two tasks' gradients over the shared weights")
+        axis.set_xlabel("cosine of the gradients, shared weights")
 
     return as_svg("gradient cosines", draw, (5.2, 0.42 * max(1, len(pairs)) + 0.9))

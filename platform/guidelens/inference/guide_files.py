@@ -16,7 +16,7 @@ from guidelens.models.items import Catalogue
 from guidelens.schemas.base import Frozen
 
 GUIDE_SCHEMA_VERSION = 2
-WEIGHTS, HEADER, ITEMS = "guide.safetensors", "guide.json", "items.parquet"
+HEADER, ITEMS = "guide.json", "items.parquet"
 
 
 class Blend(Frozen):

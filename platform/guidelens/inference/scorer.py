@@ -17,7 +17,7 @@ from torch import Tensor
 from guidelens.data.examples import Examples, empty
 from guidelens.inference.guide_files import GuideHeader, load_guide, load_items
 from guidelens.models.guide import Encoded, GuideModel
-from guidelens.models.heads import log_click_and_purchase
+from guidelens.models.heads import PairLogits, log_click_and_purchase
 from guidelens.models.inputs import context_inputs, plan_inputs, slate_inputs
 from guidelens.models.items import Catalogue, item_inputs
 from guidelens.models.plans.asked import Asked
@@ -155,11 +155,27 @@ class GuideScorer:
         click, purchase = self.header.probabilities.of(found.click, found.purchase)
         return found._replace(click=click.astype(np.float32), purchase=purchase.astype(np.float32))
 
+    def extra_scores(self, examples: Examples) -> dict[str, Floats]:
+        """(R, K) of each task that the config added, in [0, 1], for what each row was shown; NaN at padded places."""
+        parts = [self._extra_scores(part) for part in _chunks(examples)]
+        nothing = np.zeros((0, examples.slate_rows.shape[1]), np.float32)
+        return {name: np.concatenate([nothing, *(part[name] for part in parts)]) for name in self.model.spec.extra_tasks}
+
     @torch.no_grad()
-    def _slate_scores(self, examples: Examples, placed: bool) -> tuple[Floats, Floats, Floats]:
+    def _extra_scores(self, examples: Examples) -> dict[str, Floats]:
+        rows_BK, pairs = self._slate_pairs(examples)
+        padded = (rows_BK < 0).numpy()
+        return {name: np.where(padded, np.float32(np.nan), torch.sigmoid(logits_BK).numpy()) for name, logits_BK in pairs.extra.items()}
+
+    def _slate_pairs(self, examples: Examples) -> tuple[Tensor, PairLogits]:
+        """(B, K) product rows of the slates, and what the heads say of them."""
         encoded, rows_BK = self.encode(examples), slate_inputs(examples).rows_RK
         retrieval_BK = self.model.retrieval(encoded, self.inputs, self.items_ND).gather(1, rows_BK.clamp_min(0))
-        pairs = self.model.pairs(encoded, self.inputs, self.items_ND, rows_BK, retrieval_BK)
+        return rows_BK, self.model.pairs(encoded, self.inputs, self.items_ND, rows_BK, retrieval_BK)
+
+    @torch.no_grad()
+    def _slate_scores(self, examples: Examples, placed: bool) -> tuple[Floats, Floats, Floats]:
+        rows_BK, pairs = self._slate_pairs(examples)
         place = self.model.heads.positions(rows_BK.shape[1]) if placed else self.header.blend.position
         click, purchase = log_click_and_purchase(pairs._replace(click=pairs.click + place))
         padded = (rows_BK < 0).numpy()

@@ -1,6 +1,7 @@
 """How the losses of several tasks become one step: by weights that a method keeps, or by combining the tasks' gradients.
 
-Every value handed in is of the whole global batch, so that all workers do the same. Pure torch: knows nothing of tasks' models.
+Every value handed in is of the whole global batch, so that all workers do the same. A loss of 0 is that of a task of which the batch holds
+no label: it says nothing of how well the task does, and moves no weight. Pure torch: knows nothing of tasks' models.
 """
 
 # Letters: T = tasks, P = shared weights, flat.
@@ -58,7 +59,7 @@ class Uncertainty(Balancer):
         return half_T * torch.exp(-self.log_variance_T.detach())
 
     def learn(self, before_T: Tensor, after_T: Tensor) -> None:
-        self.log_variance_T.grad = 0.5 - self.weights(before_T) * before_T
+        self.log_variance_T.grad = torch.where(before_T > 0, 0.5 - self.weights(before_T) * before_T, 0.0)
 
 
 class DynamicWeightAverage(Balancer):
@@ -83,7 +84,8 @@ class DynamicWeightAverage(Balancer):
 class Famo(Balancer):
     """FAMO (Liu et al., NeurIPS 2023, arXiv:2306.03792): the tasks' log-losses fall alike.
 
-    z = softmax(own); weights c z / L, scaled to sum to T; z moves by how much each log-loss fell in the step, on the same batch.
+    z = softmax(own); weights c z / L, scaled to sum to the number of tasks there; z moves by how much each log-loss fell in the step, on
+    the same batch.
     """
 
     looks_again = True
@@ -93,13 +95,15 @@ class Famo(Balancer):
         self.own_T = nn.Parameter(torch.zeros(self.num_tasks))
 
     def weights(self, losses_T: Tensor) -> Tensor:
-        share_T = torch.softmax(self.own_T.detach(), dim=0) / losses_T.clamp_min(_TINY)
-        return self.num_tasks * share_T / share_T.sum()
+        there_T = losses_T > 0
+        share_T = torch.where(there_T, torch.softmax(self.own_T.detach(), dim=0) / losses_T.clamp_min(_TINY), 0.0)
+        return there_T.sum() * share_T / share_T.sum().clamp_min(_TINY)
 
     def learn(self, before_T: Tensor, after_T: Tensor) -> None:
         fell_T = before_T.clamp_min(_TINY).log() - after_T.clamp_min(_TINY).log()
-        z_T = torch.softmax(self.own_T.detach(), dim=0)
-        self.own_T.grad = z_T * (fell_T - (z_T * fell_T).sum()) + self.config.decay * self.own_T.detach()
+        z_T = torch.where(before_T > 0, torch.softmax(self.own_T.detach(), dim=0), 0.0)
+        mean = (z_T * fell_T).sum() / z_T.sum().clamp_min(_TINY)
+        self.own_T.grad = z_T * (fell_T - mean) + self.config.decay * self.own_T.detach()
 
 
 class GradNorm(Balancer):
@@ -125,12 +129,14 @@ class GradNorm(Balancer):
         return self.own_T.detach() @ gradients_TP
 
     def learn(self, before_T: Tensor, after_T: Tensor) -> None:
-        if bool(self.first_T.isnan().any()):
-            self.first_T.copy_(before_T)
-        rate_T = before_T / self.first_T.clamp_min(_TINY)
-        weighted_T = self.own_T.detach() * self._norms_T
-        target_T = weighted_T.mean() * (rate_T / rate_T.mean().clamp_min(_TINY)) ** self.config.alpha
-        self.own_T.grad = torch.sign(weighted_T - target_T) * self._norms_T / self._norms_T.mean().clamp_min(_TINY)
+        there_T = before_T > 0
+        self.first_T.copy_(torch.where(self.first_T.isnan() & there_T, before_T, self.first_T))
+        grad_T = torch.zeros_like(self.own_T)
+        rate_T, norms_T = (before_T / self.first_T)[there_T], self._norms_T[there_T]
+        weighted_T = self.own_T.detach()[there_T] * norms_T
+        target_T = weighted_T.mean() * (rate_T / rate_T.mean()) ** self.config.alpha
+        grad_T[there_T] = torch.sign(weighted_T - target_T) * norms_T / norms_T.mean().clamp_min(_TINY)
+        self.own_T.grad = grad_T
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -159,20 +165,21 @@ class PcGrad(Balancer):
 class CaGrad(Balancer):
     """CAGrad (Liu et al., NeurIPS 2021, arXiv:2110.14048): within `radius` of the mean gradient, the one that helps the worst-off task most.
 
-    Scaled by T / (1 + radius^2), so that radius 0 is the plain sum.
+    Scaled by the number of tasks / (1 + radius^2), so that radius 0 is the plain sum. A task without a gradient is no worst-off one.
     """
 
     needs_gradients = True
 
     def combine(self, gradients_TP: Tensor, seed: int) -> Tensor:
-        radius, mean_P = self.config.radius, gradients_TP.mean(0)
-        if radius == 0 or len(gradients_TP) == 1:
+        radius, gradients_TP = self.config.radius, gradients_TP[gradients_TP.any(dim=1)]
+        if radius == 0 or len(gradients_TP) <= 1:
             return gradients_TP.sum(0)
+        mean_P = gradients_TP.mean(0)
         products_TT = (gradients_TP @ gradients_TP.T).double().cpu().numpy()
         share_T = torch.from_numpy(_worst_mix(products_TT, radius)).to(gradients_TP)
         mixed_P = share_T @ gradients_TP
         pull = radius * mean_P.norm() / mixed_P.norm().clamp_min(_TINY)
-        found_P: Tensor = (mean_P + pull * mixed_P) * (self.num_tasks / (1 + radius**2))
+        found_P: Tensor = (mean_P + pull * mixed_P) * (len(gradients_TP) / (1 + radius**2))
         return found_P
 
 

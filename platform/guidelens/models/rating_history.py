@@ -16,7 +16,6 @@ from torch import Tensor
 from guidelens.data.ratings import Ratings
 
 Side = Literal["shopper", "product"]
-SIDES: tuple[Side, ...] = ("shopper", "product")
 TIME_SCALES_DAYS = (30 / 86_400, 300 / 86_400, 1 / 24, 3.0)
 """Half a minute, five minutes, an hour, three days: moods and sittings, not tastes."""
 NUM_FEATURES = 9 + 2 * len(TIME_SCALES_DAYS)

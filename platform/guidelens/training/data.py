@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from guidelens.config import TASKS, ExtraTask, ModelConfig, TaskName, TrainConfig
-from guidelens.data.examples import VISIT_VALUES, Examples
+from guidelens.data.examples import Examples, visit_medians
 from guidelens.models.inputs import ContextInputs, PlanInputs, SlateInputs, context_inputs, plan_inputs, slate_inputs
 from guidelens.models.items import Catalogue
 from guidelens.models.losses import TERM_TASK, TERMS
@@ -98,7 +98,7 @@ class FitData:
             plans=plans,
             allowed_RSA=allowed_at_each(plans),
             visits_RKV=torch.from_numpy(examples.visit_values),
-            medians_V=visit_medians(examples.of("train")),
+            medians_V=torch.from_numpy(visit_medians(examples.of("train"))),
             frames=torch.from_numpy(examples.frames),
             queries=torch.from_numpy(examples.queries),
             has_slate=np.asarray((examples.slate_rows >= 0).any(axis=1)),
@@ -114,15 +114,6 @@ class FitData:
         """Rows of a split that hold a label for a task that is in."""
         wanted = (self.has_slate & job.learns_slates) | (self.has_plan & (job.lambdas["plan"] > 0))
         return np.flatnonzero((self.split == split) & wanted)
-
-
-def visit_medians(train: Examples) -> Tensor:
-    """(V,) float32 medians of non-zero visit values, in the order of VISIT_VALUES; 1 where there are none."""
-    found = []
-    for number in range(len(VISIT_VALUES)):
-        values = train.visit_values[:, :, number]
-        found.append(float(np.median(values[values > 0])) if (values > 0).any() else 1.0)
-    return torch.tensor(found, dtype=torch.float32)
 
 
 def _moved(value: Any, device: torch.device) -> Any:

@@ -16,7 +16,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from guidelens.config import Config
 from guidelens.data.examples import Examples
-from guidelens.errors import GuideLensError
+from guidelens.errors import DivergedError, GuideLensError
 from guidelens.models.items import Catalogue
 from guidelens.training.data import FitJob
 from guidelens.training.device import backend
@@ -57,6 +57,7 @@ def fit_guide(
         starts: what a job goes on from, by its name; seeded weights where there is nothing.
 
     Raises:
+        DivergedError: a model's losses are no numbers any more.
         GuideLensError: training ended without finishing; the folder still holds the last checkpoint.
     """
     ray.data.DataContext.get_current().enable_progress_bars = False
@@ -90,6 +91,8 @@ def fit_guide(
     folder = run_dir / "weights"
     result.checkpoint.to_directory(str(folder))
     progress = read_progress(folder)
+    if progress.diverged:
+        raise DivergedError(progress.diverged)
     if set(progress.finished) != {job.name for job in jobs}:
         raise GuideLensError(f"training in {run_dir} finished only {progress.finished}; go on with --resume")
     return Fitted({name: folder / f"{name}.safetensors" for name in progress.finished}, progress.history)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from guidelens.config import TrainConfig
+from guidelens.errors import DivergedError
 from guidelens.models.balancing import build_balancer
 from guidelens.models.guide import GuideModel, GuideSpec
 from guidelens.models.losses import TERM_WEIGHT, Term
@@ -163,7 +164,7 @@ class Learner:
         if not self._combines:
             torch.autograd.backward(total)
             return None
-        gradients_TP = task_gradients(losses, self._shared, lambda _local: None)
+        gradients_TP = task_gradients(losses, self._shared)
         shared = {id(parameter) for parameter in self._shared}
         torch.autograd.backward(total, inputs=[parameter for parameter in self.model.parameters() if id(parameter) not in shared])
         return gradients_TP
@@ -232,27 +233,45 @@ class Learner:
         return self._means(torch.stack([totals.cpu(), sums[1]]))
 
     def objective(self, means: dict[str, float]) -> float:
-        """The weighted sum that is minimized, of mean terms."""
-        return sum(self._task_mean(task, means) for task in self.tasks)
+        """The weighted sum that is minimized, of mean terms.
+
+        Raises:
+            DivergedError: it is no number; nothing compares with it, so no epoch could be called better or worse.
+        """
+        found = sum(self._task_mean(task, means) for task in self.tasks)
+        if not math.isfinite(found):
+            wrong = ", ".join(f"{name} {value}" for name, value in means.items() if not math.isfinite(value)) or f"their sum {found}"
+            raise DivergedError(
+                f"training of {self.job.name} must keep its losses finite, got {wrong}; lower train.learning_rate ({self.config.learning_rate:g})"
+            )
+        return found
 
     def signals(self) -> dict[str, float]:
         """Between the tasks, on the first training rows under the first step's noise: gradients and their conflicts, expert shares; and seconds by part of a step."""
         rows = self.train_rows[: self.config.global_batch_size]
-        mine = self.place.slice_of(len(rows))
-        found = {f"task_weight.{task}": weight for task, weight in zip(self.tasks, self._current_weights(), strict=True)}
-        if len(self.tasks) > 1:
-            losses = self._losses(self._terms(rows, mine, 0), self.terms.counts(rows))
-            found |= conflict_signals(self.tasks, task_gradients(losses, self._shared, self.reduce))
-        return {**found, **self._expert_signals(rows), **self.clock.signals()}
+        return {**self._between_tasks(rows), **self._expert_signals(rows), **self.clock.signals()}
 
-    def _current_weights(self) -> list[float]:
-        ones = torch.ones(len(self.tasks), device=self.device)
-        return [float(weight) for weight in self.balancer.weights(ones)]
+    def _between_tasks(self, rows_G: NDArray[np.int64]) -> dict[str, float]:
+        """The weights that these rows' losses get, and their gradients; taken in the parts that a step takes, which is what fits into memory."""
+        counts, losses_T = self.terms.counts(rows_G), torch.ones(len(self.tasks), device=self.device)
+        conflicts: dict[str, float] = {}
+        if len(self.tasks) > 1:
+            losses_T.zero_()
+            gradients_TP = torch.zeros(len(self.tasks), sum(parameter.numel() for parameter in self._shared), device=self.device)
+            for part in self._parts(len(rows_G)):
+                losses = self._losses(self._terms(rows_G, part, 0), counts)
+                losses_T += torch.stack([loss.detach() for loss in losses.values()])
+                gradients_TP += task_gradients(losses, self._shared)
+            self.reduce(losses_T)
+            self.reduce(gradients_TP)
+            conflicts = conflict_signals(self.tasks, gradients_TP)
+        weights = self.balancer.weights(losses_T).tolist()
+        return {**{f"task_weight.{task}": weight for task, weight in zip(self.tasks, weights, strict=True)}, **conflicts}
 
     @torch.no_grad()
     def _expert_signals(self, rows_G: NDArray[np.int64]) -> dict[str, float]:
-        """Of the whole batch, which every worker has: nothing is exchanged."""
-        shares_TE = self.terms.expert_shares(rows_G)
+        """Of the batch's first rows, which every worker has: nothing is exchanged."""
+        shares_TE = self.terms.expert_shares(rows_G[:VALIDATION_ROWS])
         return {} if shares_TE is None else expert_signals(self.model.heads.tasks, shares_TE)
 
     def _means(self, sums: Tensor) -> dict[str, float]:

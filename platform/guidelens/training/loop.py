@@ -22,6 +22,7 @@ from torch import Tensor
 
 from guidelens.config import Config, TrainConfig
 from guidelens.data.examples import Examples
+from guidelens.errors import DivergedError
 from guidelens.models.guide import GuideModel
 from guidelens.models.items import Catalogue
 from guidelens.schemas.base import Frozen
@@ -46,9 +47,9 @@ class EpochLosses(Frozen):
     signals: dict[str, float] = {}
 
 
-class Progress(Frozen):
+class Progress(Frozen, ser_json_inf_nan="constants"):
     """What a checkpoint has done: models that are finished, and how far the current one is (`epochs_done` of it, the last
-    `epochs_worse` of them without a better objective)."""
+    `epochs_worse` of them without a better objective). diverged: why training was given up; going on would only do the same again."""
 
     finished: tuple[str, ...] = ()
     current: str | None = None
@@ -56,6 +57,7 @@ class Progress(Frozen):
     epochs_worse: int = 0
     best: float = float("inf")
     history: tuple[EpochLosses, ...] = ()
+    diverged: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def worker(loop_config: dict[str, WorkerTask]) -> None:
         state = Path(folder)
         progress = _restore(state)
         for job in task.jobs:
-            if job.name not in progress.finished:
+            if job.name not in progress.finished and not progress.diverged:
                 progress = _fit_one(job, data, task, place, progress, state)
 
 
@@ -111,12 +113,18 @@ def _fit_one(job: FitJob, data: FitData, task: WorkerTask, place: Place, progres
         train = learner.epoch(epoch)
         seconds = {"epoch_seconds": time.perf_counter() - start}
         val = learner.validate()
+        try:
+            objective = learner.objective(val or train)
+        except DivergedError as error:
+            progress = progress.model_copy(update={"diverged": str(error)})
+            _report(learner, progress, {"job": job.name, "epoch": epoch}, place, state)
+            break
         signals = {**learner.signals(), **seconds} if config.train.telemetry else {}
-        losses = EpochLosses(job=job.name, epoch=epoch, train=train, val=val, objective=learner.objective(val or train), signals=signals)
+        losses = EpochLosses(job=job.name, epoch=epoch, train=train, val=val, objective=objective, signals=signals)
         if losses.objective < progress.best:
             save_weights(learner, state / f"{job.name}.safetensors")
         progress = _after(progress, losses, config.train)
-        _report(learner, progress, losses, place, state)
+        _report(learner, progress, {"job": losses.job, "epoch": losses.epoch, "objective": losses.objective}, place, state)
     return progress
 
 
@@ -140,8 +148,7 @@ def _after(progress: Progress, losses: EpochLosses, config: TrainConfig) -> Prog
     )
 
 
-def _report(learner: Learner, progress: Progress, losses: EpochLosses, place: Place, state: Path) -> None:
-    metrics = {"job": losses.job, "epoch": losses.epoch, "objective": losses.objective}
+def _report(learner: Learner, progress: Progress, metrics: dict[str, str | float], place: Place, state: Path) -> None:
     save_learner(learner, state)
     if place.rank != 0:
         ray.train.report(metrics)

@@ -5,29 +5,41 @@ Choices are made on validation alone, with one seed; what was chosen is then fit
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field, field_validator
 
 from guidelens.config import TASKS, Balancing, Config, Sharing, TaskName, TrainConfig
 from guidelens.errors import ConfigError
-from guidelens.evaluation.multitask import SeedInterval, delta_m, over_seeds, pareto_front
+from guidelens.evaluation.multitask import HIGHER_IS_BETTER, SeedInterval, delta_m, over_seeds, pareto_front
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.ids import sub_seed
 from guidelens.training.data import FitJob, controls
 from guidelens.training.trials import Trial, TrialResult
 
+_LEAST_LAMBDA = 0.001
+"""A drawn weight of 0 would leave its task out, and nothing of it to compare."""
 METRIC_OF: dict[TaskName, str] = {"recommendation": "ndcg_at_10", "interest": "interest_mse", "plan": "plan_loss"}
 
 
 class StudyPlan(Frozen):
     """What is tried: sharing x balancing at every learning rate, `lambda_draws` sets of fixed weights more, and single tasks at every rate."""
 
-    sharing: tuple[Sharing, ...] = ("shared_bottom", "mmoe", "ple")
-    balancing: tuple[Balancing, ...] = ("fixed", "uncertainty", "dwa", "gradnorm", "famo", "pcgrad", "cagrad")
-    learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
-    lambda_draws: int = 8
-    finalists: int = 4
-    seeds: tuple[int, ...] = (0, 1, 2)
+    sharing: Annotated[tuple[Sharing, ...], Field(min_length=1)] = ("shared_bottom", "mmoe", "ple")
+    balancing: Annotated[tuple[Balancing, ...], Field(min_length=1)] = ("fixed", "uncertainty", "dwa", "gradnorm", "famo", "pcgrad", "cagrad")
+    learning_rates: Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1)] = (1e-3, 2e-3, 4e-3)
+    lambda_draws: Annotated[int, Field(ge=0)] = 8
+    finalists: Annotated[int, Field(ge=1)] = 4
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 1, 2)
+
+    @field_validator("sharing", "balancing", "learning_rates", "seeds")
+    @classmethod
+    def _each_once(cls, given: tuple[object, ...]) -> tuple[object, ...]:
+        """The same seed twice would look like two seeds that agree."""
+        if len(set(given)) < len(given):
+            raise ValueError(f"each must be there once, got {', '.join(str(one) for one in given)}; leave out the repeats")
+        return given
 
 
 class Tried(Frozen):
@@ -51,7 +63,7 @@ class Final(Frozen):
 
 class Study(Frozen):
     """singles: name of each task's best single-task trial, and singles_val its metric on validation. best: name of the joint choice
-    that validation preferred."""
+    that validation preferred, and best_settings the settings that train it. diverged: what was left out, its losses being no numbers."""
 
     plan: StudyPlan
     tasks: tuple[TaskName, ...]
@@ -61,6 +73,8 @@ class Study(Frozen):
     finals: tuple[Final, ...]
     best: str
     rows: dict[str, int]
+    best_settings: dict[str, str] = {}
+    diverged: tuple[str, ...] = ()
 
 
 RunTrials = Callable[[Sequence[Trial]], list[TrialResult]]
@@ -70,33 +84,43 @@ def run_study(plan: StudyPlan, config: Config, tasks: Sequence[TaskName], run: R
     """Search on validation, then finals on test.
 
     Args:
-        tasks: those that the rows hold labels of; at least two.
+        tasks: those that every part of the rows holds labels of; at least two.
         run: fits trials (training/trials.py).
         rows: rows by split, for the record.
 
     Raises:
-        ConfigError: fewer than two tasks can be learned, so there is nothing to bring together.
+        ConfigError: fewer than two tasks can be learned, so there is nothing to bring together; or all that could be compared diverged.
     """
     if len(tasks) < 2:
         raise ConfigError(f"study mtl needs at least two tasks with labels and a lambda above 0, got {', '.join(tasks) or 'none'}; bring a log that holds more")
-    searched = run([*_single_trials(plan, config, tasks), *_joint_trials(plan, config, tasks)])
+    every = run([*_single_trials(plan, config, tasks), *_joint_trials(plan, config, tasks)])
+    searched = [found for found in every if not found.diverged]
     singles = {task: _best_single([found for found in searched if found.trial.name.startswith(f"single {task} ")], task) for task in tasks}
     alone = {METRIC_OF[task]: found.metrics["val"][METRIC_OF[task]] for task, found in singles.items()}
     joint = [found for found in searched if found.trial.name.startswith("joint ")]
-    front = set(pareto_front([found.metrics["val"] for found in joint]))
+    front = set(pareto_front([{name: value for name, value in found.metrics["val"].items() if name in HIGHER_IS_BETTER} for found in joint]))
     tried = tuple(_tried(found, alone, number in front) for number, found in enumerate(joint))
     order = sorted(range(len(joint)), key=lambda number: -tried[number].delta_m)
     chosen = [joint[number].trial for number in order[: plan.finalists]]
     again = run([_with_seed(trial, seed) for trial in [*(found.trial for found in singles.values()), *chosen] for seed in plan.seeds])
+    unsteady = {found.trial.name for found in again if found.diverged}
+    steady = [trial.name for trial in chosen if trial.name not in unsteady]
+    if not steady or any(found.trial.name in unsteady for found in singles.values()):
+        raise ConfigError(
+            f"study mtl needs single tasks and a joint choice that train with every seed, got {', '.join(sorted(unsteady)) or 'no joint one'} "
+            f"diverging; use smaller --learning-rates"
+        )
     return Study(
         plan=plan,
         tasks=tuple(tasks),
         singles={task: found.trial.name for task, found in singles.items()},
         singles_val={task: found.metrics["val"][METRIC_OF[task]] for task, found in singles.items()},
         tried=tried,
-        finals=tuple(_finals(again, tasks, {task: found.trial.name for task, found in singles.items()}, [trial.name for trial in chosen])),
-        best=chosen[0].name,
+        finals=tuple(_finals(again, tasks, {task: found.trial.name for task, found in singles.items()}, steady)),
+        best=steady[0],
         rows=rows,
+        best_settings=_settings(next(trial for trial in chosen if trial.name == steady[0])),
+        diverged=(*(found.trial.name for found in every if found.diverged), *sorted(unsteady)),
     )
 
 
@@ -110,7 +134,7 @@ def _joint_trials(plan: StudyPlan, config: Config, tasks: Sequence[TaskName]) ->
     for sharing, method, rate in itertools.product(plan.sharing, plan.balancing, plan.learning_rates):
         yield _joint(f"joint {sharing} {method} rate {rate:g}", config, sharing, method, rate, equal)
     draws = np.random.default_rng(sub_seed(config.seed, "lambdas")).dirichlet(np.ones(len(tasks)), plan.lambda_draws) * len(tasks)
-    for number, weights in enumerate(draws.round(3).tolist()):
+    for number, weights in enumerate(draws.round(3).clip(min=_LEAST_LAMBDA).tolist()):
         lambdas = {**dict.fromkeys(TASKS, 0.0), **dict(zip(tasks, weights, strict=True))}
         rate = plan.learning_rates[number % len(plan.learning_rates)]
         shown = "/".join(f"{weight:g}" for weight in weights)
@@ -120,7 +144,23 @@ def _joint_trials(plan: StudyPlan, config: Config, tasks: Sequence[TaskName]) ->
 def _joint(name: str, config: Config, sharing: Sharing, method: Balancing, rate: float, lambdas: dict[TaskName, float]) -> Trial:
     levels = config.train.model.num_expert_levels if sharing == "ple" else 1
     model = config.train.model.model_copy(update={"sharing": sharing, "num_expert_levels": levels})
-    return Trial(name=name, job=FitJob(name="guide", lambdas=lambdas, model=model), train=_trained(config.train, rate, method), seed=config.seed)
+    return Trial(
+        name=name,
+        job=FitJob(name="guide", lambdas=lambdas, model=model, extra=config.train.extra_tasks),
+        train=_trained(config.train, rate, method),
+        seed=config.seed,
+    )
+
+
+def _settings(trial: Trial) -> dict[str, str]:
+    """What a joint trial was, by the names that `--set` takes."""
+    return {
+        "train.model.sharing": trial.job.model.sharing,
+        "train.model.num_expert_levels": str(trial.job.model.num_expert_levels),
+        "train.balancing.method": trial.train.balancing.method,
+        "train.learning_rate": f"{trial.train.learning_rate:g}",
+        **{f"train.lambdas.{task}": f"{weight:g}" for task, weight in trial.job.lambdas.items()},
+    }
 
 
 def _trained(train: TrainConfig, rate: float, method: Balancing) -> TrainConfig:
@@ -128,6 +168,10 @@ def _trained(train: TrainConfig, rate: float, method: Balancing) -> TrainConfig:
 
 
 def _best_single(found: Sequence[TrialResult], task: TaskName) -> TrialResult:
+    if not found:
+        raise ConfigError(
+            f"study mtl needs a single task of {task} to compare with, got one that diverged at every learning rate; use smaller --learning-rates"
+        )
     values = [one.metrics["val"][METRIC_OF[task]] for one in found]
     return found[int(np.argmax(values) if task == "recommendation" else np.argmin(values))]
 

@@ -3,15 +3,15 @@
 # Letters: T = tasks, P = shared weights (flat), E = experts.
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 
-def task_gradients(losses: Mapping[str, Tensor], parameters: Sequence[nn.Parameter], sum_over_workers: Callable[[Tensor], None]) -> Tensor:
-    """(T, P) gradient of each loss, summed over workers; the graph is kept for whoever goes backward next."""
+def task_gradients(losses: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]) -> Tensor:
+    """(T, P) gradient of each loss; the graph is kept for whoever goes backward next."""
     rows = []
     for loss in losses.values():
         found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
@@ -20,9 +20,7 @@ def task_gradients(losses: Mapping[str, Tensor], parameters: Sequence[nn.Paramet
                 [(torch.zeros_like(parameter) if gradient is None else gradient).reshape(-1) for parameter, gradient in zip(parameters, found, strict=True)]
             )
         )
-    gradients_TP = torch.stack(rows)
-    sum_over_workers(gradients_TP)
-    return gradients_TP
+    return torch.stack(rows)
 
 
 def conflict_signals(tasks: Sequence[str], gradients_TP: Tensor) -> dict[str, float]:

@@ -15,7 +15,7 @@ from ray import tune
 from guidelens.config import TrainConfig
 from guidelens.data.examples import Examples
 from guidelens.data.visits import InterestMedians
-from guidelens.errors import GuideLensError
+from guidelens.errors import DivergedError, GuideLensError
 from guidelens.evaluation.ranking import score_requests
 from guidelens.inference.guide_files import GuideHeader
 from guidelens.inference.scorer import GuideScorer
@@ -38,13 +38,14 @@ class Trial(Frozen):
 
 class TrialResult(Frozen):
     """metrics: by split, then name (`ndcg_at_10`, `interest_mse`, `plan_loss`), for the tasks that the model learned; of the epoch best on
-    validation. signals: of the last epoch (training/telemetry.py)."""
+    validation. signals: of the last epoch (training/telemetry.py). diverged: why there are none of both; empty where training held."""
 
     trial: Trial
     epochs: int
     metrics: dict[str, dict[str, float]]
     signals: dict[str, float]
     seconds: float
+    diverged: str = ""
 
 
 def run_trials(
@@ -92,8 +93,21 @@ def _run_trial(space: dict[str, Any], shared: tuple[Any, Any]) -> None:
 
 
 def fit_trial(trial: Trial, examples: Examples, catalogue: Catalogue) -> TrialResult:
-    """Fits one model in this process and measures the epoch that was best on validation."""
+    """Fits one model in this process and measures the epoch that was best on validation; a model that diverges has no metrics."""
     start = time.perf_counter()
+    try:
+        epochs, signals, metrics = _fitted(trial, examples, catalogue)
+    except DivergedError as error:
+        return TrialResult(trial=trial, epochs=0, metrics={}, signals={}, seconds=time.perf_counter() - start, diverged=str(error))
+    return TrialResult(trial=trial, epochs=epochs, metrics=metrics, signals=signals, seconds=time.perf_counter() - start)
+
+
+def _fitted(trial: Trial, examples: Examples, catalogue: Catalogue) -> tuple[int, dict[str, float], dict[str, dict[str, float]]]:
+    """Epochs, the last one's signals, and metrics by split.
+
+    Raises:
+        DivergedError: the model's losses are no numbers any more.
+    """
     data = FitData.of(examples, catalogue, trial.job.model.num_profile_buckets)
     learner = Learner(trial.job, data, trial.train, trial.seed, Place(), lambda _tensor: None)
     best, worse, state = float("inf"), 0, learner.model.state_dict()
@@ -107,8 +121,7 @@ def fit_trial(trial: Trial, examples: Examples, catalogue: Catalogue) -> TrialRe
         epochs += 1
     signals = learner.signals()
     learner.model.load_state_dict(state)
-    metrics = {split: measured(learner, examples, catalogue, split) for split in SPLITS}
-    return TrialResult(trial=trial, epochs=epochs, metrics=metrics, signals=signals, seconds=time.perf_counter() - start)
+    return epochs, signals, {split: measured(learner, examples, catalogue, split) for split in SPLITS}
 
 
 def measured(learner: Learner, examples: Examples, catalogue: Catalogue, split: str) -> dict[str, float]:
