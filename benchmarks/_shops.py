@@ -62,13 +62,13 @@ def _train(seed: int, folder: Path) -> None:
     config = load("laptop", ["train.single_task_controls=false"], seed=seed)
     home = Home(root=folder / "home")
     with ray_session():
-        done = train.run(home, config, manifest=_taken_in(home, config, folder))
+        done = train.run(home, config, manifest=taken_in(home, config, folder))
     assert done.examples is not None, "a simulated shop has a log"
     Examples.load(Path(done.examples)).save(folder / "examples.parquet")
     shutil.copytree(done.fit, folder / "fit")
 
 
-def _taken_in(home: Home, config: Config, folder: Path) -> int:
+def taken_in(home: Home, config: Config, folder: Path) -> int:
     """A shop of the config's seed and size in the home's lake, its features made; the version of the lake that holds it."""
     from guidelens.data.records.sources import IngestSources
     from guidelens.world import generate
@@ -98,7 +98,7 @@ def _read_in(config: Config, folder: Path) -> None:
     progress(f"seed {config.seed}: drawing a shop")
     home = Home(root=folder / "home")
     with ray_session():
-        version = _taken_in(home, config, folder)
+        version = taken_in(home, config, folder)
     lake = Lake(home.lake_uri, home.s3)
     items = item_table(home, config, lake, lake.manifest(version))
     items.write_parquet(folder / ITEMS)

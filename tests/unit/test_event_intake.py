@@ -345,4 +345,4 @@ def test_many_id_files_are_merged_although_together_they_are_too_large(tmp_path:
 def test_memory_of_the_plan_is_bits_not_events() -> None:
     bits = event_intake.Bits(10_000)
     bits.set(np.array([0, 9, 9_999], np.uint64))
-    assert (bits.dropped, bits.packed.nbytes, bits.kept_by_segment().tolist()) == (3, 1250, [254, *[256] * 38, 15])
+    assert (bits.dropped, bits.packed.nbytes, bits.kept_by_step().tolist()) == (3, 1250, [254, *[256] * 38, 15])

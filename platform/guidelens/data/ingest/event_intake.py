@@ -160,10 +160,10 @@ class EventIntake:
         return tasks
 
     def _stretches(self, dropped: Sequence[Bits]) -> list[Stretch]:
-        kept = [bits.kept_by_segment() for bits in dropped]
+        kept = [bits.kept_by_step() for bits in dropped]
         plan = plan_files([part.times_us for part in self._parts], kept, self._config.event_file_rows)
         slices = [
-            SegmentSlice(part.key, part.segments_at, part.times_us, part.rows, bits.packed)
+            SegmentSlice(part.key, part.segments_at, part.segments_us, part.rows, bits.packed)
             for part, bits in zip(self._parts, dropped, strict=True)
             if bits.dropped < part.rows
         ]
@@ -207,11 +207,11 @@ class Planned(NamedTuple):
 def plan_files(times_us: Sequence[NDArray[np.int64]], kept: Sequence[NDArray[np.int64]], file_rows: int) -> list[Planned]:
     """Stretches of time with about `file_rows` events each, in order and without gaps.
 
-    Where a day has more, it is cut where the counts, taken as even within a segment, say that as many events lie before as behind.
+    Where a day has more, it is cut where the counts, taken as even within a step, say that as many events lie before as behind.
 
     Args:
-        times_us: of each part, event_ts of the first and last row of each segment (`PartIndex.times_us`).
-        kept: of each part, the rows of each segment to be written.
+        times_us: of each part, event_ts of the first and last row of each step (`PartIndex.times_us`).
+        kept: of each part, the rows of each step to be written.
     """
     spans = np.concatenate([np.zeros((0, 2), np.int64), *times_us])
     weights = np.concatenate([np.zeros(0, np.int64), *kept])

@@ -22,9 +22,12 @@ from guidelens.data.lake.event_ids import U64, Ids, hashed, in_order, starts_of
 from guidelens.schemas.tables import SCHEMAS, Table
 from guidelens.storage import Store
 
-SEGMENT_ROWS = 256
+SEGMENT_ROWS = 512
 """A multiple of eight: the bits that mark a segment's rows begin with a byte. Few, because of a part in no order of time, which holds some
-rows of each stretch, all segments are read that hold one of them, and because the driver knows no better when their events happened."""
+rows of each stretch, all segments are read that hold one of them."""
+STEP_ROWS = 256
+"""How finely the driver knows when a segment's events happened; a segment of a log in no order may span days, with their nights."""
+_STEPS = SEGMENT_ROWS // STEP_ROWS
 ID_RECORD_BYTES = 24
 _ROW_BITS = np.uint64(32)
 _ROW_MASK = np.uint64((1 << 32) - 1)
@@ -59,7 +62,7 @@ class PartIndex(NamedTuple):
         sources: what it holds of each.
         rows, refused: good and refused records of all.
         segments_at: (S + 1,) where each segment begins, and where the last one ends.
-        times_us: (S, 2) event_ts of the first and last row of each segment, microseconds.
+        times_us: (M, 2) event_ts of the first and last of each STEP_ROWS rows, microseconds.
         refused_at: where the refused records begin; they end where `event_ids` begin.
         rules: refused records by rule.
         remarks: records by what is remarked on them.
@@ -76,6 +79,12 @@ class PartIndex(NamedTuple):
     refused_ids: IdSection
     rules: dict[str, int]
     remarks: dict[str, int]
+
+    @property
+    def segments_us(self) -> NDArray[np.int64]:
+        """(S, 2) event_ts of the first and last row of each segment."""
+        lasts = np.minimum(np.arange(_STEPS, len(self.times_us) + _STEPS, _STEPS), len(self.times_us)) - 1
+        return np.stack([self.times_us[::_STEPS, 0], self.times_us[lasts, 1]], axis=1)
 
     def ids_of(self, table: Table) -> tuple[int, IdSection]:
         """Number of rows and ids of the staged rows of a table."""
@@ -111,8 +120,8 @@ def pack(key: str, origins: Origins, events: pa.Table, refused: pa.Table, rules:
 
     parts = [_packed(events.slice(start, SEGMENT_ROWS)) for start in range(0, events.num_rows, SEGMENT_ROWS)]
     positions = np.cumsum([0, *map(len, parts)])
-    firsts = np.arange(0, len(times), SEGMENT_ROWS)
-    lasts = np.minimum(firsts + SEGMENT_ROWS, len(times)) - 1
+    firsts = np.arange(0, len(times), STEP_ROWS)
+    lasts = np.minimum(firsts + STEP_ROWS, len(times)) - 1
     refused_at = int(positions[-1])
     parts.append(_packed(refused) if refused.num_rows else b"")
     at = refused_at + len(parts[-1])
@@ -191,10 +200,10 @@ class Bits:
     def set(self, rows: U64) -> None:
         np.bitwise_or.at(self.packed, (rows >> np.uint64(3)).astype(np.intp), np.uint8(128) >> (rows & np.uint64(7)).astype(np.uint8))
 
-    def kept_by_segment(self) -> NDArray[np.int64]:
-        """Of each segment, the rows that are not dropped."""
+    def kept_by_step(self) -> NDArray[np.int64]:
+        """Of each STEP_ROWS rows, those that are not dropped."""
         kept = 1 - np.unpackbits(self.packed, count=self.rows).astype(np.int64)
-        return np.add.reduceat(kept, np.arange(0, self.rows, SEGMENT_ROWS)) if self.rows else kept
+        return np.add.reduceat(kept, np.arange(0, self.rows, STEP_ROWS)) if self.rows else kept
 
     @property
     def dropped(self) -> int:

@@ -254,7 +254,7 @@ class Writer(NamedTuple):
             read = unpack_segments([(data, where.positions) for data, where in zip(stored, slices, strict=True)])
             times = pc.cast(read["event_ts"], pa.int64()).to_numpy()
             kept = (times >= start_us) & (times < stop_us) & np.concatenate([kept_of(where.dropped, where.rows) for where in slices])
-            yield read.filter(pa.array(kept)).combine_chunks()
+            yield read.combine_chunks().filter(pa.array(kept))
 
     def _refused(self, asked: RefusedBatch) -> Written:
         read = [read_refused(self.lake.store, part).filter(pa.array(kept_of(dropped, part.refused))) for part, dropped in asked.parts]
