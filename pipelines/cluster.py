@@ -1,5 +1,6 @@
 """A Ray session for a verb: the one that is there when it runs inside a job or RAY_ADDRESS is set, else its own, ended with it."""
 
+import fcntl
 import logging
 import os
 import secrets
@@ -34,6 +35,8 @@ _OF_WORKERS = {"POLARS_MAX_THREADS": "1"}
 """What worker processes inherit and this one does not keep: a task has a core, not the machine."""
 NUM_LOGICAL_CPUS = 4
 _TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
+_FOLDERS, _PREFIX, _LOCK = Path("/tmp"), "gl-", "lock"
+"""Where sessions have their folders: Ray's sockets need a short path."""
 _SESSION = "GUIDELENS_RAY_SESSION"
 """Names in each process of a session the folder that is the session's alone."""
 
@@ -84,7 +87,9 @@ def ray_session(num_gpus: int | None = None) -> Iterator[None]:
         return
     for name, value in _OWN_MACHINE.items():
         os.environ.setdefault(name, value)
-    folder = Path(tempfile.mkdtemp(prefix="gl-", dir="/tmp"))
+    _remove_dead(_FOLDERS)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_FOLDERS))
+    lock = _locked(folder)
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     before = _heed_signals()
     given = os.environ.get(_TOKEN_PATH)
@@ -112,6 +117,29 @@ def ray_session(num_gpus: int | None = None) -> Iterator[None]:
         if given is None:
             del os.environ[_TOKEN_PATH]
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked(folder: Path) -> int:
+    """Locks the folder of a session until the descriptor is closed or this process is gone, in whatever way."""
+    begun = folder / f"{_LOCK}.begun"
+    lock = os.open(begun, os.O_CREAT | os.O_RDWR, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    begun.rename(folder / _LOCK)  # only now, so that nobody finds it without its lock
+    return lock
+
+
+def _remove_dead(folders: Path) -> None:
+    """Ends and removes what sessions left whose process was killed. Folders of others, such as another user's, are left alone."""
+    for folder in folders.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            lock = os.open(folder / _LOCK, os.O_RDWR)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _end_rest(folder)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def _end_rest(folder: Path) -> None:
