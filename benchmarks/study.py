@@ -1,9 +1,9 @@
 """Which way of learning the tasks together is best on the simulated shop, and does any beat tuned single tasks? The grid of `guidelens study mtl`.
 
-    python -m benchmarks.study [--world 1000] [--seeds 0,1,2,3,4] [--out benchmarks/results]
+    python -m benchmarks.study [--world 1000] [--seeds 0,1,2,3,4] [--balancing A,B] [--learning-rates A,B] [--lambda-draws N] [--out benchmarks/results]
 
-One shop's log is taken in, and the verb's whole grid is run on it: every way of sharing with every balancer at every learning rate, sets of fixed
-weights, and single tasks at every rate. Choices are made on validation with one seed; the finalists and the tuned single tasks are then
+One shop's log is taken in, and the verb's grid is run on it: every way of sharing with every balancer at every learning rate, sets of fixed
+weights, and single tasks at every rate; by default all that the verb tries. Choices are made on validation with one seed; the finalists and the tuned single tasks are then
 fitted with every seed of weights and measured on the test part. Means over a row of the grid say what a choice is worth whatever it goes with.
 """
 
@@ -26,6 +26,7 @@ from pipelines.cluster import ray_session
 from pipelines.entry import run_command
 
 _SHOWN = 10
+_WHOLE = StudyPlan()
 
 
 class StudyOfRecord(Frozen):
@@ -88,18 +89,19 @@ def _interval(figure: SeedInterval, scale: float = 1.0, digits: int = 4) -> str:
     return f"{value} [{bounds[0]}, {bounds[1]}]" if None not in bounds else str(value)
 
 
-def _numbers(_context: click.Context, _option: click.Parameter, given: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in given.split(","))
-
-
 @click.command()
 @click.option("--world", default=1000, show_default=True, type=click.IntRange(0), help="Seed of the shop.")
-@click.option("--seeds", default="0,1,2,3,4", show_default=True, callback=_numbers, help="Seeds of the finals' weights.")
+@click.option("--seeds", default="0,1,2,3,4", show_default=True, help="Seeds of the finals' weights.")
+@click.option("--balancing", default=",".join(_WHOLE.balancing), show_default=True)
+@click.option("--learning-rates", default=",".join(f"{rate:g}" for rate in _WHOLE.learning_rates), show_default=True)
+@click.option("--lambda-draws", default=_WHOLE.lambda_draws, show_default=True)
 @click.option("--out", default=Path("benchmarks/results"), type=click.Path(file_okay=False, path_type=Path))
-def command(world: int, seeds: tuple[int, ...], out: Path) -> None:
+def command(world: int, seeds: str, balancing: str, learning_rates: str, lambda_draws: int, out: Path) -> None:
     """Run the grid and write benchmarks/results/study.{json,md}."""
-    line = f"python -m benchmarks.study --world {world} --seeds {','.join(map(str, seeds))}"
-    found = StudyOfRecord(machine=machine(), date=today(), command=line, world=world, study=studied(world, StudyPlan(seeds=seeds)))
+    given = {"seeds": seeds.split(","), "balancing": balancing.split(","), "learning_rates": learning_rates.split(",")}
+    plan = StudyPlan.model_validate({**given, "lambda_draws": lambda_draws})
+    line = f"python -m benchmarks.study --world {world} --seeds {seeds} --balancing {balancing} --learning-rates {learning_rates} --lambda-draws {lambda_draws}"
+    found = StudyOfRecord(machine=machine(), date=today(), command=line, world=world, study=studied(world, plan))
     keep(found, as_markdown(found), out, "study")
 
 
