@@ -130,9 +130,11 @@ def _locked(folder: Path) -> int:
 
 
 def _remove_dead(folders: Path) -> None:
-    """Ends and removes what sessions left whose process was killed. Folders of others, such as another user's, are left alone."""
+    """Ends and removes what sessions of this user left whose process was killed."""
     for folder in folders.glob(f"{_PREFIX}*"):
         with suppress(OSError):
+            if folder.stat().st_uid != os.getuid():
+                continue
             lock = os.open(folder / _LOCK, os.O_RDWR)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
