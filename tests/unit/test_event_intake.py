@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -80,6 +81,25 @@ def test_small_files_are_staged_together_and_counted_apart(tmp_path: Path, monke
     assert len(staged) < 75 and any(len(part.sources) > 2 for part in staged)
     quarantined = lake.read(Table.QUARANTINE, ["source"])["source"].value_counts().iter_rows()
     assert dict(quarantined) == {path: count.quarantined for path, count in counts.items() if count.quarantined}
+
+
+def test_of_what_came_before_nothing_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known, new = ([click(f"{name}-{k}", k / 10_000) for k in range(2000)] for name in ("known", "new"))
+    lake, read = Lake(str(tmp_path / "lake")), Counter[str]()
+    config = SMALL.model_copy(update={"event_chunk_bytes": 10_000_000, "event_file_rows": 10_000})
+    ingest(lake, [write_log(tmp_path / "a.jsonl", known)], config)
+    real = event_tasks.read_segments
+
+    def counted(store: Any, key: str, positions: Any) -> bytes:
+        read[key.rsplit("/", 1)[1]] += len(positions) - 1
+        return real(store, key, positions)
+
+    monkeypatch.setattr(event_tasks, "read_segments", counted)
+    paths = [write_log(tmp_path / "b.jsonl", [*known, click("late", 5)]), write_log(tmp_path / "c.jsonl", new)]
+    monkeypatch.setattr(event_intake, "_SORTED_ROWS", 1500)
+    done = ingest(lake, paths, config.model_copy(update={"event_file_rows": 1500}))
+    assert total(done) == FileCounts(read=4001, accepted=2001, duplicate=2000)
+    assert read["000000-0000"] <= 3 and read["000001-0000"] >= 4
 
 
 def test_a_file_sorted_piece_by_piece_is_sorted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

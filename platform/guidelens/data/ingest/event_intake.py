@@ -162,12 +162,8 @@ class EventIntake:
     def _stretches(self, dropped: Sequence[Bits]) -> list[Stretch]:
         kept = [bits.kept_by_step() for bits in dropped]
         plan = plan_files([part.times_us for part in self._parts], kept, self._config.event_file_rows)
-        slices = [
-            SegmentSlice(part.key, part.segments_at, part.segments_us, part.rows, bits.packed)
-            for part, bits in zip(self._parts, dropped, strict=True)
-            if bits.dropped < part.rows
-        ]
-        return [Stretch(edges, cuts, tuple(part for part in (whole.between(edges[0], edges[-1]) for whole in slices) if part.rows)) for edges, cuts in plan]
+        slices = [SegmentSlice(part.key, part.segments_at, part.segments_us, part.rows, bits.packed) for part, bits in zip(self._parts, dropped, strict=True)]
+        return [Stretch(edges, cuts, tuple(part for part in (whole.between(edges[0], edges[-1]) for whole in slices) if part.keeps)) for edges, cuts in plan]
 
     def _refused(self, dropped: Sequence[Bits]) -> list[RefusedBatch]:
         batches: list[list[tuple[PartIndex, NDArray[np.uint8]]]] = []

@@ -5,7 +5,8 @@
     ids        of each of the two, sorted: 24 bytes a row, its id, its row number in the part and which of the part's sources it is of
 
 A segment is an Arrow record batch message without its schema, which any reader knows, packed as one behind its size unpacked:
-Arrow's own compression, of each column's buffers apart, takes twice as long to read so few rows. `PartIndex` says where everything lies; it stays with the driver (about two bytes an event), the part in the lake's staging.
+Arrow's own compression, of each column's buffers apart, takes twice as long to read so few rows. `PartIndex` says where everything lies; it
+stays with the driver (about two bytes an event), the part in the lake's staging.
 """
 
 from collections import Counter

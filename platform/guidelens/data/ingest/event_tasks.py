@@ -184,6 +184,11 @@ class SegmentSlice(NamedTuple):
     rows: int
     dropped: NDArray[np.uint8]
 
+    @property
+    def keeps(self) -> bool:
+        """Some of its rows are to be written: where none is, nothing need be read."""
+        return bool(kept_of(self.dropped, self.rows).any())
+
     def between(self, start_us: int, stop_us: int) -> "SegmentSlice":
         """The segments that hold rows of [start_us, stop_us)."""
         first = int(np.searchsorted(self.times_us[:, 1], start_us, side="left"))
@@ -248,7 +253,7 @@ class Writer(NamedTuple):
 
     def _kept(self, asked: Stretch, start_us: int, stop_us: int) -> Iterator[pa.Table]:
         """Some rows are read at a time: of parts that all span the whole log, much of what is read belongs to other spans."""
-        found = [part for part in (whole.between(start_us, stop_us) for whole in asked.slices) if part.rows]
+        found = [part for part in (whole.between(start_us, stop_us) for whole in asked.slices) if part.keeps]
         for slices in _by_rows(found, _ROWS_READ):
             stored = side_by_side(lambda where: read_segments(self.lake.store, where.key, where.positions), slices, self.lake.store.reads_at_once)
             read = unpack_segments([(data, where.positions) for data, where in zip(stored, slices, strict=True)])
