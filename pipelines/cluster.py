@@ -23,6 +23,8 @@ _QUIET = {
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # its handler would pass an interrupted study off as a finished one
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # nobody reads their files, which an interrupt would leave open
     "TOKENIZERS_PARALLELISM": "false",
     "OMP_NUM_THREADS": "1",
     "FEAST_USAGE": "False",

@@ -19,6 +19,7 @@ from guidelens.errors import ConfigError, DivergedError, GuideLensError
 from guidelens.training.data import FitJob
 from guidelens.training.fit import Fitted, fit_guide
 from guidelens.training.loop import EpochLosses
+from guidelens.training.trials import Trial, run_trials
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 NUM_ROWS = 240
@@ -67,6 +68,24 @@ def test_each_epoch_is_told_once_and_in_order(tmp_path: Path) -> None:
     fitted = fit_guide(sample_examples(NUM_ROWS), sample_catalogue(), config, [job], tmp_path, lambda losses: told.append((losses.job, losses.epoch)))
     assert told == [("guide", 0), ("guide", 1)]
     assert len(fitted.history) == 2
+
+
+def test_an_interrupt_ends_training_as_any_other_program_and_its_handler_stays(tmp_path: Path) -> None:
+    """Ray Train's own handler would end the process with status 0, there and at any later interrupt."""
+    before = signal.getsignal(signal.SIGINT)
+    config = config_of(1, epochs=60)
+    job = FitJob(name="guide", lambdas=dict.fromkeys(TASKS, 1.0), model=config.train.model)
+    with pytest.raises(KeyboardInterrupt):
+        fit_guide(sample_examples(NUM_ROWS), sample_catalogue(), config, [job], tmp_path, lambda _losses: os.kill(os.getpid(), signal.SIGINT))
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupt_ends_a_study(tmp_path: Path) -> None:
+    config = config_of(1)
+    job = FitJob(name="guide", lambdas=dict.fromkeys(TASKS, 1.0), model=config.train.model)
+    trials = [Trial(name=f"seed {seed}", job=job, train=config.train, seed=seed) for seed in range(6)]
+    with pytest.raises(KeyboardInterrupt):
+        run_trials(sample_examples(NUM_ROWS), sample_catalogue(), trials, tmp_path, lambda _result: os.kill(os.getpid(), signal.SIGINT))
 
 
 def test_a_killed_worker_is_replaced_and_the_result_is_the_undisturbed_one(undisturbed: Fitted, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 import ray.data
@@ -64,7 +65,7 @@ def fit_guide(
     embeddings = ray.put((examples.frames, examples.queries))
     task = WorkerTask(config=config, jobs=tuple(jobs), catalogue=ray.put(catalogue), embeddings=embeddings, starts=ray.put(dict(starts or {})))
     num_workers = config.train.num_workers
-    trainer = TorchTrainer(
+    trainer = _Trainer(
         worker,
         train_loop_config={"task": task},
         datasets={DATASET: ray.data.from_arrow(examples.table())},
@@ -96,6 +97,13 @@ def fit_guide(
     if set(progress.finished) != {job.name for job in jobs}:
         raise GuideLensError(f"training in {run_dir} finished only {progress.finished}; go on with --resume")
     return Fitted({name: folder / f"{name}.safetensors" for name in progress.finished}, progress.history)
+
+
+class _Trainer(TorchTrainer):  # type: ignore[misc]  # Ray has no types
+    """Leaves SIGINT to its caller: Ray Train's own handler would end the process as if it had succeeded, and stay for its rest."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        pass
 
 
 @contextmanager
