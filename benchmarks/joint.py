@@ -1,10 +1,11 @@
 """Do the two tasks help each other on real ratings? One joint model against its own single-task controls and the classic estimates.
 
-    python -m benchmarks.joint --data DIR [--seeds 3] [--json OUT] [--on validation]
+    python -m benchmarks.joint --data DIR [--seeds 3] [--splits 1] [--json OUT] [--on validation]
 
 DIR is a MovieLens folder in any form the adapter reads (RecBole's atomic files or GroupLens' own); T1 is a like (a rating of 4 or more,
 AUC), T2 the rating (RMSE). Rows are dealt 8:1:1 at random by one fixed seed; models see the training part only. The recipe is
-RatingTrainConfig's defaults, chosen on the validation part, and is not changed for the data at hand.
+RatingTrainConfig's defaults, chosen on the validation part, and is not changed for the data at hand. A tenth of the rows says little of small
+gains: with more splits rows are dealt anew, by the seeds that follow, and figures are means over the splits.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ from benchmarks._results import keep, machine, today
 from guidelens.data.adapters import movielens
 from guidelens.data.ratings import Ratings, random_split
 from guidelens.evaluation.bootstrap import Interval
-from guidelens.evaluation.ratings import Metric, difference, interval, like_auc, mean_of, rmse
+from guidelens.evaluation.ratings import Metric, difference, interval, like_auc, mean_of, rmse, within
 from guidelens.models.rating_baselines import Biases, RatingKnn
 from guidelens.schemas.base import Frozen
 from guidelens.training.ratings import RatingLoss, RatingTrainConfig, fit_ratings
@@ -39,6 +40,7 @@ CONTROLS: dict[str, dict[RatingLoss, float]] = {
 }
 """The same model with some of its losses left out."""
 AIM_AUC, AIM_RMSE = 0.800, 0.915
+_SHOWN = 5
 
 
 class Said(NamedTuple):
@@ -49,7 +51,7 @@ class Said(NamedTuple):
 
 
 class Figure(Frozen):
-    """A metric, mean over seeds, with its 95 % interval over shoppers; by_seed: of each model fitted."""
+    """A metric, mean over seeds and splits, with its 95 % interval over shoppers; by_seed: of each model fitted, split by split."""
 
     mean: Interval
     by_seed: tuple[float, ...]
@@ -64,7 +66,7 @@ class Row(Frozen):
 
 
 class JointStudy(Frozen):
-    """gains: of the joint model over another, above 0 where it is better; auc as a difference, rmse as how much lower."""
+    """gains: of the joint model over another, above 0 where it is better; auc as a difference, rmse as how much lower. splits: seeds of the deals."""
 
     machine: str
     date: str
@@ -72,6 +74,7 @@ class JointStudy(Frozen):
     judged_on: str
     ratings: dict[str, int]
     seeds: tuple[int, ...]
+    splits: tuple[int, ...]
     recipe: RatingTrainConfig
     rows: dict[str, Row]
     gains: dict[str, dict[str, Interval]]
@@ -80,6 +83,13 @@ class JointStudy(Frozen):
 
 Models = Mapping[str, Sequence[Said]]
 """By name; one of each seed, or the only one of a model without a seed."""
+
+
+class Judged(NamedTuple):
+    """A split's judged rows and what the models fitted to its training part say of them."""
+
+    rows: Ratings
+    said: Models
 
 
 def fit_all(train: Ratings, validation: Ratings, judged: Ratings, recipe: RatingTrainConfig, seeds: Sequence[int]) -> tuple[Models, dict[str, float]]:
@@ -124,31 +134,35 @@ def _timeless(ratings: Ratings) -> Ratings:
     return dataclasses.replace(ratings, time_R=np.zeros_like(ratings.time_R))
 
 
-def judge(found: Models, seconds: Mapping[str, float], judged: Ratings, liked: float) -> tuple[dict[str, Row], dict[str, dict[str, Interval]]]:
-    """Every model's figures, and the joint model's gains over each other one."""
-    lowest, highest = float(judged.rating_R.min()), float(judged.rating_R.max())
+def judge(judged: Sequence[Judged], seconds: Mapping[str, float], liked: float) -> tuple[dict[str, Row], dict[str, dict[str, Interval]]]:
+    """Every model's figures, and the joint model's gains over each other one. A shopper who is drawn is drawn with the rows of all splits."""
+    shopper_R = np.concatenate([split.rows.shopper_R for split in judged])
     metrics: dict[str, dict[str, list[Metric]]] = {"auc": {}, "rmse": {}}
-    for name, said in found.items():
-        if (scores := [some.like for some in said if some.like is not None]) and np.ptp(scores[0]) > 0:
-            metrics["auc"][name] = [like_auc(like_R, judged.rating_R >= liked) for like_R in scores]
-        if ratings := [some.rating for some in said if some.rating is not None]:
-            metrics["rmse"][name] = [rmse(rating_R.clip(lowest, highest), judged.rating_R) for rating_R in ratings]
+    start = 0
+    for asked, found in judged:
+        place = slice(start, start := start + len(asked))
+        lowest, highest = float(asked.rating_R.min()), float(asked.rating_R.max())
+        for name, said in found.items():
+            if (scores := [some.like for some in said if some.like is not None]) and np.ptp(scores[0]) > 0:
+                metrics["auc"].setdefault(name, []).extend(within(like_auc(like_R, asked.rating_R >= liked), place) for like_R in scores)
+            if ratings := [some.rating for some in said if some.rating is not None]:
+                metrics["rmse"].setdefault(name, []).extend(within(rmse(rating_R.clip(lowest, highest), asked.rating_R), place) for rating_R in ratings)
 
     def sure(metric: Metric) -> Interval:
-        return interval(metric, judged.shopper_R, num_bootstrap=NUM_BOOTSTRAP, seed=SPLIT_SEED)
+        return interval(metric, shopper_R, num_bootstrap=NUM_BOOTSTRAP, seed=SPLIT_SEED)
 
-    every = np.ones(len(judged))
+    every = np.ones(len(shopper_R))
     figures = {
         kind: {name: Figure(mean=sure(mean_of(some)), by_seed=tuple(m(every) for m in some)) for name, some in of.items()} for kind, of in metrics.items()
     }
-    rows = {name: Row(auc=figures["auc"].get(name), rmse=figures["rmse"].get(name), seconds=seconds[name]) for name in found}
+    rows = {name: Row(auc=figures["auc"].get(name), rmse=figures["rmse"].get(name), seconds=seconds[name]) for name in judged[0].said}
     gains: dict[str, dict[str, Interval]] = {}
     for kind, of in metrics.items():
         ours = mean_of(of[JOINT])
         for name in of.keys() - {JOINT}:
             theirs = mean_of(of[name])
             gains.setdefault(name, {})[kind] = sure(difference(ours, theirs) if kind == "auc" else difference(theirs, ours))
-    return rows, {name: gains[name] for name in found if name in gains}
+    return rows, {name: gains[name] for name in rows if name in gains}
 
 
 def reached(rows: Mapping[str, Row], gains: Mapping[str, Mapping[str, Interval]]) -> dict[str, bool]:
@@ -171,7 +185,7 @@ def as_markdown(found: JointStudy) -> str:
     lines = [
         "# Likes and ratings from one model",
         "",
-        f"`{found.command}`, {found.machine}, {found.date}. {counts}; judged on the {found.judged_on} part. Seeds: {', '.join(map(str, found.seeds))}.",
+        f"`{found.command}`, {found.machine}, {found.date}. {counts}; judged on the {found.judged_on} part. Seeds: {', '.join(map(str, found.seeds))}. Rows dealt by the seeds {', '.join(map(str, found.splits))}.",
         "Intervals: 95 %, by drawing shoppers anew; gains are the joint model's, above 0 where it is better. Seconds: one fit with its predictions.",
         "",
         "| | AUC of a like | RMSE of the rating | joint model's gain in AUC | joint model's gain in RMSE | s |",
@@ -187,7 +201,7 @@ def as_markdown(found: JointStudy) -> str:
 def _figure(figure: Figure | None) -> str:
     if figure is None:
         return ""
-    by_seed = f"; {', '.join(f'{value:.4f}' for value in figure.by_seed)}" if len(figure.by_seed) > 1 else ""
+    by_seed = f"; {', '.join(f'{value:.4f}' for value in figure.by_seed)}" if 1 < len(figure.by_seed) <= _SHOWN else ""
     return f"{figure.mean.value:.4f} [{figure.mean.low:.4f}, {figure.mean.high:.4f}]{by_seed}"
 
 
@@ -198,24 +212,32 @@ def _gain(gain: Interval | None) -> str:
 @click.command()
 @click.option("--data", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="A MovieLens folder.")
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="How many seeds, from 0 on.")
+@click.option("--splits", default=1, show_default=True, type=click.IntRange(1), help=f"How often the rows are dealt, from seed {SPLIT_SEED} on.")
 @click.option("--on", "judged_on", default="test", show_default=True, type=click.Choice(["validation", "test"]), help="The part that is judged.")
 @click.option("--json", "json_file", default=None, type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there too.")
 @click.option("--out", default=Path("benchmarks/results"), type=click.Path(file_okay=False, path_type=Path), help="Where joint.{json,md} go.")
-def command(data: Path, seeds: int, judged_on: str, json_file: Path | None, out: Path) -> None:
-    """Fit and judge all models on a MovieLens folder and write joint.{json,md}."""
+def command(data: Path, seeds: int, splits: int, judged_on: str, json_file: Path | None, out: Path) -> None:
+    """Fit and judge all models on a MovieLens folder and write joint.{json,md}; with more than one split, joint-splits.{json,md}."""
     torch.set_num_threads(1)
-    ratings = Ratings.of_log(movielens.load(data))
-    train, validation, test = (ratings.take(rows) for rows in random_split(len(ratings), SPLIT, SPLIT_SEED))
-    judged, recipe = {"validation": validation, "test": test}[judged_on], RatingTrainConfig()
-    said, seconds = fit_all(train, validation, judged, recipe, range(seeds))
-    rows, gains = judge(said, seconds, judged, recipe.model.liked)
+    ratings, recipe = Ratings.of_log(movielens.load(data)), RatingTrainConfig()
+    judged: list[Judged] = []
+    deals = range(SPLIT_SEED, SPLIT_SEED + splits)
+    for deal in deals:
+        progress(f"split {deal - SPLIT_SEED + 1} of {splits}")
+        train, validation, test = (ratings.take(rows) for rows in random_split(len(ratings), SPLIT, deal))
+        held_back = {"validation": validation, "test": test}[judged_on]
+        said, seconds = fit_all(train, validation, held_back, recipe, range(seeds))
+        judged.append(Judged(held_back, said))
+    rows, gains = judge(judged, seconds, recipe.model.liked)
+    given = f"{'' if splits == 1 else f' --splits {splits}'}{'' if judged_on == 'test' else f' --on {judged_on}'}"
     found = JointStudy(
         machine=machine(),
         date=today(),
-        command=f"python -m benchmarks.joint --data DIR --seeds {seeds}{'' if judged_on == 'test' else f' --on {judged_on}'}",
+        command=f"python -m benchmarks.joint --data DIR --seeds {seeds}{given}",
         judged_on=judged_on,
         ratings={"shoppers": len(ratings.shopper_SF), "products": len(ratings.product_PF), "ratings": len(ratings), "for training": len(train)},
         seeds=tuple(range(seeds)),
+        splits=tuple(deals),
         recipe=recipe,
         rows=rows,
         gains=gains,
@@ -224,7 +246,7 @@ def command(data: Path, seeds: int, judged_on: str, json_file: Path | None, out:
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(found.model_dump_json(indent=1) + "\n")
-    keep(found, as_markdown(found), out, "joint")
+    keep(found, as_markdown(found), out, "joint" if splits == 1 else "joint-splits")
 
 
 if __name__ == "__main__":

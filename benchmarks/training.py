@@ -4,8 +4,9 @@
 
 On a finished run's rows, at each batch: the joint model's training steps in this process, then under Ray Train with one worker, with two at the
 same global batch (strong scaling) and with two at the same batch a worker (weak scaling), in turn, with one torch thread a worker; and two
-workers that own the rows of the products' tables. Compared are steady epochs of steps (the first one of each is left out); a checkpoint,
-validation and start-up are not in them. A second worker gets a core of its own only where two are free.
+workers that own the rows of the products' tables. Two bare loops at once, which share nothing, show what the machine can give to two workers
+of that batch each. Compared are steady epochs of steps (the first one of each is left out); a checkpoint, validation and start-up are not in
+them. A second worker gets a core of its own only where two are free.
 """
 
 import os
@@ -14,6 +15,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +31,7 @@ from guidelens.inference.guide_files import ITEMS
 from guidelens.models.items import Catalogue
 from guidelens.schemas.base import Frozen
 from guidelens.training.data import FitData, FitJob, Place
-from guidelens.training.device import compute_repeatably
+from guidelens.training.device import compute_repeatably, keep_freed_memory
 from guidelens.training.fit import fit_guide
 from guidelens.training.learner import Learner
 from pipelines.cluster import ray_session
@@ -36,7 +39,7 @@ from pipelines.entry import open_home, progress, run_command
 from pipelines.run_files import open_run
 
 PARTS = ("forward", "backward", "workers", "optimizer")
-BARE, ONE = "bare", "1 worker"
+BARE, ONE, TWO, APART = "bare", "1 worker", "2 workers", "2 bare loops at once"
 
 
 class Way(Frozen):
@@ -59,13 +62,14 @@ class Way(Frozen):
 class Scaling(Frozen):
     """How many times one worker's rows a second two workers take, medians and best epochs of each.
 
-    kind: `strong` (the same global batch) or `weak` (the same batch a worker). batch: of the one worker.
+    kind: `strong` (the same global batch) or `weak` (the same batch a worker). batch: of the one worker. limit: what two bare loops at once take.
     """
 
     kind: str
     batch: int
     speed: float
     speed_of_best: float
+    limit: float
 
 
 class Measured(Frozen):
@@ -94,8 +98,9 @@ Epochs = list[tuple[float, dict[str, float]]]
 
 
 def bare(examples: Examples, catalogue: Catalogue, config: Config, job: FitJob) -> Epochs:
-    """Seconds and signals of each epoch in this process."""
+    """Seconds and signals of each epoch but the first, in this process."""
     compute_repeatably(num_threads=1)
+    keep_freed_memory()
     data = FitData.of(examples, catalogue, job.model.num_profile_buckets)
     learner = Learner(job, data, config.train, config.seed, Place(), lambda _tensor: None)
     found: Epochs = []
@@ -105,24 +110,34 @@ def bare(examples: Examples, catalogue: Catalogue, config: Config, job: FitJob) 
         seconds = time.perf_counter() - start
         learner.validate()
         found.append((seconds, learner.signals()))
-    return found
+    return found[1:]
+
+
+def two_at_once(examples: Examples, catalogue: Catalogue, config: Config, job: FitJob) -> Epochs:
+    """`bare` in two processes that know nothing of each other, each with half of the global batch; as two workers that took turns with every row."""
+    train = config.train.model_copy(update={"global_batch_size": config.train.global_batch_size // 2})
+    own = config.model_copy(update={"train": train})
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as both:
+        found = [both.submit(bare, examples, catalogue, own, job) for _ in range(2)]
+        return [(seconds / 2, {name: value / 2 for name, value in signals.items()}) for one in found for seconds, signals in one.result()]
 
 
 def with_ray(examples: Examples, catalogue: Catalogue, config: Config, job: FitJob) -> Epochs:
+    """The same under Ray Train, with `train.num_workers`."""
     folder = Path(tempfile.mkdtemp(prefix="gl-training-"))
     try:
         fitted = fit_guide(examples, catalogue, config, [job], folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return [(losses.signals["epoch_seconds"], losses.signals) for losses in fitted.history]
+    return [(losses.signals["epoch_seconds"], losses.signals) for losses in fitted.history[1:]]
 
 
 def ways_of(batches: Sequence[int]) -> list[Key]:
-    """Bare and one worker at each batch; two workers at each batch and at twice each; tables owned by rows at the first batch."""
+    """Bare and one worker at each batch; two workers, and two bare loops, at each batch and at twice each; tables owned by rows at the first batch."""
     found: list[Key] = []
     for batch in batches:
-        found += [Key(BARE, 1, batch), Key(ONE, 1, batch), Key("2 workers", 2, batch), Key("2 workers", 2, 2 * batch)]
-    return list(dict.fromkeys([*found, Key("2 workers", 2, batches[0], "rows")]))
+        found += [Key(BARE, 1, batch), Key(ONE, 1, batch), *(Key(name, 2, times * batch) for name in (TWO, APART) for times in (1, 2))]
+    return list(dict.fromkeys([*found, Key(TWO, 2, batches[0], "rows")]))
 
 
 def measure(examples: Examples, catalogue: Catalogue, config: Config, ways: Sequence[Key], repeats: int) -> dict[Key, Epochs]:
@@ -135,8 +150,8 @@ def measure(examples: Examples, catalogue: Catalogue, config: Config, ways: Sequ
             for way in ways:
                 settings = {"global_batch_size": way.batch, "num_workers": way.num_workers, "sharding": way.sharding}
                 own = config.model_copy(update={"train": config.train.model_copy(update=settings)})
-                run = bare if way.name == BARE else with_ray
-                found[way] += run(examples, catalogue, own, job)[1:]
+                run = {BARE: bare, APART: two_at_once}.get(way.name, with_ray)
+                found[way] += run(examples, catalogue, own, job)
     return found
 
 
@@ -159,9 +174,9 @@ def scaling_of(ways: Sequence[Way], batches: Sequence[int]) -> tuple[Scaling, ..
     for batch in batches:
         one = by_key[ONE, 1, batch]
         for kind, times in (("strong", 1), ("weak", 2)):
-            two = by_key["2 workers", 2, times * batch]
-            best = times * one.least_step_ms / two.least_step_ms
-            found.append(Scaling(kind=kind, batch=batch, speed=times * one.step_ms / two.step_ms, speed_of_best=best))
+            two, apart = by_key[TWO, 2, times * batch], by_key[APART, 2, times * batch]
+            best, limit = times * one.least_step_ms / two.least_step_ms, times * one.step_ms / apart.step_ms
+            found.append(Scaling(kind=kind, batch=batch, speed=times * one.step_ms / two.step_ms, speed_of_best=best, limit=limit))
     return tuple(found)
 
 
@@ -180,10 +195,10 @@ def as_markdown(found: Measured) -> str:
         shares = [f"{100 * way.parts[part]:.0f} %" for part in PARTS]
         cells = [name, f"{way.batch:,}", f"{way.step_ms:.1f}", f"{way.least_step_ms:.1f}", f"{way.rows_per_second:,.0f}", *shares]
         lines.append("| " + " | ".join(cells) + f" | {100 * (1 - sum(way.parts.values())):.0f} % |")
-    lines += ["", "| two workers beside one | rows of a step | times as fast | by the best epochs |", "|---|---|---|---|"]
+    lines += ["", f"| two workers beside one | rows of a step | times as fast | by the best epochs | {APART} |", "|---|---|---|---|---|"]
     for one in found.scaling:
         batch = f"{one.batch:,} over both" if one.kind == "strong" else f"{one.batch:,} each"
-        lines.append(f"| {one.kind} scaling | {batch} | {one.speed:.2f} | {one.speed_of_best:.2f} |")
+        lines.append(f"| {one.kind} scaling | {batch} | {one.speed:.2f} | {one.speed_of_best:.2f} | {one.limit:.2f} |")
     costs = ", ".join(f"{cost:.3f} times at {batch:,} rows" for batch, cost in found.cost_of_ray_train.items())
     return "\n".join(
         [

@@ -95,3 +95,21 @@ def test_the_benchmark_runs_on_a_folder_and_says_what_was_reached(tmp_path: Path
     gain, theirs = found.gains["single task: rating"]["rmse"], found.rows["single task: rating"].rmse
     assert theirs is not None and gain.value == pytest.approx(theirs.mean.value - both.rmse.mean.value)
     assert found.reached["RMSE below the single task's"] == (gain.value > 0)
+
+
+def test_figures_over_splits_are_means_of_the_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_u_data(sample_ratings(), tmp_path / "ml")
+    monkeypatch.setattr(joint, "NUM_BOOTSTRAP", 20)
+
+    def over(splits: int, name: str) -> joint.JointStudy:
+        arguments = ["--data", str(folder), "--seeds", "1", "--splits", str(splits), "--out", str(tmp_path)]
+        assert CliRunner().invoke(joint.command, arguments, catch_exceptions=False).exit_code == 0
+        return joint.JointStudy.model_validate_json((tmp_path / f"{name}.json").read_bytes())
+
+    one, two = over(1, "joint"), over(2, "joint-splits")
+    assert (one.splits, two.splits) == ((2020,), (2020, 2021))
+    first, both = one.rows["joint"].rmse, two.rows["joint"].rmse
+    assert first is not None and both is not None
+    assert both.by_seed[0] == pytest.approx(first.mean.value) and both.by_seed[1] != pytest.approx(first.mean.value)
+    assert both.mean.value == pytest.approx(sum(both.by_seed) / 2)
+    assert both.mean.n == 2 * first.mean.n

@@ -48,6 +48,11 @@ def mean_of(metrics: Sequence[Metric]) -> Metric:
     return lambda weight_R: float(np.mean([metric(weight_R) for metric in metrics]))
 
 
+def within(metric: Metric, rows: slice) -> Metric:
+    """The metric of a part of the rows."""
+    return lambda weight_R: metric(weight_R[rows])
+
+
 def difference(first: Metric, second: Metric) -> Metric:
     """first - second on the same drawn rows, which is what makes it paired."""
     return lambda weight_R: first(weight_R) - second(weight_R)

@@ -185,5 +185,5 @@ def plan_inputs(examples: Examples, catalogue: Catalogue) -> PlanInputs:
         view_RS=_float(np.log1p(examples.view_ms.astype(np.float64)) / 10),
         gestures_RS=_float(np.log1p(examples.gestures.astype(np.float64))),
         base_RA=torch.from_numpy(catalogue.grammar_base(examples.plan_row, examples.device)),
-        targets_RSA=torch.from_numpy(examples.targets),
+        targets_RSA=torch.tensor(examples.targets),
     )

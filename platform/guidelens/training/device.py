@@ -1,11 +1,25 @@
 """Where a worker's steps run. Knows nothing of Ray beyond being told whether it gave this worker a GPU."""
 
+import ctypes
+import sys
+
 import torch
 import torch.distributed
 import torch.utils.deterministic
 
 from guidelens.config import TrainConfig
 from guidelens.errors import ConfigError
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's mallopt."""
+
+
+def keep_freed_memory() -> None:
+    """What a step frees stays with this process for the next step. By default glibc gives large tensors back to the kernel, which fills each of
+    their pages again before the next step may write to them. Has no effect where malloc is not glibc's."""
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
+        library.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        library.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def compute_repeatably(num_threads: int) -> None:

@@ -28,7 +28,7 @@ from guidelens.models.items import Catalogue
 from guidelens.schemas.base import Frozen
 from guidelens.training.checkpoints import load_learner, save_learner, save_weights
 from guidelens.training.data import FitData, FitJob, Place
-from guidelens.training.device import compute_repeatably, worker_device
+from guidelens.training.device import compute_repeatably, keep_freed_memory, worker_device
 from guidelens.training.learner import Learner, new_model
 from guidelens.training.warm_start import WarmStart, warm
 
@@ -75,6 +75,7 @@ def worker(loop_config: dict[str, WorkerTask]) -> None:
     """What runs on each worker, from start or from the last checkpoint to the end of all jobs."""
     task = loop_config["task"]
     compute_repeatably(task.config.train.num_threads)
+    keep_freed_memory()
     context = ray.train.get_context()
     place = Place(rank=context.get_world_rank(), num_workers=context.get_world_size())
     data = _read(task)

@@ -22,6 +22,7 @@ from guidelens.inference.scorer import GuideScorer
 from guidelens.models.items import Catalogue
 from guidelens.schemas.base import Frozen
 from guidelens.training.data import FitData, FitJob, Place
+from guidelens.training.device import keep_freed_memory
 from guidelens.training.learner import Learner
 
 SPLITS = ("val", "test")
@@ -86,6 +87,7 @@ class _Teller(tune.Callback):  # type: ignore[misc]  # Ray has no types
 
 def _run_trial(space: dict[str, Any], shared: tuple[Any, Any]) -> None:
     torch.set_num_threads(1)
+    keep_freed_memory()
     examples, catalogue = ray.get(shared[0]), ray.get(shared[1])
     trial: Trial = space["trials"][space["number"]]
     result = fit_trial(trial, examples, catalogue)
