@@ -16,9 +16,9 @@ from guidelens.schemas.base import Frozen
 
 # Letters: B = logged sessions or choices.
 
-RECOMMENDED = "dr"
-"""Unbiased with a value model of any quality, and with intervals that hold: what decisions go by. `dros` errs less where weights are heavy and the value
-model is good, but nothing in a log can promise the latter."""
+RECOMMENDED = "dros"
+"""What decisions go by: weights shrunk as far as the log says it pays, with an interval as wide as not knowing what that leaves out demands. `dr`, unbiased
+whatever the model, errs many times more where weights are heavy: there a single purchase outweighs the rest of the log (docs/adr/0176)."""
 LOGGING = "logging"
 Floats = NDArray[np.float64]
 
