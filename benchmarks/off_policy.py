@@ -1,6 +1,6 @@
 """Do off-policy estimates tell what other guides would earn, and do their intervals hold the truth as often as they say?
 
-    python -m benchmarks.off_policy [--seeds 1000-1099] [--data DIR] [--out benchmarks/results]
+    python -m benchmarks.off_policy [--seeds 1100-1199] [--data DIR] [--out benchmarks/results]
 
 In the simulated shop the truth is known: other guides are run in it, by the loop that wrote the log. Each seed is another shop. Of its
 shoppers a part are logged, and the log alone has to say what each guide earns a session. With --data (or GUIDELENS_DATA), a folder that
@@ -367,7 +367,7 @@ def _bandit_lines(rows: Sequence[BanditRow]) -> list[str]:
 
 
 @click.command()
-@click.option("--seeds", default="1000-1099", show_default=True, callback=parse_seeds)
+@click.option("--seeds", default="1100-1199", show_default=True, callback=parse_seeds)
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), envvar="GUIDELENS_DATA", help="Folder that holds open-bandit/.")
 @click.option("--out", default=Path("benchmarks/results"), type=click.Path(file_okay=False, path_type=Path))
 def command(seeds: tuple[int, ...], data: Path | None, out: Path) -> None:
