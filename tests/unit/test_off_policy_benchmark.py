@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from benchmarks import off_policy
-from benchmarks.off_policy import NoisyPlans, Shop, error_ratio, logged_plans, open_bandit, shop_of, summed_up, truth
+from benchmarks.off_policy import NoisyPlans, OffPolicyStudy, Shop, as_markdown, error_ratio, logged_plans, open_bandit, shop_of, summed_up, truth
 from guidelens.config import WorldSize
-from guidelens.evaluation.offpolicy import OffPolicyEstimate, plan_weights
+from guidelens.evaluation.offpolicy import RECOMMENDED, OffPolicyEstimate, plan_weights
 from guidelens.world import World, generate
 from guidelens.world.latents import KINDS
 from guidelens.world.parameters import WORLD_V1
@@ -64,6 +64,18 @@ def test_coverage_and_errors_are_over_seeds() -> None:
     rows = {row.estimator: row for row in summed_up(found)}
     assert rows["dr"].covered == 0.5 and rows["dr"].rmse == pytest.approx(np.sqrt((0.25 + 4) / 2)) and rows["dr"].width == 2
     assert error_ratio(found, "dr", "ips", 50).value == pytest.approx(0.5)
+
+
+def test_what_the_tables_come_to_is_said_of_the_recommended_estimator_and_of_dr() -> None:
+    values = {RECOMMENDED: (10.2, 10.2), "dr": (10.5, 12.0), "ips": (11.0, 14.0)}
+    found = [("g", "l", 10.0, estimate(name, value)) for name, pair in values.items() for value in pair]
+    ratios = {f"{name}_over_ips": error_ratio(found, one, "ips", 50) for name, one in (("dr", "dr"), ("recommended", RECOMMENDED))}
+    study = OffPolicyStudy(
+        machine="m", date="d", command="c", seeds=(1000, 1001), seconds_a_seed=1, recommended=RECOMMENDED, rows=summed_up(found), bandit=(), **ratios
+    )
+    page = as_markdown(study)
+    assert f"`{RECOMMENDED}` holds the truth with fewer than 50 effective sessions (median) in 1.00 to 1.00" in page and "`dr` holds" in page
+    assert "`dr` is lower in 1 of 1 tables (0.50 to 0.50 of it" in page
 
 
 @pytest.mark.shared_data

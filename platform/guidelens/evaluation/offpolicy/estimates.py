@@ -1,6 +1,6 @@
 """All estimators on one log, each with its interval."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,17 +8,17 @@ from numpy.typing import NDArray
 
 from guidelens.evaluation.offpolicy import estimators as of
 from guidelens.evaluation.offpolicy.estimators import Terms, choice_terms, plan_terms
-from guidelens.evaluation.offpolicy.intervals import t_interval
+from guidelens.evaluation.offpolicy.intervals import Scores, Spread, t_interval
 from guidelens.evaluation.offpolicy.logs import LoggedChoices, LoggedPlans
-from guidelens.evaluation.offpolicy.tuning import LIMITS, SHRINKAGE, tuned
+from guidelens.evaluation.offpolicy.tuning import LIMITS, SHRINKAGE, Split, tuned
 from guidelens.evaluation.offpolicy.weights import effective_number
 from guidelens.schemas.base import Frozen
 
 # Letters: B = logged sessions or choices.
 
-RECOMMENDED = "dr"
-"""Unbiased with a value model of any quality, and with intervals that hold: what decisions go by. `dros` errs less where weights are heavy and the value
-model is good, but nothing in a log can promise the latter."""
+RECOMMENDED = "dros"
+"""What decisions go by: weights shrunk as far as the log says it pays, with an interval as wide as not knowing what that leaves out demands. `dr`, unbiased
+whatever the model, errs many times more where weights are heavy: there a single purchase outweighs the rest of the log (docs/adr/0176)."""
 LOGGING = "logging"
 Floats = NDArray[np.float64]
 
@@ -40,12 +40,15 @@ class OffPolicyEstimate(Frozen):
 
 
 class Scored(NamedTuple):
-    """One estimator: (B,) scores whose mean is the estimate. `is_biased`: they leave out what the unbiased estimate holds."""
+    """One estimator: the scores whose mean it is, and what they leave of the unbiased estimate, None of those that leave nothing."""
 
     name: str
-    score_B: Floats
-    is_biased: bool = False
+    scores: Scores
+    left: Scores | None = None
     setting: float | None = None
+
+    def spread(self, clusters_B: NDArray[np.generic] | None) -> Spread:
+        return self.scores.spread(clusters_B) if self.left is None else Split(self.scores, self.left).spread(clusters_B)
 
 
 def estimates(log: LoggedPlans | LoggedChoices, *, seed: int) -> list[OffPolicyEstimate]:
@@ -66,10 +69,9 @@ def estimates(log: LoggedPlans | LoggedChoices, *, seed: int) -> list[OffPolicyE
 def estimates_of(terms: Terms, clusters_B: NDArray[np.generic] | None) -> list[OffPolicyEstimate]:
     """`estimates` of terms already made."""
     ess, num = effective_number(terms.weight[:, -1]), len(terms.weight)
-    unbiased_B = of.doubly_robust(terms)
     found = []
-    for one in _scored(terms, unbiased_B, clusters_B):
-        interval = t_interval(one.score_B, clusters_B, unbiased_B - one.score_B if one.is_biased else None)
+    for one in _scored(terms, clusters_B):
+        interval = t_interval(one.scores.value_B, clusters_B, one.spread(clusters_B))
         found.append(
             OffPolicyEstimate(
                 estimator=one.name,
@@ -84,24 +86,27 @@ def estimates_of(terms: Terms, clusters_B: NDArray[np.generic] | None) -> list[O
     return found
 
 
-def _scored(terms: Terms, unbiased_B: Floats, clusters_B: NDArray[np.generic] | None) -> Iterator[Scored]:
+def _scored(terms: Terms, clusters_B: NDArray[np.generic] | None) -> Iterator[Scored]:
     """Per decision and whole are one where there is one step. Where no weight is left at all nothing but the log's own mean is known:
     the others would be 0, or the model's word, with an interval that says nothing of it."""
     weight = terms.weight
 
-    def chosen(name: str, setting: float, score_B: Floats) -> Scored:
-        return Scored(name, score_B, True, setting if np.isfinite(setting) else None)
+    def chosen(name: str, split: Callable[[float], Split], settings: Sequence[float]) -> Scored:
+        setting, (kept, left) = tuned(split, settings, clusters_B)
+        return Scored(name, kept, left, setting if np.isfinite(setting) else None)
 
-    yield Scored(LOGGING, terms.total)
+    yield Scored(LOGGING, Scores(terms.total))
     if weight[:, -1].sum() == 0:
         return
-    yield Scored("ips", of.trajectory_ips(terms))
+    unbiased, nothing = of.split_dr(terms, weight).kept, np.zeros_like(weight)
+    yield Scored("ips", Scores(of.trajectory_ips(terms)))
     if weight.shape[1] > 1:
-        yield Scored("per_decision_ips", of.per_decision_ips(terms))
-    yield chosen("clipped_ips", *tuned(lambda limit: of.per_decision_ips(terms, of.clipped(weight, limit)), LIMITS, of.per_decision_ips(terms), clusters_B))
-    yield Scored("snips", of.snips(terms))
-    yield Scored("dm", of.direct(terms), is_biased=True)
-    yield Scored("dr", unbiased_B)
-    yield Scored("sndr", of.self_normalized_dr(terms))
-    yield chosen("switch_dr", *tuned(lambda limit: of.doubly_robust(terms, of.switched(weight, limit)), LIMITS, unbiased_B, clusters_B))
-    yield chosen("dros", *tuned(lambda strength: of.doubly_robust(terms, of.shrunk(weight, strength)), SHRINKAGE, unbiased_B, clusters_B))
+        yield Scored("per_decision_ips", Scores(of.per_decision_ips(terms)))
+    clipped = chosen("clipped_ips", lambda limit: of.split_ips(terms, of.clipped(weight, limit)), LIMITS)
+    yield clipped._replace(left=Scores(unbiased.value_B - clipped.scores.value_B))
+    yield Scored("snips", Scores(of.snips(terms)))
+    yield Scored("dm", *of.split_dr(terms, nothing))
+    yield Scored("dr", unbiased)
+    yield Scored("sndr", Scores(of.self_normalized_dr(terms)))
+    yield chosen("switch_dr", lambda limit: of.split_dr(terms, of.switched(weight, limit)), LIMITS)
+    yield chosen("dros", lambda strength: of.split_dr(terms, of.shrunk(weight, strength)), SHRINKAGE)

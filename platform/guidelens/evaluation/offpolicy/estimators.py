@@ -9,7 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from guidelens.evaluation.offpolicy.intervals import Scores
 from guidelens.evaluation.offpolicy.logs import LoggedChoices, LoggedPlans
+from guidelens.evaluation.offpolicy.tuning import Split
 from guidelens.evaluation.offpolicy.value_models import choice_values, plan_values
 from guidelens.evaluation.offpolicy.weights import choice_weights, plan_weights
 
@@ -21,14 +23,15 @@ Floats = NDArray[np.float64]
 class Terms(NamedTuple):
     """What every estimator is made of, (B, S) each, 0 past a plan's end except for `weight`, which stays.
 
-    weight: of the history with the step. reward: after the step. expected: the model's value of what the target policy does here.
-    predicted: the model's value of the logged step. The model never saw the row it predicts.
+    weight: of the history with the step. reward: after the step. expected, predicted, noise: of the models (Values in value_models.py),
+    which never saw the row.
     """
 
     weight: Floats
     reward: Floats
     expected: Floats
     predicted: Floats
+    noise: Floats
 
     @property
     def total(self) -> Floats:
@@ -37,18 +40,11 @@ class Terms(NamedTuple):
 
 
 def plan_terms(log: LoggedPlans, seed: int) -> Terms:
-    present_BS = log.steps >= 0
-    value_BSA = plan_values(log, seed)
-    taken_BS = np.where(present_BS, log.steps, 0)
-    expected_BS = np.where(present_BS, (log.target * value_BSA).sum(axis=2), 0.0)
-    predicted_BS = np.where(present_BS, np.take_along_axis(value_BSA, taken_BS[:, :, None], axis=2)[:, :, 0], 0.0)
-    return Terms(plan_weights(log), np.where(present_BS, log.reward, 0.0).astype(np.float64), expected_BS, predicted_BS)
+    return Terms(plan_weights(log), np.where(log.steps >= 0, log.reward, 0.0).astype(np.float64), *plan_values(log, seed))
 
 
 def choice_terms(log: LoggedChoices, seed: int) -> Terms:
-    value_BA = choice_values(log, seed)
-    predicted_B = value_BA[np.arange(len(log.actions)), log.actions]
-    return Terms(choice_weights(log), log.reward.astype(np.float64)[:, None], (log.target * value_BA).sum(axis=1)[:, None], predicted_B[:, None])
+    return Terms(choice_weights(log), log.reward.astype(np.float64)[:, None], *choice_values(log, seed))
 
 
 def trajectory_ips(terms: Terms) -> Floats:
@@ -67,15 +63,27 @@ def snips(terms: Terms) -> Floats:
     return _ratio(last_B * terms.total, last_B)
 
 
-def direct(terms: Terms) -> Floats:
-    """(B,) the model's value of the first step under the target policy."""
-    return terms.expected[:, 0]
-
-
 def doubly_robust(terms: Terms, weight_BS: Floats | None = None) -> Floats:
     """(B,) sum over places of w_before x expected + w x (reward - predicted) (Dudik et al. 2011; Jiang & Li 2016); any weights."""
     weight = terms.weight if weight_BS is None else weight_BS
     return np.asarray((_before(weight) * terms.expected + weight * (terms.reward - terms.predicted)).sum(axis=1))
+
+
+def split_dr(terms: Terms, weight_BS: Floats) -> Split:
+    """Doubly robust with other weights, and what that leaves of it; with none at all the direct method: the model's value of the first step.
+
+    A score is that value and, of each step, its weight times what followed beyond the model's word: a martingale, so variances add up
+    (Jiang & Li 2016, theorem 1).
+    """
+    kept_B, first_B = doubly_robust(terms, weight_BS), terms.expected[:, 0]
+    noise_B = (first_B - first_B.mean()) ** 2 + (weight_BS**2 * terms.noise).sum(axis=1)
+    return Split(Scores(kept_B, noise_B), Scores(doubly_robust(terms) - kept_B, ((terms.weight - weight_BS) ** 2 * terms.noise).sum(axis=1)))
+
+
+def split_ips(terms: Terms, weight_BS: Floats) -> Split:
+    """Per-decision IPS with other weights, and what that leaves of it."""
+    kept_B = per_decision_ips(terms, weight_BS)
+    return Split(Scores(kept_B), Scores(per_decision_ips(terms) - kept_B))
 
 
 def self_normalized_dr(terms: Terms) -> Floats:

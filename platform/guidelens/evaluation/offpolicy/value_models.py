@@ -1,9 +1,12 @@
 """Models of the reward to come, for the direct method and the doubly robust family. Cross-fitted: no row is predicted by a model that saw it.
 
-Both are additive ridge regressions, since a model with more freedom than a log's few purchases can fill adds more noise to a doubly
+All are additive ridge regressions, since a model with more freedom than a log's few purchases can fill adds more noise to a doubly
 robust estimate than it takes away. Plans: fitted Q evaluation of the target policy (Jiang & Li 2016, arXiv:1511.03722; Le et al., ICML
-2019), one regression for all places, swept as often as a plan has places. Choices: action, position and context.
+2019), one regression for all places, swept as often as a plan has places. Choices: action, position and context. One more regression, of
+squared errors on the same features, says how much what follows a step varies (Fan & Yao, Biometrika 1998).
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +16,7 @@ from guidelens.evaluation.offpolicy.logs import LoggedChoices, LoggedPlans
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.steps import NUM_STEPS, OUTCOME_INDEX, OUTCOMES
 
-# Letters: B = logged sessions or choices, S = places, A = actions, O = outcomes, F = features, M = rows fitted to, C = clusters.
+# Letters: B = logged sessions or choices, S = places (1 for choices), A = actions, O = outcomes, F = features, C = clusters.
 
 NUM_FOLDS = 5
 RIDGE = 100.0
@@ -22,34 +25,80 @@ _FREE = 1e-6
 Floats = NDArray[np.float64]
 
 
-def plan_values(log: LoggedPlans, seed: int) -> Floats:
-    """(B, S, A) value to come of each step under the target policy, at the logged histories; 0 past a plan's end."""
+class Values(NamedTuple):
+    """(B, S) each, 0 past a plan's end.
+
+    expected: the value to come under the target policy, before a step is taken. predicted: of the step that was. noise: expected square
+    of what the step's reward and the value after it have beyond `predicted`.
+    """
+
+    expected: Floats
+    predicted: Floats
+    noise: Floats
+
+
+class Design(NamedTuple):
+    """(B, S, F) features of the steps that were taken, and their mean under the target policy; 0 past a plan's end. The first is a constant."""
+
+    taken: Floats
+    target: Floats
+
+
+class Sums(NamedTuple):
+    """What regressions on some rows need of them. squares (F, F): of x'x; onward (F, F): of x' (the next step's mean features); reward (F,): of x'r."""
+
+    squares: Floats
+    onward: Floats
+    reward: Floats
+
+    @classmethod
+    def of(cls, design: Design, reward_BS: Floats) -> "Sums":
+        x_MF = _flat(design.taken)
+        return cls(x_MF.T @ x_MF, _flat(design.taken[:, :-1]).T @ _flat(design.target[:, 1:]), x_MF.T @ reward_BS.ravel())
+
+    def without(self, part: "Sums") -> "Sums":
+        return Sums(*(whole - one for whole, one in zip(self, part, strict=True)))
+
+    def solve(self, to_F: Floats) -> Floats:
+        penalty_F = np.full(len(to_F), RIDGE)
+        penalty_F[0] = _FREE
+        return np.asarray(np.linalg.solve(self.squares + np.diag(penalty_F), to_F))
+
+
+def plan_values(log: LoggedPlans, seed: int) -> Values:
     present_BS = log.steps >= 0
-    scale_B = np.ones(len(log.steps)) if log.scale is None else log.scale.astype(np.float64)
-    fold_B = _folds(len(log.steps), log.clusters, seed)
-    state_BSF, in_cart_BS = _histories(log)
-    value_BSA = np.zeros(log.target.shape)
-    for fold in range(NUM_FOLDS):
-        mine_B = fold_B == fold
-        weights_F = _q_evaluation(log, log.reward / scale_B[:, None], state_BSF, in_cart_BS, present_BS & ~mine_B[:, None])
-        value_BSA[mine_B] = _step_values(weights_F, state_BSF[mine_B], in_cart_BS[mine_B])
-    return value_BSA * scale_B[:, None, None] * present_BS[:, :, None]
+    scale_B1 = np.ones((len(log.steps), 1)) if log.scale is None else log.scale.astype(np.float64)[:, None]
+    found = _fitted(_plan_design(log), np.where(present_BS, log.reward, 0.0) / scale_B1, _folds(len(log.steps), log.clusters, seed))
+    return Values(found.expected * scale_B1, found.predicted * scale_B1, found.noise * present_BS * scale_B1**2)
 
 
-def choice_values(log: LoggedChoices, seed: int) -> Floats:
-    """(B, A) expected reward of each action at the logged positions and contexts."""
-    num_actions, num_positions = log.target.shape[1], int(log.positions.max(initial=0)) + 1
-    around = np.concatenate([np.eye(num_positions)[log.positions], log.context], axis=1)
-    x_BF = np.concatenate([np.eye(num_actions)[log.actions], around], axis=1)
-    fold_B = _folds(len(log.actions), log.clusters, seed)
-    value_BA = np.zeros(log.target.shape)
-    for fold in range(NUM_FOLDS):
-        fitted, mine = fold_B != fold, fold_B == fold
-        centre = float(log.reward[fitted].mean()) if fitted.any() else 0.0
-        x_MF, left_M = x_BF[fitted], log.reward[fitted] - centre
-        weights_F = np.linalg.solve(x_MF.T @ x_MF + RIDGE * np.eye(x_MF.shape[1]), x_MF.T @ left_M)
-        value_BA[mine] = centre + weights_F[:num_actions] + (around[mine] @ weights_F[num_actions:])[:, None]
-    return value_BA
+def choice_values(log: LoggedChoices, seed: int) -> Values:
+    """Of the logged positions and contexts; a plan of one place."""
+    at_BP = np.eye(int(log.positions.max(initial=0)) + 1)[log.positions]
+    state_BSF = np.concatenate([np.ones((len(log.actions), 1)), at_BP, log.context], axis=1)[:, None]
+    design = Design(*(_features(state_BSF, action_BA[:, None]) for action_BA in (np.eye(log.target.shape[1])[log.actions], log.target)))
+    return _fitted(design, log.reward.astype(np.float64)[:, None], _folds(len(log.actions), log.clusters, seed))
+
+
+def _fitted(design: Design, reward_BS: Floats, fold_B: NDArray[np.int64]) -> Values:
+    """Each fold's values by regressions on the others. The value to come is that of the sweep before, so a sweep needs sums alone."""
+    folds = [fold_B == fold for fold in range(NUM_FOLDS)]
+    parts = [Sums.of(Design(design.taken[mine], design.target[mine]), reward_BS[mine]) for mine in folds]
+    whole = Sums(*(np.sum(sums, axis=0) for sums in zip(*parts, strict=True)))
+    found = Values(*(np.zeros(reward_BS.shape) for _ in Values._fields))
+    to_come_BS = np.zeros(reward_BS.shape)
+    for mine, part in zip(folds, parts, strict=True):
+        others, weights_F = whole.without(part), np.zeros(len(whole.reward))
+        for _ in range(reward_BS.shape[1]):
+            weights_F = others.solve(others.reward + others.onward @ weights_F)
+        found.expected[mine], found.predicted[mine] = design.target[mine] @ weights_F, design.taken[mine] @ weights_F
+        to_come_BS[mine, :-1] = found.expected[mine, 1:]
+    error_BS = (reward_BS + to_come_BS - found.predicted) ** 2
+    squared = [_flat(design.taken[mine]).T @ error_BS[mine].ravel() for mine in folds]
+    for mine, part, own_F in zip(folds, parts, squared, strict=True):
+        weights_F = whole.without(part).solve(np.sum(squared, axis=0) - own_F)
+        found.noise[mine] = np.maximum(design.taken[mine] @ weights_F, 0.0)
+    return found
 
 
 def _folds(num_rows: int, clusters_B: NDArray[np.generic] | None, seed: int) -> NDArray[np.int64]:
@@ -59,31 +108,9 @@ def _folds(num_rows: int, clusters_B: NDArray[np.generic] | None, seed: int) -> 
     return np.asarray(shuffled_C[number_B] % NUM_FOLDS)
 
 
-def _q_evaluation(log: LoggedPlans, reward_BS: Floats, state_BSF: Floats, in_cart_BS: Floats, fitted_BS: NDArray[np.bool_]) -> Floats:
-    """(F,) weights of state, step and step x in cart, fitted to the steps of fitted_BS. The value to come is that of the sweep before."""
-    taken_MA = np.eye(NUM_STEPS)[log.steps[fitted_BS]]
-    x_MF = np.concatenate([state_BSF[fitted_BS], taken_MA, taken_MA * in_cart_BS[fitted_BS][:, None]], axis=1)
-    penalty_F = np.full(x_MF.shape[1], RIDGE)
-    penalty_F[0] = _FREE
-    inverse_FF = np.linalg.inv(x_MF.T @ x_MF + np.diag(penalty_F))
-    to_come_BS = np.zeros(fitted_BS.shape)
-    for _ in range(fitted_BS.shape[1]):
-        weights_F = inverse_FF @ (x_MF.T @ (reward_BS + to_come_BS)[fitted_BS])
-        value_BS = (log.target * _step_values(weights_F, state_BSF, in_cart_BS)).sum(axis=2)
-        to_come_BS[:, :-1] = np.where(fitted_BS[:, 1:], value_BS[:, 1:], 0.0)
-    return np.asarray(weights_F)
-
-
-def _step_values(weights_F: Floats, state_BSF: Floats, in_cart_BS: Floats) -> Floats:
-    """(B, S, A)."""
-    num = state_BSF.shape[2]
-    base_BS, of_step_A, in_cart_A = state_BSF @ weights_F[:num], weights_F[num : num + NUM_STEPS], weights_F[num + NUM_STEPS :]
-    return np.asarray(base_BS[:, :, None] + of_step_A + in_cart_BS[:, :, None] * in_cart_A)
-
-
-def _histories(log: LoggedPlans) -> tuple[Floats, Floats]:
-    """(B, S, F) what is known before each step: 1, the place, context, counts of steps and outcomes so far, the last outcome; and
-    (B, S) whether the product is in the cart by then."""
+def _plan_design(log: LoggedPlans) -> Design:
+    """State, step and step x in cart. State is what is known before each step: 1, the place, context, counts of steps and outcomes so far, the
+    last outcome."""
     num_sessions, num_places = log.steps.shape
     taken_BSA = (log.steps[:, :, None] == np.arange(NUM_STEPS)).astype(np.float64)
     outcome_BSO = (log.outcomes[:, :, None] == np.arange(len(OUTCOMES))).astype(np.float64)
@@ -91,9 +118,19 @@ def _histories(log: LoggedPlans) -> tuple[Floats, Floats]:
     place = np.broadcast_to(np.eye(num_places), (num_sessions, num_places, num_places))
     context = np.broadcast_to(log.context[:, None], (num_sessions, num_places, log.context.shape[1]))
     state_BSF = np.concatenate([np.ones((num_sessions, num_places, 1)), place, context, steps, outcomes, last], axis=2)
-    return state_BSF, (outcomes[:, :, OUTCOME_INDEX["cart"]] > 0).astype(np.float64)
+    in_cart_BS1, present_BS1 = outcomes[:, :, [OUTCOME_INDEX["cart"]]] > 0, log.steps[:, :, None] >= 0
+    return Design(*(_features(state_BSF, step_BSA, step_BSA * in_cart_BS1) for step_BSA in (taken_BSA, log.target * present_BS1)))
+
+
+def _features(state_BSF: Floats, chance_BSA: NDArray[np.floating], *more: NDArray[np.floating]) -> Floats:
+    """State counts as often as anything is done in it."""
+    return np.concatenate([state_BSF * chance_BSA.sum(axis=2, keepdims=True), chance_BSA, *more], axis=2)
 
 
 def _before(x_BSF: Floats) -> Floats:
     """What stood one place earlier, 0 at the first."""
     return np.concatenate([np.zeros((len(x_BSF), 1, x_BSF.shape[2])), x_BSF[:, :-1]], axis=1)
+
+
+def _flat(x_BSF: Floats) -> Floats:
+    return x_BSF.reshape(-1, x_BSF.shape[2])
