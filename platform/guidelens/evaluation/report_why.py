@@ -5,6 +5,7 @@ from typing import Literal
 from guidelens.config import VisitValue
 from guidelens.evaluation.bootstrap import Interval
 from guidelens.evaluation.calibration import Calibration
+from guidelens.evaluation.offpolicy import OffPolicyEstimate, Overlap
 from guidelens.schemas.base import Frozen
 
 
@@ -76,6 +77,16 @@ class ProbabilityReport(Frozen):
     purchase_ece_before: float
     purchase_ece_after: float
     impressions: int
+
+
+class FirstPlaceReport(Frozen):
+    """Clicks a request at the slate's first place, were its product drawn as this model serves it at `temperature`: estimated from the log's
+    propensities, `logging` being what the log itself got there."""
+
+    temperature: float
+    requests: int
+    off_policy: tuple[OffPolicyEstimate, ...]
+    overlap: Overlap
 
 
 class ExtraTaskReport(Frozen):
