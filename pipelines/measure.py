@@ -124,7 +124,7 @@ def split_dates(examples: Examples) -> SplitDates:
 def _ranking(files: RunFiles, scorer: GuideScorer, examples: Examples, draws: Draws) -> RankingReport | None:
     if _left_out(files, scorer, "recommendation"):
         return None
-    peers: dict[str, ProductScorer] = dict(classic_baselines(examples, scorer.catalogue))
+    peers: dict[str, ProductScorer] = dict(classic_baselines(examples, scorer.catalogue, sub_seed(draws.seed, "baselines")))
     single_task = files.control("recommendation")
     if single_task is not None:
         peers["single_task"] = single_task

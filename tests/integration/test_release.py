@@ -45,7 +45,9 @@ def first(home: Home, run_id: str, measured: evaluate.EvaluateResult) -> release
 def test_a_run_is_measured_beside_its_baselines(home: Home, run_id: str, measured: evaluate.EvaluateResult) -> None:
     report = read_report(Path(measured.report))
     assert report.ranking is not None and report.interest is not None and report.plan is not None and report.recognition is not None
-    assert set(report.ranking.baselines) == {"popularity", "item_knn", "ease", "transitions", "hybrid", "content", "single_task"}
+    assert set(report.ranking.baselines) == {
+        *("popularity", "item_knn", "item_knn_pearson", "user_knn", "ease", "als", "transitions", "ncf", "hybrid", "content", "single_task")
+    }
     assert report.plan.illegal == 0
     assert set(report.plan.baselines) == {"ngram", "nearest", "gru"}
     assert all(scores.illegal == 0 and scores.logged_length > 1 for scores in (report.plan.scores, *report.plan.baselines.values()) if scores)

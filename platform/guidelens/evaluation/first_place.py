@@ -62,7 +62,7 @@ def serving_chances(scores_RN: NDArray[np.floating], temperature: float) -> NDAr
     """(R, N) chance of each product at the first place; at temperature 0 the highest score has all of it."""
     best_R1 = scores_RN.max(axis=1, keepdims=True)
     if temperature == 0:
-        return np.eye(scores_RN.shape[1])[scores_RN.argmax(axis=1)]
+        return np.asarray(np.eye(scores_RN.shape[1])[scores_RN.argmax(axis=1)])
     weight_RN = np.exp((scores_RN.astype(np.float64) - best_R1) / temperature)
     chances_RN: NDArray[np.float64] = weight_RN / weight_RN.sum(axis=1, keepdims=True)
     return chances_RN

@@ -35,6 +35,10 @@ _NAMES = {
     "model": "this model",
     "popularity": "popularity",
     "item_knn": "item-kNN (cosine)",
+    "item_knn_pearson": "item-kNN (Pearson)",
+    "user_knn": "user-kNN",
+    "als": "ALS",
+    "ncf": "NCF",
     "ease": "EASE",
     "transitions": "item transitions",
     "hybrid": "hybrid of behaviour",
@@ -53,7 +57,7 @@ OFF_POLICY_NAMES = {
     "switch_dr": "Switch-DR",
     "dros": "DR, shrunk weights",
 }
-_FIRST_PEERS = ("single_task", "hybrid", "transitions", "ease", "item_knn", "content", "popularity")
+_FIRST_PEERS = ("single_task", "hybrid", "transitions", "ease", "item_knn", "item_knn_pearson", "user_knn", "als", "ncf", "content", "popularity")
 _PLAN_NAMES = {
     "logging": "logging guide",
     "script": "its script, no noise",
