@@ -60,6 +60,9 @@ def _with_guide(report: Report, files: RunFiles, shop: World | None, config: Con
     examples, scorer = files.examples(), GuideScorer.load(files.fit)
     train, test = examples.of("train"), examples.of("test")
     report = report.with_sections(split=split_dates(examples))
+    planned = with_plans(test)
+    if shop is not None and len(planned):
+        require_its_world(shop, planned, scorer.catalogue.product_ids)
     progress(f"evaluate: {len(test)} test requests")
     ranking = _ranking(files, scorer, examples, draws)
     interest = None if _left_out(files, scorer, "interest") else measure_interest(scorer, files.control("interest"), train, test, draws)
@@ -147,7 +150,6 @@ def _plan(files: RunFiles, scorer: GuideScorer, examples: Examples, shop: World 
     values = None
     if shop is not None:
         progress(f"evaluate: {len(planned)} AR sessions in the simulated shop")
-        require_its_world(shop, planned, scorer.catalogue.product_ids)
         values = measure_values(shop, scorer, peers, planned, rollouts=config.evaluate.plan_rollouts, draws=draws)
     found = PlanReport(
         illegal=likeness.illegal,

@@ -36,7 +36,7 @@ from guidelens.evaluation.report import (
     write_report,
 )
 from guidelens.evaluation.report_html import render
-from guidelens.evaluation.report_why import ExplainedProduct, ExplanationReport, FirstPlaceReport, InputEffect
+from guidelens.evaluation.report_why import ExplainedProduct, ExplanationReport, FirstPlaceReport, InputEffect, VisitEffect
 
 
 def around(value: float) -> Interval:
@@ -169,13 +169,15 @@ def test_a_plans_likeness_to_the_log_is_shown_beside_that_of_the_logs_baselines(
 
 def test_what_moved_single_products_is_drawn() -> None:
     fall = {"occlusion": around(1.5), "random": around(0.4)}
-    said = (ExplainedProduct(title="Teal coat", reasons=("fits what you scanned",), effects={"frame": 1.254, "visits": -0.111}),)
+    said = (ExplainedProduct(title="Teal coat", reasons=("fits what you scanned",), effects={"frame": 1.254, "visits": -0.111},
+                            visits=(VisitEffect(title="Red lamp", effect=-0.094),), attention={"frame": 0.625, "visits": 0.125}),)  # fmt: skip
     inputs = tuple(InputEffect(name=name, requests=9, low=0.1, median=0.2, high=0.3) for name in ("frame", "query", "visits"))
     why = ExplanationReport(requests=9, first=fall, area=fall, gain_over={}, true_reasons=None, covered=1.0, inputs=inputs, examples=said)
     page = render(full().with_sections(explanations=why))
-    drawn = page[page.index('aria-label="effects of inputs"') :]
-    drawn = drawn[: drawn.index("</svg>")]
-    assert all(text in drawn for text in ("Teal coat", "frame", "query", "visits", "+1.25", "-0.11")) or "−0.11" in drawn
+    for name, texts in {"effects": ("Teal coat", "frame", "query", "visits", "+1.25", "-0.11"), "attention": ("Teal coat", "0.62", "0.12")}.items():
+        drawn = page[page.index(f'aria-label="{name} of inputs"') :]
+        assert all(text in drawn[: drawn.index("</svg>")] for text in texts)
+    assert "Red lamp -0.09" in page
 
 
 def test_what_the_log_says_of_the_first_place_is_shown_and_recorded() -> None:

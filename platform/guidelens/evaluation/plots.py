@@ -196,8 +196,8 @@ def matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
     return as_svg("confusion", draw, (side + 0.6, side))
 
 
-def effects(rows: Sequence[tuple[str, Mapping[str, float]]], inputs: Sequence[str]) -> str:
-    """What each input added to a product's lead, nats: a line a product, a cell for each input that its request had; what lowered it has the other colour."""
+def by_input(name: str, rows: Sequence[tuple[str, Mapping[str, float]]], inputs: Sequence[str], *, is_signed: bool) -> str:
+    """A number for each input that a product's request had: a line a product, what is below 0 in the other colour."""
     top = max((abs(value) for _, found in rows for value in found.values()), default=0.0) or 1.0
 
     def draw(figure: Any) -> None:
@@ -205,16 +205,16 @@ def effects(rows: Sequence[tuple[str, Mapping[str, float]]], inputs: Sequence[st
 
         axis = figure.subplots()
         scale = LinearSegmentedColormap.from_list("effects", [(0.79, 0.54, 0.23, 1.0), (0.5, 0.5, 0.5, 0.0), (0.23, 0.51, 0.77, 1.0)])
-        axis.imshow([[found.get(name, math.nan) for name in inputs] for _, found in rows], cmap=scale, vmin=-top, vmax=top, aspect="auto")
+        axis.imshow([[found.get(one, math.nan) for one in inputs] for _, found in rows], cmap=scale, vmin=-top, vmax=top, aspect="auto")
         axis.grid(False)
         axis.set_xticks(range(len(inputs)), inputs, fontsize=8)
         axis.set_yticks(range(len(rows)), [shortened(title) for title, _ in rows], fontsize=8)
         for row, (_, found) in enumerate(rows):
-            for column, name in enumerate(inputs):
-                if name in found:
-                    axis.text(column, row, f"{found[name]:+.2f}", ha="center", va="center", fontsize=8)
+            for column, one in enumerate(inputs):
+                if one in found:
+                    axis.text(column, row, f"{found[one]:{'+' if is_signed else ''}.2f}", ha="center", va="center", fontsize=8)
 
-    return as_svg("effects of inputs", draw, (1.9 + 0.72 * len(inputs), 0.34 * len(rows) + 0.6))
+    return as_svg(name, draw, (1.9 + 0.72 * len(inputs), 0.34 * len(rows) + 0.6))
 
 
 def confused_pairs(pairs: Sequence[Confusion]) -> str:

@@ -30,6 +30,7 @@ _PLOTS = (
     "latency",
     "faithful",
     "effects",
+    "attention",
 )
 _NAMES = {
     "model": "this model",
@@ -149,7 +150,10 @@ def _plots(report: Report) -> dict[str, Markup]:
         rows = [(_ORDERS[order], area, OURS if order == "occlusion" else OTHER) for order, area in why.area.items()]
         found["faithful"] = plots.bars("faithfulness", rows, "fall of the log chance, nats")
         if why.examples:
-            found["effects"] = plots.effects([(one.title, one.effects) for one in why.examples], [one.name for one in why.inputs])
+            names = [one.name for one in why.inputs]
+            found["effects"] = plots.by_input("effects of inputs", [(one.title, one.effects) for one in why.examples], names, is_signed=True)
+            if any(one.attention for one in why.examples):
+                found["attention"] = plots.by_input("attention of inputs", [(one.title, one.attention) for one in why.examples], names, is_signed=False)
     if report.serving and report.serving.stages_p50_ms:
         found["latency"] = plots.latency(report.serving.stages_p50_ms)
     return {name: Markup(svg) for name, svg in found.items()}

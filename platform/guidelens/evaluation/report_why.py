@@ -19,12 +19,24 @@ class InputEffect(Frozen):
     high: float
 
 
+class VisitEffect(Frozen):
+    """What a past visit of a product added, nats."""
+
+    title: str
+    effect: float
+
+
 class ExplainedProduct(Frozen):
-    """One test request's first product, what is said of it, and what each input added, nats."""
+    """One test request's first product, what is said of it, and what each input added, nats; `visits` by themselves, the strongest first.
+
+    attention: the fusion's weight of each input, which is no effect; empty where it has no weights.
+    """
 
     title: str
     reasons: tuple[str, ...]
     effects: dict[str, float]
+    visits: tuple[VisitEffect, ...] = ()
+    attention: dict[str, float] = {}
 
 
 class ExplanationReport(Frozen):
