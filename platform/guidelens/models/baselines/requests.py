@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from guidelens.data.examples import Examples
 from guidelens.models.baselines.hybrid import Hybrid
 from guidelens.models.baselines.linear import Als, ease
-from guidelens.models.baselines.neighbours import UserKnn, item_knn
+from guidelens.models.baselines.neighbours import UserKnn, content, item_knn
 from guidelens.models.baselines.popularity import Popularity
 from guidelens.models.baselines.recommender import Recommender
 from guidelens.models.baselines.transitions import transitions
@@ -128,6 +128,10 @@ class Classics:
     def item_knn_pearson(self) -> list[OnRequests]:
         """As `item_knn`, by correlation."""
         return self._read([item_knn(self.clicks, similarity="pearson", shrinkage=shrinkage) for shrinkage in (0.0, 5.0, 25.0)])
+
+    def content(self, content_NX: NDArray[np.floating]) -> list[OnRequests]:
+        """Likeness of what products are: unit vectors of image and text together."""
+        return self._read([content(content_NX)])
 
     def user_knn(self) -> list[OnRequests]:
         """Few neighbours, or many."""
