@@ -1,6 +1,7 @@
 """What a fit keeps of a shop beside its models: its rules over slates, what goes with what, and what answers where the model cannot."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,11 @@ def fit_fallback(classics: Classics, baseline: Baseline, num_neighbours: int, va
         return best_on([_cut(one, num_neighbours) for one in candidates], val)
 
     parted = {"item_knn": classics.item_knn, "transitions": classics.transitions, "ease": classics.ease}
-    named = {**parted, "item_knn_pearson": classics.item_knn_pearson, "content": lambda: classics.content(unit(content_of(catalogue)))}
+    named: dict[str, Callable[[], list[OnRequests]]] = {
+        **parted,
+        "item_knn_pearson": classics.item_knn_pearson,
+        "content": lambda: classics.content(unit(content_of(catalogue))),
+    }
     if baseline != "hybrid":
         scorer: OnRequests | None = best(named[baseline]())
     else:
