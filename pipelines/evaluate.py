@@ -82,7 +82,7 @@ _world = click.option("--world", type=click.Path(exists=True, file_okay=False, p
 @home_option
 @click.pass_context
 def command(context: click.Context, run_id: str | None, world: Path | None, home: Home) -> None:
-    """Measure a run on data it has not seen, beside popularity, item-kNN and single-task models.
+    """Measure a run on data it has not seen, beside the classic recommenders and single-task models.
 
     Leaves report.json and report.html in the home and in the run.
     """

@@ -1,6 +1,7 @@
 """What a fit keeps of a shop beside its models: its rules over slates, what goes with what, and what answers where the model cannot."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ from guidelens.evaluation.ranking import best_on, clicked_requests, score_reques
 from guidelens.inference.facts import product_facts
 from guidelens.inference.popularity import read_popularity
 from guidelens.inference.reranking import BUNDLED, ShopRules, read_rules
+from guidelens.models.baselines.content import unit
 from guidelens.models.baselines.fallback import Fallback, FallbackHeader
 from guidelens.models.baselines.hybrid import Hybrid
 from guidelens.models.baselines.recommender import ItemToItem
 from guidelens.models.baselines.requests import Classics, OnRequests, RecentPopularity
-from guidelens.models.complements import MIN_PAIRS, fit_complements
+from guidelens.models.complements import MIN_PAIRS, content_of, fit_complements
 from guidelens.models.items import Catalogue
 from guidelens.schemas.ids import sub_seed
 from pipelines.entry import progress
@@ -62,7 +64,10 @@ def keep_fallback(examples: Examples, catalogue: Catalogue, config: FallbackConf
     if config.baseline == "none":
         return
     train, val, ids = examples.of("train"), some_clicked(examples.of("val"), len(catalogue)), list(catalogue.product_ids)
-    fitted = fit_fallback(Classics(train, ids), config.baseline, config.num_neighbours, val)
+    if config.baseline == "content" and len(ids) > EASE_UP_TO:
+        progress(f"train: the fallback content is left out: it compares all products with all, up to {EASE_UP_TO:,} of them, got {len(ids):,}")
+        return
+    fitted = fit_fallback(Classics(train, ids), config.baseline, config.num_neighbours, val, catalogue)
     if fitted is None:
         progress(f"train: the fallback {config.baseline} is left out: the validation part holds no click to weigh its parts by")
         return
@@ -80,17 +85,22 @@ def some_clicked(val: Examples, num_products: int) -> Examples:
     return val.take(clicked[np.linspace(0, len(clicked) - 1, num).astype(np.int64)] if num else clicked)
 
 
-def fit_fallback(classics: Classics, baseline: Baseline, num_neighbours: int, val: Examples) -> Fallback | None:
+def fit_fallback(classics: Classics, baseline: Baseline, num_neighbours: int, val: Examples, catalogue: Catalogue) -> Fallback | None:
     """Cut to neighbours before its settings are chosen, so that what is chosen is what is served. None: a hybrid without validation clicks."""
 
     def best(candidates: list[OnRequests]) -> OnRequests:
         return best_on([_cut(one, num_neighbours) for one in candidates], val)
 
-    named = {"item_knn": classics.item_knn, "transitions": classics.transitions, "ease": classics.ease}
+    parted = {"item_knn": classics.item_knn, "transitions": classics.transitions, "ease": classics.ease}
+    named: dict[str, Callable[[], list[OnRequests]]] = {
+        **parted,
+        "item_knn_pearson": classics.item_knn_pearson,
+        "content": lambda: classics.content(unit(content_of(catalogue))),
+    }
     if baseline != "hybrid":
         scorer: OnRequests | None = best(named[baseline]())
     else:
-        scorer = classics.hybrid({name: best(fit()) for name, fit in named.items() if name != "ease" or len(classics.item_ids) <= EASE_UP_TO}, val)
+        scorer = classics.hybrid({name: best(fit()) for name, fit in parted.items() if name != "ease" or len(classics.item_ids) <= EASE_UP_TO}, val)
     if scorer is None:
         return None
     found, reader = scorer.recommender, scorer.reader

@@ -6,6 +6,7 @@ from pathlib import Path
 from guidelens.config import Config, TaskName
 from guidelens.data.examples import Examples
 from guidelens.data.lake.lake import Lake
+from guidelens.evaluation.first_place import why_no_first_place
 from guidelens.evaluation.guide import Draws, classic_baselines, measure_interest, measure_ranking
 from guidelens.evaluation.held_back import measure_recognition
 from guidelens.evaluation.offpolicy import estimates, overlap, plan_weights
@@ -27,7 +28,13 @@ OFF_POLICY_OF = "of the model's likeliest step at each moment, by the shop's own
 
 
 def measure(files: RunFiles, world: Path | None, config: Config) -> Report:
-    """The report of a run, without the sections that only serving can fill."""
+    """The report of a run, without the sections that only serving can fill.
+
+    Raises:
+        NotFoundError: `world` holds no simulated shop; before anything is measured.
+        InputError: it is not the shop that the log came from.
+    """
+    shop = None if world is None else World.open(world)
     record = files.record
     draws = Draws(config.evaluate.num_bootstrap, sub_seed(config.seed, "evaluate"))
     report = Report(
@@ -46,18 +53,23 @@ def measure(files: RunFiles, world: Path | None, config: Config) -> Report:
     report = report.with_sections(recognition=recognition) if recognition else _without(report, recognition=why)
     if not files.has_guide:
         return _without(report, ranking=record.parts.guide, interest=record.parts.guide, plan=record.parts.guide)
-    return _with_guide(report, files, world, config, draws)
+    return _with_guide(report, files, shop, config, draws)
 
 
-def _with_guide(report: Report, files: RunFiles, world: Path | None, config: Config, draws: Draws) -> Report:
+def _with_guide(report: Report, files: RunFiles, shop: World | None, config: Config, draws: Draws) -> Report:
     examples, scorer = files.examples(), GuideScorer.load(files.fit)
     train, test = examples.of("train"), examples.of("test")
     report = report.with_sections(split=split_dates(examples))
+    planned = with_plans(test)
+    if shop is not None and len(planned):
+        require_its_world(shop, planned, scorer.catalogue.product_ids)
     progress(f"evaluate: {len(test)} test requests")
     ranking = _ranking(files, scorer, examples, draws)
     interest = None if _left_out(files, scorer, "interest") else measure_interest(scorer, files.control("interest"), train, test, draws)
-    plan = None if _left_out(files, scorer, "plan") else _plan(files, scorer, examples, world, config, draws)
-    report = report.with_sections(**beside_ranking(files, scorer, examples, world, draws))
+    plan = None if _left_out(files, scorer, "plan") else _plan(files, scorer, examples, shop, config, draws)
+    report = report.with_sections(**beside_ranking(files, scorer, examples, shop, draws))
+    if ranking is not None and report.first_place is None:
+        report = _without(report, first_place=why_no_first_place(test, len(scorer.catalogue)) or "the test part shows no slate")
     found: dict[str, RankingReport | InterestReport | PlanReport | None] = {"ranking": ranking, "interest": interest, "plan": plan}
     tasks: dict[str, TaskName] = {"ranking": "recommendation", "interest": "interest", "plan": "plan"}
     for name, section in found.items():
@@ -115,7 +127,7 @@ def split_dates(examples: Examples) -> SplitDates:
 def _ranking(files: RunFiles, scorer: GuideScorer, examples: Examples, draws: Draws) -> RankingReport | None:
     if _left_out(files, scorer, "recommendation"):
         return None
-    peers: dict[str, ProductScorer] = dict(classic_baselines(examples, scorer.catalogue))
+    peers: dict[str, ProductScorer] = dict(classic_baselines(examples, scorer.catalogue, sub_seed(draws.seed, "baselines")))
     single_task = files.control("recommendation")
     if single_task is not None:
         peers["single_task"] = single_task
@@ -123,7 +135,7 @@ def _ranking(files: RunFiles, scorer: GuideScorer, examples: Examples, draws: Dr
     return measure_ranking(scorer, peers, examples, categories, draws)
 
 
-def _plan(files: RunFiles, scorer: GuideScorer, examples: Examples, world: Path | None, config: Config, draws: Draws) -> PlanReport | None:
+def _plan(files: RunFiles, scorer: GuideScorer, examples: Examples, shop: World | None, config: Config, draws: Draws) -> PlanReport | None:
     planned = with_plans(examples.of("test"))
     if len(planned) == 0:
         return None
@@ -136,10 +148,8 @@ def _plan(files: RunFiles, scorer: GuideScorer, examples: Examples, world: Path 
         peers["single_task"] = single_task
     log = logged_plans(scorer, planned, greedy(chances_BSA))
     values = None
-    if world is not None:
+    if shop is not None:
         progress(f"evaluate: {len(planned)} AR sessions in the simulated shop")
-        shop = World.open(world)
-        require_its_world(shop, planned, scorer.catalogue.product_ids)
         values = measure_values(shop, scorer, peers, planned, rollouts=config.evaluate.plan_rollouts, draws=draws)
     found = PlanReport(
         illegal=likeness.illegal,

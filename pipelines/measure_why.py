@@ -1,7 +1,5 @@
 """The sections of a run's report about what lies beside its ranking: tasks of one's own, chances, reasons, and what goes with what."""
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,9 +8,10 @@ from guidelens.evaluation.beyond import clicks_of
 from guidelens.evaluation.calibration import calibration
 from guidelens.evaluation.explanations import measure_explanations
 from guidelens.evaluation.extra_tasks import measure_extra_tasks
+from guidelens.evaluation.first_place import measure_first_place
 from guidelens.evaluation.guide import Draws
 from guidelens.evaluation.partners import baselines, measure_partners
-from guidelens.evaluation.report_why import ComplementsReport, ExplanationReport, ExtraTaskReport, ProbabilityReport
+from guidelens.evaluation.report_why import ComplementsReport, ExplanationReport, ExtraTaskReport, FirstPlaceReport, ProbabilityReport
 from guidelens.inference.guide_files import load_items
 from guidelens.inference.scorer import GuideScorer
 from guidelens.models.complements import Partners
@@ -21,11 +20,11 @@ from guidelens.world import World
 from pipelines.entry import progress
 from pipelines.run_files import RunFiles
 
-Section = ProbabilityReport | ExplanationReport | ComplementsReport | dict[str, ExtraTaskReport]
+Section = ProbabilityReport | FirstPlaceReport | ExplanationReport | ComplementsReport | dict[str, ExtraTaskReport]
 
 
-def beside_ranking(files: RunFiles, scorer: GuideScorer, examples: Examples, world: Path | None, draws: Draws) -> dict[str, Section]:
-    """`extra_tasks`; `probabilities`, `explanations` and `complements`, where the run learned to recommend; where the test part holds something
+def beside_ranking(files: RunFiles, scorer: GuideScorer, examples: Examples, shop: World | None, draws: Draws) -> dict[str, Section]:
+    """`extra_tasks`; `probabilities`, `first_place`, `explanations` and `complements`, where the run learned to recommend; where the test part holds something
     to measure them on."""
     items, catalogue = load_items(files.fit)
     train, test = examples.of("train"), examples.of("test")
@@ -33,12 +32,14 @@ def beside_ranking(files: RunFiles, scorer: GuideScorer, examples: Examples, wor
     if scorer.header.learned("recommendation") and (test.slate_rows >= 0).any():
         progress("evaluate: what moved the scores")
         found["probabilities"] = measure_probabilities(scorer, test)
+        first = measure_first_place(scorer, test, files.record.config.serve.explore_temperature, draws.seed)
+        found |= {"first_place": first} if first else {}
         why = measure_explanations(scorer, test, items["title"].to_list(), draws)
         found |= {"explanations": why} if why else {}
     partners = Partners.load(files.fit, len(catalogue))
     if partners is not None:
         category_N = category_numbers(items["category"].fill_null("").to_list())
-        truth_NN = None if world is None else World.open(world).outfits(catalogue.product_ids)
+        truth_NN = None if shop is None else shop.outfits(catalogue.product_ids)
         held_out = engaged_pairs(test, category_N, co_engaged=0.0)
         peers = baselines(catalogue, clicks_of(train, len(catalogue)))
         goes = measure_partners(partners, peers, held_out, category_N, truth_NN, draws)

@@ -131,8 +131,8 @@ def _fit(home: Home, begun: Begun, lake: Lake, registry: Registry, run_id: str) 
         fit_dir = work / FIT
         shutil.rmtree(fit_dir, ignore_errors=True)
         fit_dir.mkdir()
+        start = _start(registry, begun, work)
         with ray_session():
-            start = _start(registry, begun, work)
             done = FitParts(home, config, lake, snapshot, work, fit_dir, start, lambda epoch, metrics: registry.log_metrics(run_id, metrics, epoch)).run()
         record = _record(home, config, lake, snapshot, run_id, done)
         (fit_dir / "fit.json").write_text(record.model_dump_json(indent=1))
@@ -169,15 +169,23 @@ def _start(registry: Registry, begun: Begun, work: Path) -> "WarmStart | None":
 
     Raises:
         NotFoundError: the run that was named has no guide model.
+        InputError: it has another shape than `train.model` and `train.extra_tasks` give.
     """
     if begun.warm_start is None:
         return None
+    import torch
+
     from guidelens.inference.guide_files import load_guide, load_items
-    from guidelens.training.warm_start import WarmStart
+    from guidelens.models.guide import GuideModel, GuideSpec
+    from guidelens.training.warm_start import WarmStart, require_shape
 
     fit = registry.download(begun.warm_start, FIT, work / "warm_start")
+    start, train = WarmStart.of(load_guide(fit)[0], load_items(fit)[1].product_ids), begun.config.train
+    with torch.device("meta"):
+        wanted = GuideModel(train.model, GuideSpec(num_products=1, extra_tasks=tuple(train.extra_tasks)))
+    require_shape(wanted.state_dict(), start)
     progress(f"train: the guide goes on from run {begun.warm_start}")
-    return WarmStart.of(load_guide(fit)[0], load_items(fit)[1].product_ids)
+    return start
 
 
 def _missing(done: FitDone) -> tuple[str, ...]:

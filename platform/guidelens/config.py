@@ -267,7 +267,7 @@ class PlanLearning(Frozen):
     advantage_temperature: Annotated[float, Field(gt=0)] = 0.25
 
 
-Baseline = Literal["item_knn", "transitions", "ease", "hybrid"]
+Baseline = Literal["item_knn", "item_knn_pearson", "transitions", "ease", "content", "hybrid"]
 
 
 class FallbackConfig(Frozen):

@@ -45,7 +45,9 @@ def first(home: Home, run_id: str, measured: evaluate.EvaluateResult) -> release
 def test_a_run_is_measured_beside_its_baselines(home: Home, run_id: str, measured: evaluate.EvaluateResult) -> None:
     report = read_report(Path(measured.report))
     assert report.ranking is not None and report.interest is not None and report.plan is not None and report.recognition is not None
-    assert set(report.ranking.baselines) == {"popularity", "item_knn", "ease", "transitions", "hybrid", "content", "single_task"}
+    assert set(report.ranking.baselines) == {
+        *("popularity", "item_knn", "item_knn_pearson", "user_knn", "ease", "als", "transitions", "ncf", "hybrid", "content", "single_task")
+    }
     assert report.plan.illegal == 0
     assert set(report.plan.baselines) == {"ngram", "nearest", "gru"}
     assert all(scores.illegal == 0 and scores.logged_length > 1 for scores in (report.plan.scores, *report.plan.baselines.values()) if scores)
@@ -54,12 +56,21 @@ def test_a_run_is_measured_beside_its_baselines(home: Home, run_id: str, measure
     assert report.plan.overlap is not None and report.plan.overlap.sessions == report.plan.off_policy[0].sessions
     estimated = {one.estimator for one in report.plan.off_policy}
     assert {"logging", "ips", "per_decision_ips", "dr", "dros"} <= estimated if report.plan.overlap.ess else estimated == {"logging"}
+    assert report.first_place is not None and report.first_place.requests == report.first_place.overlap.sessions
     assert report.ranking.forecast is not None and report.ranking.forecast.decision is not None and report.ranking.cold is not None
     assert set(report.ranking.beyond) == {"model", *report.ranking.baselines}
     assert {"new products", "tail products", "category family 0"} <= {part.name for part in report.ranking.slices}
     assert report.recognition.top1 > 0.9
     assert {curve.name for curve in report.losses} == {"train/click", "val/click", "train/plan", "val/plan"}
     assert Registry(home).metrics(run_id)["test/ndcg_at_10"] == pytest.approx(report.ranking.model.ndcg_at_10)
+
+
+def test_a_folder_that_holds_no_shop_is_refused_before_anything_is_measured(
+    home: Home, run_id: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(NotFoundError, match="no simulated shop"):
+        evaluate.run(home, run_id, world=tmp_path)
+    assert "evaluate:" not in capsys.readouterr().err
 
 
 def test_measuring_again_gives_the_same_figures(home: Home, run_id: str, measured: evaluate.EvaluateResult) -> None:

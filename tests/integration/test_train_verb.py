@@ -14,7 +14,7 @@ from guidelens import presets
 from guidelens.config import Config, Home
 from guidelens.data.examples import Examples
 from guidelens.data.lake.lake import Lake
-from guidelens.errors import ConfigError, GuideLensError, InputError, NotFoundError
+from guidelens.errors import ConfigError, InputError, NotFoundError
 from guidelens.evaluation.rolling import RollingReport
 from guidelens.inference.guide_files import load_guide
 from guidelens.registry import Registry
@@ -164,9 +164,13 @@ def test_a_warm_start_goes_on_where_the_other_run_ended(shop: Home, trained: tra
     assert warm.metrics["guide.train.softmax"] < trained.metrics["guide.train.softmax"]
 
 
-def test_a_warm_start_of_another_shape_is_refused_by_name(shop: Home, trained: train.TrainResult) -> None:
-    with pytest.raises(GuideLensError, match="same shape"):
-        train.run(shop, presets.load("tiny", ["train.epochs=1", "train.model.width=32"]), warm_start=trained.run)
+@pytest.mark.parametrize("setting", ["train.model.width=32", 'train.extra_tasks={"cart": {"label": "carts"}}'])
+def test_a_warm_start_of_another_shape_is_the_callers_mistake_and_known_before_training(
+    shop: Home, trained: train.TrainResult, setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "FitParts", None)
+    with pytest.raises(InputError, match="same shape"):
+        train.run(shop, presets.load("tiny", ["train.epochs=1", setting]), warm_start=trained.run)
 
 
 def test_a_warm_start_from_nothing_is_an_error(shop: Home, trained: train.TrainResult) -> None:

@@ -13,14 +13,17 @@ from guidelens.config import Baseline, FallbackConfig
 from guidelens.data.examples import Examples, empty
 from guidelens.errors import BundleError
 from guidelens.inference.rows import request_row
+from guidelens.models.baselines.content import unit
 from guidelens.models.baselines.fallback import HEADER, TENSORS, Fallback
 from guidelens.models.baselines.recommender import ItemToItem
 from guidelens.models.baselines.requests import Classics
+from guidelens.models.complements import content_of
 from guidelens.models.histories import Histories
+from pipelines import fit_shop
 from pipelines.fit_shop import fit_fallback, keep_fallback, some_clicked
 
 IDS = list(sample_catalogue().product_ids)
-BASELINES: tuple[Baseline, ...] = ("item_knn", "transitions", "ease", "hybrid")
+BASELINES: tuple[Baseline, ...] = ("item_knn", "item_knn_pearson", "transitions", "ease", "content", "hybrid")
 
 
 def kept(folder: Path, baseline: Baseline = "transitions", num_neighbours: int = 5) -> Fallback:
@@ -37,7 +40,7 @@ def looking_at(row: int) -> Examples:
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_what_was_fitted_comes_back_from_its_file(tmp_path: Path, baseline: Baseline) -> None:
     examples = walking()
-    fitted = fit_fallback(Classics(examples.of("train"), IDS), baseline, 5, examples.of("val"))
+    fitted = fit_fallback(Classics(examples.of("train"), IDS), baseline, 5, examples.of("val"), sample_catalogue())
     assert fitted is not None
     fitted.save(tmp_path)
     loaded = Fallback.load(tmp_path, IDS)
@@ -56,6 +59,19 @@ def test_what_follows_the_product_in_view_is_named_and_comes_first(tmp_path: Pat
     header = fallback.header
     assert header.validation_ndcg_at_10 is not None and header.popularity_ndcg_at_10 is not None
     assert header.validation_ndcg_at_10 > header.popularity_ndcg_at_10
+
+
+def test_content_answers_with_the_products_most_like_the_one_in_view(tmp_path: Path) -> None:
+    alike_NN = unit(content_of(sample_catalogue())) @ unit(content_of(sample_catalogue())).T
+    np.fill_diagonal(alike_NN, -1)
+    answer = kept(tmp_path, "content").answer(looking_at(3))
+    assert answer is not None and int(np.argmax(answer.scores)) == int(np.argmax(alike_NN[3]))
+
+
+def test_content_of_a_large_catalogue_is_left_out_and_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(fit_shop, "EASE_UP_TO", 5)
+    keep_fallback(walking(), sample_catalogue(), FallbackConfig(baseline="content"), tmp_path)
+    assert not (tmp_path / HEADER).exists() and "up to 5 of them, got 12" in capsys.readouterr().err
 
 
 def test_of_a_stranger_and_of_a_product_nobody_took_it_knows_nothing(tmp_path: Path) -> None:

@@ -216,6 +216,13 @@ def test_each_way_to_make_targets_is_its_own(targets: str) -> None:
         assert found[sells].sum(axis=1).min() > 2 * found[~sells].sum(axis=1).max()
 
 
+def test_a_log_with_too_few_purchases_is_imitated_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    rows = dataclasses.replace(sample_examples(40), kept=np.zeros(40, dtype=np.bool_))
+    imitated = np.eye(NUM_STEPS)[rows.steps[rows.steps >= 0]].sum()
+    assert with_targets(rows, sample_catalogue(), sample_config()).targets.sum() == imitated
+    assert "needs 20 kept purchases in AR sessions of the training part, got 0: plans imitate the log" in caplog.text
+
+
 def test_a_log_without_plans_teaches_nothing() -> None:
     examples = sample_examples(40)
     bare = dataclasses.replace(examples, steps=np.full_like(examples.steps, -1), targets=np.ones_like(examples.targets))

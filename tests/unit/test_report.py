@@ -16,6 +16,7 @@ from guidelens.evaluation.report import (
     GateCheck,
     InterestReport,
     PlanReport,
+    PlanScores,
     RankingReport,
     RankingScores,
     RecognitionReport,
@@ -35,6 +36,7 @@ from guidelens.evaluation.report import (
     write_report,
 )
 from guidelens.evaluation.report_html import render
+from guidelens.evaluation.report_why import ExplainedProduct, ExplanationReport, FirstPlaceReport, InputEffect, VisitEffect
 
 
 def around(value: float) -> Interval:
@@ -54,7 +56,16 @@ FIGURES = (
     "31 effective sessions",
     "DR, shrunk weights",
     "new shoppers, profile only (212)",
+    "CTR: clicks / impressions",
+    "precision: clicked, of what was called a click",
 )
+
+
+def likeness(value: float) -> PlanScores:
+    return PlanScores(
+        **{f"{way}_{name}": value for way in ("free", "forced") for name in ("step_accuracy", "exact_match", "match")},
+        illegal=0.0, step_distance=0.3, length=4.5, logged_length=3.5,
+    )  # fmt: skip
 
 
 def full() -> Report:
@@ -145,6 +156,37 @@ def test_the_page_shows_every_section_and_needs_nothing_from_elsewhere(tmp_path:
         assert text in page
     assert page.count("<svg") >= 13
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page and "<script" not in page
+
+
+def test_a_plans_likeness_to_the_log_is_shown_beside_that_of_the_logs_baselines() -> None:
+    plan = full().plan
+    assert plan is not None and "Free-running" not in render(full())
+    values = {**plan.intervals, "gru": around(44.0)}
+    page = render(full().with_sections(plan=plan.model_copy(update={"scores": likeness(0.0601), "baselines": {"gru": likeness(0.5017)}, "intervals": values})))
+    assert "Free-running" in page and "0.060" in page and "0.502" in page
+    assert page.count("GRU that imitates") == 2, "in the table, and among the values"
+
+
+def test_what_moved_single_products_is_drawn() -> None:
+    fall = {"occlusion": around(1.5), "random": around(0.4)}
+    said = (ExplainedProduct(title="Teal coat", reasons=("fits what you scanned",), effects={"frame": 1.254, "visits": -0.111},
+                            visits=(VisitEffect(title="Red lamp", effect=-0.094),), attention={"frame": 0.625, "visits": 0.125}),)  # fmt: skip
+    inputs = tuple(InputEffect(name=name, requests=9, low=0.1, median=0.2, high=0.3) for name in ("frame", "query", "visits"))
+    why = ExplanationReport(requests=9, first=fall, area=fall, gain_over={}, true_reasons=None, covered=1.0, inputs=inputs, examples=said)
+    page = render(full().with_sections(explanations=why))
+    for name, texts in {"effects": ("Teal coat", "frame", "query", "visits", "+1.25", "-0.11"), "attention": ("Teal coat", "0.62", "0.12")}.items():
+        drawn = page[page.index(f'aria-label="{name} of inputs"') :]
+        assert all(text in drawn[: drawn.index("</svg>")] for text in texts)
+    assert "Red lamp -0.09" in page
+
+
+def test_what_the_log_says_of_the_first_place_is_shown_and_recorded() -> None:
+    estimate = OffPolicyEstimate(estimator="dr", value=0.2275, low=0.1629, high=0.2921, ess=97.0, sessions=3150)
+    overlap = Overlap(ess=97.0, sessions=3150, mean_weight=0.84, largest_share=0.04, warnings=("the mean weight is 0.84",))
+    report = full().with_sections(first_place=FirstPlaceReport(temperature=0.05, requests=3150, off_policy=(estimate,), overlap=overlap))
+    page = render(report)
+    assert "The first place, from the log alone" in page and "[0.1629, 0.2921]" in page and "The mean weight is 0.84." in page
+    assert report.metrics()["test/first_place_off_policy_dr"] == 0.2275
 
 
 def test_the_headline_figures_are_metrics_of_the_run() -> None:

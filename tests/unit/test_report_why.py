@@ -69,6 +69,8 @@ def test_the_deletion_test_tells_faithful_orders_from_others(scorer: GuideScorer
     assert found.first["occlusion"].value > found.first["random"].value > found.first["least"].value
     assert found.true_reasons is None or 0.5 < found.true_reasons.value <= 1.0
     assert all(one.low <= one.median <= one.high for one in found.inputs)
+    assert any(one.visits for one in found.examples) and all(one.attention.keys() == one.effects.keys() for one in found.examples)
+    assert all(abs(one.visits[0].effect) >= abs(one.visits[-1].effect) for one in found.examples if one.visits)
     again = measure_explanations(scorer, sample_examples(60), sample_items()["title"].to_list(), DRAWS)
     assert again == found
 

@@ -3,9 +3,11 @@
 import dataclasses
 
 import numpy as np
+import pytest
 from model_samples import NUM_PRODUCTS, packed_row, sample_catalogue, sample_examples
 
 from guidelens.data.examples import Examples, empty
+from guidelens.evaluation import guide
 from guidelens.evaluation.guide import classic_baselines
 from guidelens.evaluation.ranking import score_requests
 from guidelens.models.baselines.requests import RequestReader, clicked_histories
@@ -59,13 +61,27 @@ def walking(num_rows: int = 400) -> Examples:
 def test_what_follows_the_focus_is_found_by_transitions_and_by_the_hybrid() -> None:
     examples = walking()
     found = classic_baselines(examples, sample_catalogue())
-    assert list(found) == ["popularity", "item_knn", "transitions", "ease", "hybrid", "content"]
+    assert list(found) == ["popularity", "item_knn", "transitions", "ease", "hybrid", "item_knn_pearson", "user_knn", "als", "ncf", "content"]
     mean = {name: score_requests(scorer, examples.of("test")).ndcg.mean() for name, scorer in found.items()}
     assert mean["transitions"] > 0.9 and mean["hybrid"] > 0.9 and mean["popularity"] < 0.7
+
+
+def test_baselines_that_cost_most_are_left_out_of_a_long_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guide, "LEARNED_UP_TO", 100)
+    found = classic_baselines(walking(), sample_catalogue())
+    assert {"user_knn", "als", "ncf"}.isdisjoint(found) and "item_knn_pearson" in found
+
+
+def test_learned_baselines_are_the_same_for_the_same_seed() -> None:
+    examples = walking(200)
+    first, again, other = (classic_baselines(examples, sample_catalogue(), seed) for seed in (3, 3, 4))
+    for name in ("als", "ncf"):
+        scores_RN, again_RN, other_RN = (found[name].product_scores(examples.of("test")) for found in (first, again, other))
+        assert np.array_equal(scores_RN, again_RN) and not np.array_equal(scores_RN, other_RN)
 
 
 def test_a_shop_where_nothing_was_clicked_has_its_baselines_all_the_same() -> None:
     nothing = dataclasses.replace(sample_examples(60), click=np.zeros((60, 5), dtype=np.float32))
     found = classic_baselines(nothing, sample_catalogue())
-    assert list(found) == ["popularity", "item_knn", "transitions", "ease", "content"]
+    assert list(found) == ["popularity", "item_knn", "transitions", "ease", "item_knn_pearson", "content"]
     assert all(np.isfinite(scorer.product_scores(nothing)).all() for scorer in found.values())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from guidelens.data.examples import Examples
 from guidelens.evaluation.guide import Draws
-from guidelens.evaluation.report_why import ExplainedProduct, ExplanationReport, InputEffect
+from guidelens.evaluation.report_why import ExplainedProduct, ExplanationReport, InputEffect, VisitEffect
 from guidelens.inference.explain import INPUTS, Explainer
 from guidelens.inference.reasons import MIN_EFFECT, reasons_of
 from guidelens.inference.scorer import GuideScorer
@@ -23,7 +23,7 @@ from guidelens.schemas.ids import sub_seed
 
 MAX_REQUESTS = 300
 MIN_INPUTS = 2
-NUM_SHOWN = 8
+NUM_SHOWN, NUM_VISITS = 8, 3
 SLATE = 10
 ORDERS = ("occlusion", "attention", "random", "least")
 
@@ -124,7 +124,15 @@ def _example(explainer: Explainer, request: Examples, slate: NDArray[np.int64], 
     given = reasons_of(explained, slate)[0]
     effects = {name: round(float(value), 3) for name, value in zip(explained.inputs, explained.effects()[:, 0], strict=True)}
     said = tuple(reason(one.key, "en", titles[one.about] if one.about >= 0 else "") for one in given)
-    return ExplainedProduct(title=titles[int(slate[0])], reasons=said, effects=effects)
+    visit_effects_H = explained.lead_C[0] - explained.without_HC[:, 0]
+    strongest = np.argsort(-np.abs(visit_effects_H), kind="stable")[:NUM_VISITS]
+    return ExplainedProduct(
+        title=titles[int(slate[0])],
+        reasons=said,
+        effects=effects,
+        visits=tuple(VisitEffect(title=titles[int(explained.visits_H[place])], effect=round(float(visit_effects_H[place]), 3)) for place in strongest),
+        attention={name: round(weight, 3) for name, weight in explainer.attention(request).items()},
+    )
 
 
 def _effect(name: str, values: Sequence[float]) -> InputEffect:

@@ -20,12 +20,14 @@ from guidelens.models.baselines.requests import Classics, RecentPopularity
 from guidelens.models.items import Catalogue
 
 EASE_UP_TO = 5000
+LEARNED_UP_TO = 100_000
+"""Training clicks up to which user-kNN, ALS and NCF are fitted for a report: some 20 seconds of CPU."""
 
 
-def classic_baselines(examples: Examples, catalogue: Catalogue) -> dict[str, ProductScorer]:
-    """Fitted on the training rows, each with the settings that rank the validation rows best; hybrid: those of behaviour together.
+def classic_baselines(examples: Examples, catalogue: Catalogue, seed: int = 0) -> dict[str, ProductScorer]:
+    """Fitted on the training rows, each with the settings that rank the validation rows best; hybrid: item-kNN, transitions, EASE and popularity together.
 
-    EASE, which is cubic in the products, is left out above EASE_UP_TO of them.
+    EASE, which is cubic in the products, is left out above EASE_UP_TO of them; user-kNN, ALS and NCF where nothing was clicked, and above LEARNED_UP_TO clicks.
     """
     train, val, item_ids = examples.of("train"), examples.of("val"), list(catalogue.product_ids)
     classics = Classics(train, item_ids)
@@ -35,6 +37,10 @@ def classic_baselines(examples: Examples, catalogue: Catalogue) -> dict[str, Pro
     found: dict[str, ProductScorer] = {"popularity": best_on(RecentPopularity.candidates(train, len(item_ids)), val), **chosen}
     hybrid = classics.hybrid(chosen, val)
     found |= {} if hybrid is None else {"hybrid": hybrid}
+    found["item_knn_pearson"] = best_on(classics.item_knn_pearson(), val)
+    if 0 < len(classics.clicks.products) <= LEARNED_UP_TO:
+        others = {"user_knn": classics.user_knn(), "als": classics.als(seed), "ncf": classics.ncf(seed)}
+        found |= {name: best_on(candidates, val) for name, candidates in others.items()}
     return found | {"content": best_on(ContentLikeness.candidates(catalogue, classics.popularity_N), val)}
 
 

@@ -4,7 +4,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from guidelens.evaluation.bootstrap import Interval
@@ -194,6 +194,27 @@ def matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
 
     side = min(6.4, 1.6 + 0.24 * len(labels))
     return as_svg("confusion", draw, (side + 0.6, side))
+
+
+def by_input(name: str, rows: Sequence[tuple[str, Mapping[str, float]]], inputs: Sequence[str], *, is_signed: bool) -> str:
+    """A number for each input that a product's request had: a line a product, what is below 0 in the other colour."""
+    top = max((abs(value) for _, found in rows for value in found.values()), default=0.0) or 1.0
+
+    def draw(figure: Any) -> None:
+        from matplotlib.colors import LinearSegmentedColormap
+
+        axis = figure.subplots()
+        scale = LinearSegmentedColormap.from_list("effects", [(0.79, 0.54, 0.23, 1.0), (0.5, 0.5, 0.5, 0.0), (0.23, 0.51, 0.77, 1.0)])
+        axis.imshow([[found.get(one, math.nan) for one in inputs] for _, found in rows], cmap=scale, vmin=-top, vmax=top, aspect="auto")
+        axis.grid(False)
+        axis.set_xticks(range(len(inputs)), inputs, fontsize=8)
+        axis.set_yticks(range(len(rows)), [shortened(title) for title, _ in rows], fontsize=8)
+        for row, (_, found) in enumerate(rows):
+            for column, one in enumerate(inputs):
+                if one in found:
+                    axis.text(column, row, f"{found[one]:{'+' if is_signed else ''}.2f}", ha="center", va="center", fontsize=8)
+
+    return as_svg(name, draw, (1.9 + 0.72 * len(inputs), 0.34 * len(rows) + 0.6))
 
 
 def confused_pairs(pairs: Sequence[Confusion]) -> str:

@@ -16,7 +16,7 @@ from guidelens.evaluation.bootstrap import Interval
 from guidelens.evaluation.calibration import Calibration
 from guidelens.evaluation.clicks import Forecast
 from guidelens.evaluation.offpolicy import OffPolicyEstimate, Overlap
-from guidelens.evaluation.report_why import ComplementsReport, ExplanationReport, ExtraTaskReport, ProbabilityReport
+from guidelens.evaluation.report_why import ComplementsReport, ExplanationReport, ExtraTaskReport, FirstPlaceReport, ProbabilityReport
 from guidelens.schemas.base import Frozen
 
 REPORT_SCHEMA_VERSION = 1
@@ -231,6 +231,7 @@ class Report(Frozen):
     interest: InterestReport | None = None
     plan: PlanReport | None = None
     probabilities: ProbabilityReport | None = None
+    first_place: FirstPlaceReport | None = None
     explanations: ExplanationReport | None = None
     complements: ComplementsReport | None = None
     extra_tasks: dict[str, ExtraTaskReport] = {}
@@ -256,6 +257,7 @@ class Report(Frozen):
             found |= {slice_metric(part.name): part.ndcg.value for part in self.ranking.slices if part.ndcg}
         if self.interest:
             found |= {"test/interest_mse": self.interest.mse, "test/interest_ece": self.interest.ece, "test/interest_constant_mse": self.interest.constant_mse}
+            found |= {"test/interest_spearman": self.interest.spearman, "test/interest_single_task_mse": self.interest.single_task_mse}
         if self.plan:
             found |= {f"test/plan_{name}": getattr(self.plan, name) for name in _PLAN_METRICS}
             found |= {f"test/plan_off_policy_{one.estimator}": one.value for one in self.plan.off_policy}
@@ -271,6 +273,8 @@ class Report(Frozen):
             found |= {f"{of}_loss": task.loss.value, f"{of}_constant_loss": task.constant_loss, f"{of}_ece": task.calibration.ece, f"{of}_auc": task.auc}
         if chances := self.probabilities:
             found |= {f"test/{name}_ece_{when}": getattr(chances, f"{name}_ece_{when}") for name in ("click", "purchase") for when in ("before", "after")}
+        if first := self.first_place:
+            found |= {f"test/first_place_off_policy_{one.estimator}": one.value for one in first.off_policy}
         if why := self.explanations:
             found |= {f"test/explanation_area_{order}": area.value for order, area in why.area.items()} | {
                 "test/true_reasons": why.true_reasons.value if why.true_reasons else None
@@ -302,7 +306,7 @@ def _forecast_metrics(ranking: RankingReport) -> dict[str, float | None]:
 
 _PLAN_METRICS = (
     *("illegal", "match", "step_accuracy", "exact_match", "value", "logging_value", "script_value", "fixed_value"),
-    *("reference_value", "oracle_value", "gap_closed"),
+    *("single_task_value", "open_loop_value", "reference_value", "oracle_value", "gap_closed"),
 )
 
 

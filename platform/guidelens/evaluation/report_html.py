@@ -1,13 +1,13 @@
 """report.html: headline figures first, then a section a task with its plot, its interval and what it was measured on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from guidelens.evaluation import plots
 from guidelens.evaluation.bootstrap import FEW_CLUSTERS, Interval
-from guidelens.evaluation.offpolicy import LOGGING, RECOMMENDED
+from guidelens.evaluation.offpolicy import LOGGING, RECOMMENDED, OffPolicyEstimate
 from guidelens.evaluation.pages import Headline, filled, number, share
 from guidelens.evaluation.plots import HIGH, LOW, OTHER, OURS
 from guidelens.evaluation.report import PlanReport, RankingReport, Report
@@ -26,13 +26,20 @@ _PLOTS = (
     "interest",
     "values",
     "off_policy",
+    "first_place",
     "latency",
     "faithful",
+    "effects",
+    "attention",
 )
 _NAMES = {
     "model": "this model",
     "popularity": "popularity",
     "item_knn": "item-kNN (cosine)",
+    "item_knn_pearson": "item-kNN (Pearson)",
+    "user_knn": "user-kNN",
+    "als": "ALS",
+    "ncf": "NCF",
     "ease": "EASE",
     "transitions": "item transitions",
     "hybrid": "hybrid of behaviour",
@@ -51,7 +58,22 @@ OFF_POLICY_NAMES = {
     "switch_dr": "Switch-DR",
     "dros": "DR, shrunk weights",
 }
-_FIRST_PEERS = ("single_task", "hybrid", "transitions", "ease", "item_knn", "content", "popularity")
+_FIRST_PEERS = ("single_task", "hybrid", "transitions", "ease", "item_knn", "item_knn_pearson", "user_knn", "als", "ncf", "content", "popularity")
+_PLAN_NAMES = {
+    "logging": "logging guide",
+    "script": "its script, no noise",
+    "fixed": "best fixed plan",
+    "ngram": "n-gram of the log",
+    "nearest": "nearest logged step",
+    "gru": "GRU that imitates",
+    "single_task": "single-task plan model",
+    "open_loop": "this model, open loop",
+    "model": "this model",
+    "reference": "reference (lower bound)",
+    "oracle": "oracle",
+}
+"""From what is easily had to what is out of reach."""
+_PLAN_COLOURS = {"open_loop": LOW, "model": OURS, "reference": HIGH, "oracle": HIGH}
 _ORDERS = {"occlusion": "what it added (ours)", "attention": "attention", "random": "chance", "least": "what it added, weakest first"}
 _PARTS_OF_STEPS = {"workers": "exchange between workers", "other": "dealing out rows, and the rest"}
 _PARTNERS_BY = {"model": "what goes with it (ours)", "popular": "popularity", "nearest": "likeness of image and text"}
@@ -67,6 +89,7 @@ def render(report: Report) -> str:
         "orders": _ORDERS,
         "partners_by": _PARTNERS_BY,
         "parts_of_steps": _PARTS_OF_STEPS,
+        "plan_names": _PLAN_NAMES,
     }
     cold = [part for part in report.ranking.slices if part.name in COLD and part.ndcg] if report.ranking else []
     return filled(
@@ -118,12 +141,19 @@ def _plots(report: Report) -> dict[str, Markup]:
     if report.interest:
         found["interest"] = plots.reliability("interest calibration", report.interest.calibration, "interest")
     if report.plan and report.plan.off_policy:
-        found["off_policy"] = plots.forest("off-policy estimates", _off_policy_rows(report.plan), "minor units a session", truth=None)
+        found["off_policy"] = plots.forest("off-policy estimates", _off_policy_rows(report.plan.off_policy), "minor units a session", truth=None)
+    if first := report.first_place:
+        found["first_place"] = plots.forest("first place, estimated", _off_policy_rows(first.off_policy), "clicks a request", truth=None)
     if values := _value_rows(report.plan):
         found["values"] = plots.bars("plan value", values, "minor units a session, closed loop")
     if why := report.explanations:
         rows = [(_ORDERS[order], area, OURS if order == "occlusion" else OTHER) for order, area in why.area.items()]
         found["faithful"] = plots.bars("faithfulness", rows, "fall of the log chance, nats")
+        if why.examples:
+            names = [one.name for one in why.inputs]
+            found["effects"] = plots.by_input("effects of inputs", [(one.title, one.effects) for one in why.examples], names, is_signed=True)
+            if any(one.attention for one in why.examples):
+                found["attention"] = plots.by_input("attention of inputs", [(one.title, one.attention) for one in why.examples], names, is_signed=False)
     if report.serving and report.serving.stages_p50_ms:
         found["latency"] = plots.latency(report.serving.stages_p50_ms)
     return {name: Markup(svg) for name, svg in found.items()}
@@ -147,23 +177,13 @@ def _ranking_plots(ranking: RankingReport) -> dict[str, str]:
     return found
 
 
-def _off_policy_rows(plan: PlanReport) -> list[tuple[str, float, float, float, str]]:
+def _off_policy_rows(found: Sequence[OffPolicyEstimate]) -> list[tuple[str, float, float, float, str]]:
     colours = {RECOMMENDED: OURS, LOGGING: LOW}
-    return [(OFF_POLICY_NAMES.get(one.estimator, one.estimator), one.value, one.low, one.high, colours.get(one.estimator, OTHER)) for one in plan.off_policy]
+    return [(OFF_POLICY_NAMES.get(one.estimator, one.estimator), one.value, one.low, one.high, colours.get(one.estimator, OTHER)) for one in found]
 
 
 def _value_rows(plan: PlanReport | None) -> list[tuple[str, Interval, str]]:
-    """Label, value and colour of each policy that was valued in the world, from what is easily had to what is out of reach."""
+    """Label, value and colour of each policy that was valued in the world."""
     if plan is None:
         return []
-    rows = [
-        ("logging guide", "logging", OTHER),
-        ("its script, no noise", "script", OTHER),
-        ("best fixed plan", "fixed", OTHER),
-        ("single-task plan model", "single_task", OTHER),
-        ("this model, open loop", "open_loop", LOW),
-        ("this model", "model", OURS),
-        ("reference (lower bound)", "reference", HIGH),
-        ("oracle", "oracle", HIGH),
-    ]
-    return [(label, plan.intervals[name], colour) for label, name, colour in rows if name in plan.intervals]
+    return [(label, plan.intervals[name], _PLAN_COLOURS.get(name, OTHER)) for name, label in _PLAN_NAMES.items() if name in plan.intervals]

@@ -5,6 +5,7 @@ from typing import Literal
 from guidelens.config import VisitValue
 from guidelens.evaluation.bootstrap import Interval
 from guidelens.evaluation.calibration import Calibration
+from guidelens.evaluation.offpolicy import OffPolicyEstimate, Overlap
 from guidelens.schemas.base import Frozen
 
 
@@ -18,12 +19,24 @@ class InputEffect(Frozen):
     high: float
 
 
+class VisitEffect(Frozen):
+    """What a past visit of a product added, nats."""
+
+    title: str
+    effect: float
+
+
 class ExplainedProduct(Frozen):
-    """One test request's first product, what is said of it, and what each input added, nats."""
+    """One test request's first product, what is said of it, and what each input added, nats; `visits` by themselves, the strongest first.
+
+    attention: the fusion's weight of each input, which is no effect; empty where it has no weights.
+    """
 
     title: str
     reasons: tuple[str, ...]
     effects: dict[str, float]
+    visits: tuple[VisitEffect, ...] = ()
+    attention: dict[str, float] = {}
 
 
 class ExplanationReport(Frozen):
@@ -76,6 +89,16 @@ class ProbabilityReport(Frozen):
     purchase_ece_before: float
     purchase_ece_after: float
     impressions: int
+
+
+class FirstPlaceReport(Frozen):
+    """Clicks a request at the slate's first place, were its product drawn as this model serves it at `temperature`: estimated from the log's
+    propensities, `logging` being what the log itself got there."""
+
+    temperature: float
+    requests: int
+    off_policy: tuple[OffPolicyEstimate, ...]
+    overlap: Overlap
 
 
 class ExtraTaskReport(Frozen):

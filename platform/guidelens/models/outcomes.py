@@ -8,6 +8,7 @@ preferences by sequence cross-entropy. docs/plans.md has the formulae.
 # Letters: R = rows, S = MAX_STEPS, A = NUM_STEPS, M = logged steps, F = state features.
 
 import dataclasses
+import logging
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from guidelens.models.plans.values import step_values
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.steps import NUM_STEPS
 
+log = logging.getLogger(__name__)
 MIN_PURCHASES = 20
 MAX_ADVANTAGE_WEIGHT = 20.0
 _BASELINE_PENALTY = 100.0
@@ -32,7 +34,7 @@ def with_targets(examples: Examples, catalogue: Catalogue, config: Config) -> Ex
     """The examples with the strategist's target weights at each logged step, as `train.plan_learning.targets` says.
 
     Estimates are fitted to the training part alone; the temperature is chosen on validation sessions. With fewer than MIN_PURCHASES kept
-    purchases in the training part steps cannot be told apart by what they earn, and the targets are the logged steps. A logged step that the
+    purchases in the training part steps cannot be told apart by what they earn, and the targets are the logged steps; a warning says so. A logged step that the
     grammar forbids teaches nothing.
     """
     steps = logged_steps(examples, catalogue, config.train.model.num_profile_buckets)
@@ -48,7 +50,15 @@ def _weights(steps: LoggedSteps, split_M: NDArray[np.object_], config: Config) -
     learning, costs = config.train.plan_learning, config.train.plan_costs
     is_train_M = split_M == "train"
     logged_MA: Floats = (steps.action_M[:, None] == np.arange(NUM_STEPS)).astype(np.float64)
-    if learning.targets == "imitation" or (steps.result_M[is_train_M] == KEPT).sum() < MIN_PURCHASES:
+    num_kept = int((steps.result_M[is_train_M] == KEPT).sum())
+    if learning.targets != "imitation" and num_kept < MIN_PURCHASES:
+        log.warning(
+            "train.plan_learning.targets %s needs %d kept purchases in AR sessions of the training part, got %d: plans imitate the log",
+            learning.targets,
+            MIN_PURCHASES,
+            num_kept,
+        )
+    if learning.targets == "imitation" or num_kept < MIN_PURCHASES:
         return logged_MA
     if learning.targets == "advantage":
         weighted_MA: Floats = logged_MA * advantage_weights(steps, is_train_M, steps.to_come(costs), learning.advantage_temperature)[:, None]

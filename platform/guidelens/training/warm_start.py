@@ -1,6 +1,6 @@
 """Going on from yesterday's model: its weights by name, its product vectors by product id."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,15 +25,8 @@ class WarmStart:
         return cls({name: value.detach().clone() for name, value in model.state_dict().items()}, tuple(product_ids))
 
 
-def warm(model: GuideModel, start: WarmStart, product_ids: Sequence[str]) -> GuideModel:
-    """`model` with the weights of `start`. A product that is new keeps its seeded vector and gets the mean bias.
-
-    The reducers stay those of the start: the weights behind them were trained on their axes.
-
-    Raises:
-        InputError: the two models differ in shape.
-    """
-    state = model.state_dict()
+def require_shape(state: Mapping[str, Tensor], start: WarmStart) -> None:
+    """Raises InputError where a model's weights, those of its products aside, differ in shape from the start's."""
     differ = sorted(
         name
         for name in state.keys() | start.state.keys()
@@ -44,6 +37,18 @@ def warm(model: GuideModel, start: WarmStart, product_ids: Sequence[str]) -> Gui
             f"a warm start needs a model of the same shape, got one that differs in {', '.join(differ[:3])}"
             f"{' and more' if len(differ) > 3 else ''}; train anew, or set train.model as the first run had it"
         )
+
+
+def warm(model: GuideModel, start: WarmStart, product_ids: Sequence[str]) -> GuideModel:
+    """`model` with the weights of `start`. A product that is new keeps its seeded vector and gets the mean bias.
+
+    The reducers stay those of the start: the weights behind them were trained on their axes.
+
+    Raises:
+        InputError: the two models differ in shape.
+    """
+    state = model.state_dict()
+    require_shape(state, start)
     row_of = {product_id: row for row, product_id in enumerate(start.product_ids)}
     rows_N = torch.from_numpy(np.array([row_of.get(product_id, -1) for product_id in product_ids], dtype=np.int64))
     known_N = rows_N >= 0

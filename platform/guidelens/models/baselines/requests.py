@@ -8,7 +8,7 @@ baseline is a straw man.
 # Letters: R = requests, N = products, K = places of the slate, T = events, V = recent visits of a packed row.
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from guidelens.data.examples import Examples
 from guidelens.models.baselines.hybrid import Hybrid
-from guidelens.models.baselines.linear import ease
-from guidelens.models.baselines.neighbours import item_knn
+from guidelens.models.baselines.linear import Als, ease
+from guidelens.models.baselines.neighbours import UserKnn, content, item_knn
 from guidelens.models.baselines.popularity import Popularity
-from guidelens.models.baselines.recommender import ItemToItem, Recommender
+from guidelens.models.baselines.recommender import Recommender
 from guidelens.models.baselines.transitions import transitions
 from guidelens.models.histories import Histories
 from guidelens.schemas.ids import stable_hash
@@ -125,6 +125,28 @@ class Classics:
         """The cosine with a small grid of shrinkages, with and without visits that had no click, and more or less focus."""
         return self._read([item_knn(self.clicks, shrinkage=shrinkage) for shrinkage in (0.0, 5.0, 25.0)])
 
+    def item_knn_pearson(self) -> list[OnRequests]:
+        """As `item_knn`, by correlation."""
+        return self._read([item_knn(self.clicks, similarity="pearson", shrinkage=shrinkage) for shrinkage in (0.0, 5.0, 25.0)])
+
+    def content(self, content_NX: NDArray[np.floating]) -> list[OnRequests]:
+        """Likeness of what products are: unit vectors of image and text together."""
+        return self._read([content(content_NX)])
+
+    def user_knn(self) -> list[OnRequests]:
+        """Few neighbours, or many."""
+        return self._read([UserKnn.fit(self.clicks, num_neighbours=num) for num in (50, 200)])
+
+    def als(self, seed: int) -> list[OnRequests]:
+        """Few factors, or many."""
+        return self._read([Als.fit(self.clicks, num_factors=num, seed=seed) for num in (16, 64)])
+
+    def ncf(self, seed: int) -> list[OnRequests]:
+        """One network: what it reads of a request is what is chosen."""
+        from guidelens.models.baselines.neural import Ncf
+
+        return self._read([Ncf.fit(self.clicks, seed=seed)])
+
     def ease(self) -> list[OnRequests]:
         """Three strengths of its ridge."""
         return self._read([ease(self.clicks, l2=l2) for l2 in (10.0, 100.0, 1000.0)])
@@ -134,7 +156,7 @@ class Classics:
         shapes = itertools.product((0.0, 1.0), (0.5, 1.0))
         return self._read([transitions(self.clicks, backward=backward, damping=damping) for backward, damping in shapes])
 
-    def _read(self, fitted: list[ItemToItem]) -> list[OnRequests]:
+    def _read(self, fitted: Sequence[Recommender]) -> list[OnRequests]:
         readers = [
             RequestReader.of(self.item_ids, clicked_only=clicked_only, focus_repeats=repeats)
             for clicked_only, repeats in itertools.product((True, False), (1, 4))
