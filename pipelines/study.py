@@ -148,6 +148,7 @@ def _write(study: "Study", config: Config, out: Path) -> None:
             on_front=row.on_front,
             seconds=row.seconds,
             cosines={name.removeprefix(prefix).replace(".", " / "): value for name, value in row.signals.items() if name.startswith(prefix)},
+            least_expert=row.signals.get("expert_share.least"),
         )
         for row in study.tried
     )
@@ -185,6 +186,9 @@ def command() -> None:
 @click.option("--sharing", default=None, metavar="A,B", callback=_listed, help="Ways of sharing to try.  [default: shared_bottom,mmoe,ple]")
 @click.option("--balancing", default=None, metavar="A,B", callback=_listed, help="Balancers to try.  [default: all]")
 @click.option("--learning-rates", default=None, metavar="A,B", callback=_listed, help="Learning rates to try each with.  [default: 0.001,0.002,0.004]")
+@click.option(
+    "--num-experts", default=None, metavar="A,B", callback=_listed, help="Numbers of experts to try with mmoe and ple.  [default: the one configured]"
+)
 @click.option("--lambda-draws", default=None, type=click.IntRange(min=0), help="Sets of fixed task weights to try beside equal ones.  [default: 8]")
 @click.option("--finalists", default=None, type=click.IntRange(min=1), help="Joint choices that are fitted with every seed.  [default: 4]")
 @click.option("--seeds", default=None, metavar="A,B", callback=_listed, help="Seeds of the finals.  [default: 0,1,2]")

@@ -74,6 +74,25 @@ def test_trials_differ_where_their_choices_do(study: Study) -> None:
         assert one.metrics != other.metrics, (one.name, other.name)
 
 
+def test_numbers_of_experts_are_tried_where_there_are_experts() -> None:
+    examples, catalogue, asked = sample_examples(160), sample_catalogue(), list[Trial]()
+
+    def fitted(trials: Sequence[Trial]) -> list[TrialResult]:
+        asked.extend(trials)
+        return [fit_trial(trial, examples, catalogue) for trial in trials]
+
+    plan = StudyPlan(
+        sharing=("shared_bottom", "mmoe"), balancing=("fixed",), learning_rates=(0.01,), num_experts=(2, 3), lambda_draws=0, finalists=1, seeds=(3,)
+    )
+    found = run_study(plan, with_train(epochs=1), TASKS, fitted, {})
+    experts = {trial.name: trial.job.model.num_experts for trial in asked if trial.name.startswith("joint ")}
+    assert set(experts) == {"joint shared_bottom fixed rate 0.01", "joint mmoe-2 fixed rate 0.01", "joint mmoe-3 fixed rate 0.01"}
+    assert (experts["joint mmoe-2 fixed rate 0.01"], experts["joint mmoe-3 fixed rate 0.01"]) == (2, 3)
+    assert found.best_settings["train.model.num_experts"] == str(experts[found.best])
+    with pytest.raises(ValidationError, match="each must be there once"):
+        StudyPlan(num_experts=(4, 4))
+
+
 def test_a_study_of_one_task_is_refused() -> None:
     with pytest.raises(ConfigError, match="at least two tasks"):
         run_study(PLAN, with_train(), ("plan",), lambda _trials: [], {})

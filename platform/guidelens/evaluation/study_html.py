@@ -14,7 +14,8 @@ NAMES = {"ndcg_at_10": "NDCG@10 (T1)", "interest_mse": "interest MSE (T2)", "pla
 
 
 class TriedRow(Frozen):
-    """A joint trial on validation. group: what it is coloured by (its balancing)."""
+    """A joint trial on validation. group: what it is coloured by (its balancing). least_expert: the largest share that any task gives the expert
+    used least, after the last epoch; None where there are no experts."""
 
     name: str
     group: str
@@ -23,6 +24,7 @@ class TriedRow(Frozen):
     on_front: bool
     seconds: float
     cosines: dict[str, float]
+    least_expert: float | None = None
 
 
 class FinalRow(Frozen):

@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, field_validator
 
-from guidelens.config import TASKS, Balancing, Config, Sharing, TaskName, TrainConfig
+from guidelens.config import TASKS, Balancing, Config, ModelConfig, Sharing, TaskName, TrainConfig
 from guidelens.errors import ConfigError
 from guidelens.evaluation.multitask import HIGHER_IS_BETTER, SeedInterval, delta_m, over_seeds, pareto_front
 from guidelens.schemas.base import Frozen
@@ -24,16 +24,20 @@ METRIC_OF: dict[TaskName, str] = {"recommendation": "ndcg_at_10", "interest": "i
 
 
 class StudyPlan(Frozen):
-    """What is tried: sharing x balancing at every learning rate, `lambda_draws` sets of fixed weights more, and single tasks at every rate."""
+    """What is tried: sharing x balancing at every learning rate, `lambda_draws` sets of fixed weights more, and single tasks at every rate.
+
+    num_experts: shared experts of `mmoe` and `ple`, each number tried; as configured where empty.
+    """
 
     sharing: Annotated[tuple[Sharing, ...], Field(min_length=1)] = ("shared_bottom", "mmoe", "ple")
     balancing: Annotated[tuple[Balancing, ...], Field(min_length=1)] = ("fixed", "uncertainty", "dwa", "gradnorm", "famo", "pcgrad", "cagrad")
     learning_rates: Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1)] = (1e-3, 2e-3, 4e-3)
+    num_experts: tuple[Annotated[int, Field(ge=1)], ...] = ()
     lambda_draws: Annotated[int, Field(ge=0)] = 8
     finalists: Annotated[int, Field(ge=1)] = 4
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 1, 2)
 
-    @field_validator("sharing", "balancing", "learning_rates", "seeds")
+    @field_validator("sharing", "balancing", "learning_rates", "num_experts", "seeds")
     @classmethod
     def _each_once(cls, given: tuple[object, ...]) -> tuple[object, ...]:
         """The same seed twice would look like two seeds that agree."""
@@ -131,19 +135,29 @@ def _single_trials(plan: StudyPlan, config: Config, tasks: Sequence[TaskName]) -
 
 def _joint_trials(plan: StudyPlan, config: Config, tasks: Sequence[TaskName]) -> Iterator[Trial]:
     equal = {task: float(task in tasks) for task in TASKS}
-    for sharing, method, rate in itertools.product(plan.sharing, plan.balancing, plan.learning_rates):
-        yield _joint(f"joint {sharing} {method} rate {rate:g}", config, sharing, method, rate, equal)
+    for (shown, model), method, rate in itertools.product(_models(plan, config), plan.balancing, plan.learning_rates):
+        yield _joint(f"joint {shown} {method} rate {rate:g}", config, model, method, rate, equal)
     draws = np.random.default_rng(sub_seed(config.seed, "lambdas")).dirichlet(np.ones(len(tasks)), plan.lambda_draws) * len(tasks)
     for number, weights in enumerate(draws.round(3).clip(min=_LEAST_LAMBDA).tolist()):
         lambdas = {**dict.fromkeys(TASKS, 0.0), **dict(zip(tasks, weights, strict=True))}
         rate = plan.learning_rates[number % len(plan.learning_rates)]
         shown = "/".join(f"{weight:g}" for weight in weights)
-        yield _joint(f"joint {config.train.model.sharing} fixed {shown} rate {rate:g}", config, config.train.model.sharing, "fixed", rate, lambdas)
+        yield _joint(f"joint {config.train.model.sharing} fixed {shown} rate {rate:g}", config, config.train.model, "fixed", rate, lambdas)
 
 
-def _joint(name: str, config: Config, sharing: Sharing, method: Balancing, rate: float, lambdas: dict[TaskName, float]) -> Trial:
-    levels = config.train.model.num_expert_levels if sharing == "ple" else 1
-    model = config.train.model.model_copy(update={"sharing": sharing, "num_expert_levels": levels})
+def _models(plan: StudyPlan, config: Config) -> Iterator[tuple[str, ModelConfig]]:
+    """Each way of sharing, with each number of experts where it has any: how trials are named by it, and the model."""
+    for sharing in plan.sharing:
+        levels = config.train.model.num_expert_levels if sharing == "ple" else 1
+        model = config.train.model.model_copy(update={"sharing": sharing, "num_expert_levels": levels})
+        if not plan.num_experts or sharing not in ("mmoe", "ple"):
+            yield sharing, model
+            continue
+        for number in plan.num_experts:
+            yield f"{sharing}-{number}", model.model_copy(update={"num_experts": number})
+
+
+def _joint(name: str, config: Config, model: ModelConfig, method: Balancing, rate: float, lambdas: dict[TaskName, float]) -> Trial:
     return Trial(
         name=name,
         job=FitJob(name="guide", lambdas=lambdas, model=model, extra=config.train.extra_tasks),
@@ -157,6 +171,7 @@ def _settings(trial: Trial) -> dict[str, str]:
     return {
         "train.model.sharing": trial.job.model.sharing,
         "train.model.num_expert_levels": str(trial.job.model.num_expert_levels),
+        "train.model.num_experts": str(trial.job.model.num_experts),
         "train.balancing.method": trial.train.balancing.method,
         "train.learning_rate": f"{trial.train.learning_rate:g}",
         **{f"train.lambdas.{task}": f"{weight:g}" for task, weight in trial.job.lambdas.items()},
