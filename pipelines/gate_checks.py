@@ -7,6 +7,7 @@ import numpy as np
 from guidelens.bundle import BundleManifest
 from guidelens.data.examples import Examples
 from guidelens.evaluation.gate import Champion, Paired
+from guidelens.evaluation.guide import interest_mse
 from guidelens.evaluation.offpolicy import RECOMMENDED, OffPolicyEstimate, estimates
 from guidelens.evaluation.plans import greedy, logged_plans, on_logged_histories, with_plans
 from guidelens.evaluation.ranking import clicked_requests, score_requests
@@ -90,7 +91,9 @@ def _why_not_paired(files: RunFiles, bundle: Path, manifest: BundleManifest) -> 
 def _paired(files: RunFiles, theirs: GuideScorer, test: Examples) -> Paired:
     ours = GuideScorer.load(files.fit)
     rows_R, _ = clicked_requests(test)
-    return Paired(test.take(rows_R), score_requests(ours, test).ndcg, score_requests(theirs, test).ndcg, _plan_of(files, theirs, test))
+    return Paired(
+        test.take(rows_R), score_requests(ours, test).ndcg, score_requests(theirs, test).ndcg, _plan_of(files, theirs, test), interest_mse(theirs, test)
+    )
 
 
 def _plan_of(files: RunFiles, theirs: GuideScorer, test: Examples) -> OffPolicyEstimate | None:

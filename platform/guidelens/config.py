@@ -355,11 +355,12 @@ class EvaluateConfig(Frozen):
 
 
 class GateConfig(Frozen):
-    """A challenger passes where it is no worse than the champion by more than these margins."""
+    """A challenger passes where it is no worse than the champion by more than these margins. max_interest_rise: of the squared error, relative."""
 
     max_ndcg_drop: Annotated[float, Field(ge=0)] = 0.01
     max_ece: Annotated[float, Field(gt=0)] = 0.10
     max_slice_ndcg_drop: Annotated[float, Field(ge=0)] = 0.03
+    max_interest_rise: Annotated[float, Field(ge=0)] = 0.05
     max_recognition_drop: Annotated[float, Field(ge=0)] = 0.03
     max_parity_error: Annotated[float, Field(gt=0)] = 1e-4
 

@@ -81,7 +81,8 @@ def test_measuring_again_gives_the_same_figures(home: Home, run_id: str, measure
 
 def test_a_first_release_passes_with_its_skipped_checks_named(home: Home, first: release.ReleaseResult) -> None:
     checks = {check.name: check for check in first.gate}
-    assert set(checks) == {"files", "parity", "completeness", "recognition", "ranking", "slice: new shoppers", "calibration", "legal_plans", "off_policy"}
+    named = {"files", "parity", "completeness", "recognition", "ranking", "slice: new shoppers", "interest", "calibration", "legal_plans", "off_policy"}
+    assert set(checks) == named
     assert checks["parity"].passed and checks["files"].passed and checks["legal_plans"].passed
     assert checks["slice: new shoppers"].passed is None and "no champion" in checks["slice: new shoppers"].why
 

@@ -38,6 +38,28 @@ def champion(gain: float, num: int = 100, their_plan: float = 50.0) -> Champion:
     return Champion("3", {"test/recognition_top1": 0.8}, Paired(clicked, theirs + gain, theirs, estimate(their_plan)))
 
 
+@pytest.mark.parametrize(
+    ("ours", "same_pairs", "recorded", "allowed"),
+    [(0.0315, 0.031, 0.02, True), (0.0335, 0.031, 0.2, False), (0.0335, None, 0.032, True), (0.0345, None, 0.032, False)],
+    ids=["on the same pairs", "worse on the same pairs", "as recorded", "worse than recorded"],
+)
+def test_interest_may_not_lose_what_the_champion_has(ours: float, same_pairs: float | None, recorded: float, allowed: bool) -> None:
+    found = report()
+    assert found.interest is not None
+    champion_of = Champion("3", {"test/interest_mse": recorded}, dataclasses.replace(champion(0.0).paired, their_interest_mse=same_pairs))
+    check = beside(champion_of, found.with_sections(interest=found.interest.model_copy(update={"mse": ours})))["interest"]
+    assert check.passed is allowed
+    assert "champion 3" in check.why and ("same pairs" in check.why) == (same_pairs is not None)
+
+
+def test_a_first_release_may_not_be_surely_worse_than_a_constant_in_interest() -> None:
+    found = report()
+    assert found.interest is not None and beside(None, found)["interest"].passed
+    worse = found.interest.model_copy(update={"mse": 0.06, "mse_interval": around(0.06)})
+    assert worse.mse_interval.low > worse.constant_mse
+    assert beside(None, found.with_sections(interest=worse))["interest"].passed is False
+
+
 def test_a_first_release_is_held_against_popularity_and_absolute_limits() -> None:
     checks = beside(None)
     assert checks["ranking"].passed and "popularity" in checks["ranking"].why

@@ -22,12 +22,14 @@ MIN_EFFECTIVE_SESSIONS = 10.0
 
 @dataclass(frozen=True)
 class Paired:
-    """NDCG@10 of the release and of the champion on the same clicked test requests; the champion's off-policy estimate on the same log."""
+    """NDCG@10 of the release and of the champion on the same clicked test requests; the champion's off-policy estimate on the same log, and its
+    squared error of interest on the same pairs."""
 
     clicked: Examples
     ours_R: NDArray[np.floating]
     theirs_R: NDArray[np.floating]
     their_plan: OffPolicyEstimate | None
+    their_interest_mse: float | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ def judge(report: Report, champion: Champion | None, config: GateConfig, draws: 
     yield _recognition(report, champion, config)
     yield _ranking(report, champion, config, draws)
     yield _slice(report, champion, config)
+    yield _interest(report, champion, config)
     yield _calibration(report, config)
     yield _legality(report)
     yield _off_policy(report, champion)
@@ -132,6 +135,24 @@ def _slice(report: Report, champion: Champion | None, config: GateConfig) -> Gat
         return skipped(name, "not measured for both releases")
     why = f"NDCG@10 {ours:.4f}, champion {champion.version} recorded {theirs:.4f}; may drop by {config.max_slice_ndcg_drop}"
     return GateCheck(name=name, passed=ours >= theirs - config.max_slice_ndcg_drop, why=why)
+
+
+def _interest(report: Report, champion: Champion | None, config: GateConfig) -> GateCheck:
+    """The champion's error on the same pairs, else what it recorded on its own; without a champion, not surely worse than a constant."""
+    name = "interest"
+    if report.interest is None:
+        return skipped(name, report.absent.get("interest", "not measured"))
+    ours, paired = report.interest.mse, champion.paired.their_interest_mse if champion and champion.paired else None
+    recorded = champion.metrics.get("test/interest_mse") if champion else None
+    if champion is None or (paired is None and recorded is None):
+        low, constant = report.interest.mse_interval.low, report.interest.constant_mse
+        why = f"no champion measured it; squared error {ours:.4f}, a constant's {constant:.4f}; its lower end {low:.4f} may not be above that"
+        return GateCheck(name=name, passed=low <= constant, why=why)
+    theirs, where = (paired, "on the same pairs") if paired is not None else (recorded, f"recorded on its own test data ({champion.why})")
+    assert theirs is not None
+    limit = theirs * (1 + config.max_interest_rise)
+    why = f"squared error {ours:.4f}, champion {champion.version} {theirs:.4f} {where}; at most {limit:.4f}"
+    return GateCheck(name=name, passed=ours <= limit, why=why)
 
 
 def _calibration(report: Report, config: GateConfig) -> GateCheck:

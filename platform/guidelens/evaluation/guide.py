@@ -108,7 +108,7 @@ def measure_interest(scorer: GuideScorer, single_task: GuideScorer | None, train
     predicted = _interest(scorer.slate_scores(test), seen_RK)
     found = regression(predicted, observed, float(known.mean()))
     shoppers = np.repeat(test.shopper_key, seen_RK.sum(axis=1))
-    alone = None if single_task is None else float(np.mean((_interest(single_task.slate_scores(test), seen_RK) - observed) ** 2))
+    alone = None if single_task is None else interest_mse(single_task, test)
     return InterestReport(
         mse=found.mse,
         ece=found.calibration.ece,
@@ -119,6 +119,14 @@ def measure_interest(scorer: GuideScorer, single_task: GuideScorer | None, train
         mse_interval=draws.over((predicted - observed) ** 2, shoppers),
         calibration=found.calibration,
     )
+
+
+def interest_mse(scorer: GuideScorer, test: Examples) -> float | None:
+    """The squared error of interest on the observed pairs; None where the scorer did not learn it, or nothing was observed."""
+    seen_RK = test.interest_observed & (test.slate_rows >= 0)
+    if not (scorer.header.learned("interest") and seen_RK.any()):
+        return None
+    return float(np.mean((_interest(scorer.slate_scores(test), seen_RK) - test.interest[seen_RK]) ** 2))
 
 
 def _interest(slates: SlateScores, seen_RK: NDArray[np.bool_]) -> NDArray[np.float64]:
