@@ -1,0 +1,269 @@
+"""How well does tuning the encoder's last blocks on a shop's photos recognise new ones, beside the closed-form recognizer? grocery-store.
+
+    python -m benchmarks.recognition --data FOLDER [--folds N] [--seed S ...] [--set FIELD=VALUE ...] [--out DIR]
+
+Folds hold back groups of photos that look alike (models/recognizer_fit.py), so that a held-back photo is as new as tomorrow's; settings are chosen by
+them alone, with --folds and a development seed. Val is looked at once a seed, after the folds, by models of the whole training part, and never chooses.
+Each photo counts by its first product; coarse is right where that product's family is. Intervals draw a product's photos together.
+"""
+
+# Letters: M = training photos, then one catalogue image a product; P = products; B = photos asked about; D = embedding width.
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks._results import keep, machine, today
+from guidelens.config import TuningConfig
+from guidelens.data.adapters import grocery_store
+from guidelens.data.images.decoding import Pixels, encoder_input, upright_pixels
+from guidelens.encoders.image import ImageEncoder, load_image_encoder
+from guidelens.evaluation.bootstrap import Interval, mean_interval, paired_difference
+from guidelens.models.recognizer_fit import NUM_FOLDS, answers_held_back, folds
+from guidelens.models.tuned import TunedRecognizer
+from guidelens.schemas.base import Frozen
+from guidelens.training.tuning import tune_recognizer
+from pipelines.entry import progress, run_command
+
+RESULTS = Path(__file__).parent / "results"
+_NUM_BOOTSTRAP = 1000
+_TIMED_PHOTOS = 50
+Rows = NDArray[np.int64]
+
+
+class Shares(Frozen):
+    """Right answers of one recognizer. family_head: the family head's own answer, None where there is no such head."""
+
+    fine: Interval
+    coarse: Interval
+    family_head: Interval | None = None
+
+
+class Measured(Frozen):
+    """seconds: wall time of one tuning, mean. gain: tuned minus closed-form, fine."""
+
+    photos: int
+    closed_form: Shares
+    tuned: Shares
+    gain: Interval
+    seconds: float
+
+
+class RecognitionStudy(Frozen):
+    """ms_per_photo: one photo at a time on one thread, both embeddings and the answer; decode_ms beside it."""
+
+    machine: str
+    date: str
+    command: str
+    seeds: tuple[int, ...]
+    num_folds: int
+    config: TuningConfig
+    folds: Measured | None
+    val: Measured | None
+    ms_per_photo: float
+    decode_ms: float
+
+
+@dataclass(frozen=True)
+class Shop:
+    """pixels: upright, of M labelled photos, then of P catalogue images. files: of photos to time."""
+
+    pixels: list[Pixels]
+    rows: Rows
+    num_photos: int
+    family_of: Rows
+    val_pixels: list[Pixels]
+    val_rows: Rows
+    files: list[Path]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Of photos asked about, in one order: (B,) what they show, what each recognizer says, and the family head's answer."""
+
+    truth: Rows
+    closed_form: Rows
+    tuned: Rows
+    family: Rows
+    seconds: float
+
+
+def read(data: Path) -> Shop:
+    source = grocery_store.load(data)
+    row_of = {product.product_id: row for row, product in enumerate(source.products)}
+    families = sorted({product.category for product in source.products})
+    photos = [source.photos / label.path for label in source.labels]
+    catalogue = [source.photos / product.images[0] for product in source.products]
+    return Shop(
+        pixels=[upright_pixels(file.read_bytes()) for file in (*photos, *catalogue)],
+        rows=np.array([*(row_of[label.product_id] for label in source.labels), *range(len(row_of))]),
+        num_photos=len(photos),
+        family_of=np.array([families.index(product.category) for product in source.products]),
+        val_pixels=[upright_pixels((source.photos / photo.path).read_bytes()) for photo in source.holdout],
+        val_rows=np.array([row_of[photo.product_id] for photo in source.holdout]),
+        files=photos[:: max(1, len(photos) // _TIMED_PHOTOS)][:_TIMED_PHOTOS],
+    )
+
+
+def embedded(encoder: ImageEncoder, pixels: Sequence[Pixels]) -> NDArray[np.float32]:
+    return encoder.embed(np.stack([encoder_input(each) for each in pixels]))
+
+
+def asked(
+    encoder: ImageEncoder,
+    shop: Shop,
+    embeddings: NDArray[np.float32],
+    fit_M: NDArray[np.bool_],
+    pixels: Sequence[Pixels],
+    truth: Rows,
+    config: TuningConfig,
+    seed: int,
+) -> tuple[Answers, TunedRecognizer]:
+    """Both recognizers, fitted to the rows in `fit_M`, on photos they have not seen."""
+    begun = time.perf_counter()
+    fit_rows = np.flatnonzero(fit_M)
+    with tempfile.TemporaryDirectory() as work:
+        tuned = tune_recognizer(
+            encoder,
+            [shop.pixels[row] for row in fit_rows],
+            shop.rows[fit_rows],
+            shop.family_of.tolist(),
+            config,
+            seed,
+            Path(work),
+            lambda one: progress(f"recognition: seed {seed}, epoch {one.epoch + 1} of {config.epochs}: loss {one.loss:.3f}"),
+        )
+    seconds = time.perf_counter() - begun
+    answers = tuned.recognize(np.stack([encoder_input(each) for each in pixels]))
+    everything = np.concatenate([embeddings[fit_rows], answers.encoder_BD])
+    rows, held = np.r_[shop.rows[fit_rows], truth], np.r_[np.zeros(len(fit_rows), bool), np.ones(len(truth), bool)]
+    is_catalogue = np.r_[fit_rows >= shop.num_photos, np.zeros(len(truth), bool)]
+    closed = answers_held_back(everything, rows, is_catalogue, held, len(shop.family_of), top=1)[:, 0]
+    return Answers(truth, closed, answers.products_BP.argmax(1), answers.families_BF.argmax(1), seconds), tuned
+
+
+def measured(parts: Sequence[Answers], family_of: Rows) -> Measured:
+    truth, closed, tuned, family = (np.concatenate([getattr(part, name) for part in parts]) for name in ("truth", "closed_form", "tuned", "family"))
+
+    def share(right_B: NDArray[np.bool_]) -> Interval:
+        return mean_interval(right_B.astype(np.float64), num_bootstrap=_NUM_BOOTSTRAP, seed=0, clusters_R=truth)
+
+    return Measured(
+        photos=len(truth),
+        closed_form=Shares(fine=share(closed == truth), coarse=share(family_of[closed] == family_of[truth])),
+        tuned=Shares(fine=share(tuned == truth), coarse=share(family_of[tuned] == family_of[truth]), family_head=share(family == family_of[truth])),
+        gain=paired_difference(
+            (tuned == truth).astype(np.float64), (closed == truth).astype(np.float64), num_bootstrap=_NUM_BOOTSTRAP, seed=0, clusters_R=truth
+        ),
+        seconds=float(np.mean([part.seconds for part in parts])),
+    )
+
+
+def timed(files: Sequence[Path], tuned: TunedRecognizer) -> tuple[float, float]:
+    """Median milliseconds of recognising one decoded photo, and of decoding it."""
+    recognising, decoding = [], []
+    for file in files:
+        begun = time.perf_counter()
+        image = encoder_input(upright_pixels(file.read_bytes()))
+        decoded = time.perf_counter()
+        tuned.recognize(image[None])
+        recognising.append(time.perf_counter() - decoded)
+        decoding.append(decoded - begun)
+    return float(np.median(recognising) * 1e3), float(np.median(decoding) * 1e3)
+
+
+def studied(data: Path, seeds: Sequence[int], num_folds: int, with_val: bool, config: TuningConfig, settings: Sequence[str]) -> RecognitionStudy:
+    encoder, shop = load_image_encoder(), read(data)
+    progress(f"recognition: {shop.num_photos:,} photos, {len(shop.family_of)} products")
+    embeddings = embedded(encoder, shop.pixels)
+    all_rows = np.ones(len(shop.rows), bool)
+    of_folds: list[Answers] = []
+    of_val: list[Answers] = []
+    tuned: TunedRecognizer | None = None
+    for seed in seeds:
+        fold_of = folds(embeddings[: shop.num_photos], shop.rows[: shop.num_photos], seed)
+        for fold in range(num_folds):
+            held = np.flatnonzero(fold_of == fold)
+            fit_M = ~np.isin(np.arange(len(shop.rows)), held)
+            found, tuned = asked(encoder, shop, embeddings, fit_M, [shop.pixels[row] for row in held], shop.rows[held], config, seed)
+            of_folds.append(found)
+            progress(f"recognition: seed {seed}, fold {fold}: {_line(measured(of_folds[-1:], shop.family_of))}")
+        if with_val:
+            found, tuned = asked(encoder, shop, embeddings, all_rows, shop.val_pixels, shop.val_rows, config, seed)
+            of_val.append(found)
+    assert tuned is not None
+    ms_per_photo, decode_ms = timed(shop.files, tuned)
+    given = "".join(f" --seed {seed}" for seed in seeds) + "".join(f" --set {setting}" for setting in settings)
+    return RecognitionStudy(
+        machine=machine(),
+        date=today(),
+        command=f"python -m benchmarks.recognition --data grocery-store --folds {num_folds}{given}{'' if with_val else ' --no-val'}",
+        seeds=tuple(seeds),
+        num_folds=num_folds,
+        config=config,
+        folds=measured(of_folds, shop.family_of) if of_folds else None,
+        val=measured(of_val, shop.family_of) if of_val else None,
+        ms_per_photo=ms_per_photo,
+        decode_ms=decode_ms,
+    )
+
+
+def _line(found: Measured) -> str:
+    return (
+        f"fine {found.closed_form.fine.value:.3f} -> {found.tuned.fine.value:.3f}, coarse {found.closed_form.coarse.value:.3f} -> "
+        f"{found.tuned.coarse.value:.3f}, {found.seconds:.0f} s"
+    )
+
+
+def as_markdown(study: RecognitionStudy) -> str:
+    lines = [
+        "# Recognition: the encoder's last blocks tuned on a shop's photos",
+        "",
+        f"`{study.command}`, {study.machine}, {study.date}.",
+        "Share of photos whose first product (fine), or its family (coarse), is right; 95 % intervals over products. Closed form: whitening and class",
+        f"means on the frozen encoder. Folds: {study.num_folds} of {NUM_FOLDS} by groups of photos that look alike, inside the training part.",
+        "",
+        "| | photos | closed form, fine | coarse | tuned, fine | coarse | family head | gain, fine | s a fit |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, found in (("folds", study.folds), ("val", study.val)):
+        if found is not None:
+            shares = [found.closed_form.fine, found.closed_form.coarse, found.tuned.fine, found.tuned.coarse, found.tuned.family_head, found.gain]
+            cells = [str(found.photos), *(_cell(each) for each in shares if each is not None), f"{found.seconds:.0f}"]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    timing = f"One photo at a time, one thread, median: {study.ms_per_photo:.1f} ms for both embeddings and the answer, {study.decode_ms:.1f} ms to decode it."
+    return "\n".join([*lines, "", timing, ""])
+
+
+def _cell(found: Interval) -> str:
+    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def _configured(settings: Sequence[str]) -> TuningConfig:
+    pairs = dict(setting.partition("=")[::2] for setting in settings)
+    return TuningConfig.model_validate_strings(pairs)
+
+
+@click.command()
+@click.option("--data", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="The GroceryStoreDataset folder.")
+@click.option("--folds", "num_folds", default=NUM_FOLDS, type=click.IntRange(0, NUM_FOLDS), help="How many of the folds are run.")
+@click.option("--seed", "seeds", multiple=True, default=(1000,), type=int, help="Of folds and fits; may be given more than once.")
+@click.option("--val/--no-val", "with_val", default=True, help="Look at val at the end.")
+@click.option("--set", "settings", multiple=True, help="FIELD=VALUE of TuningConfig; the defaults otherwise.")
+@click.option("--out", default=RESULTS, type=click.Path(file_okay=False, path_type=Path), help="Folder for recognition.json and recognition.md.")
+def command(data: Path, num_folds: int, seeds: tuple[int, ...], with_val: bool, settings: tuple[str, ...], out: Path) -> None:
+    """Tune on the training part, answer what was held back, and print the table."""
+    if num_folds == 0 and not with_val:
+        raise click.UsageError("--folds 0 with --no-val leaves nothing to measure; give --folds 1 or more")
+    study = studied(data, seeds, num_folds, with_val, _configured(settings), settings)
+    keep(study, as_markdown(study), out, "recognition")
+
+
+if __name__ == "__main__":
+    run_command(command)
