@@ -28,7 +28,7 @@ from guidelens.evaluation.bootstrap import Interval, mean_interval, paired_diffe
 from guidelens.models.recognizer_fit import NUM_FOLDS, answers_held_back, folds
 from guidelens.models.tuned import TunedRecognizer
 from guidelens.schemas.base import Frozen
-from guidelens.training.tuning import tune_recognizer
+from guidelens.training.tuning import Maps, TuningEpoch, shared_maps, tune_on_maps
 from pipelines.entry import progress, run_command
 
 RESULTS = Path(__file__).parent / "results"
@@ -111,41 +111,37 @@ def read(data: Path) -> Shop:
     )
 
 
-def embedded(encoder: ImageEncoder, pixels: Sequence[Pixels]) -> NDArray[np.float32]:
-    return encoder.embed(np.stack([encoder_input(each) for each in pixels]))
+@dataclass(frozen=True)
+class Bench:
+    """A shop's photos as both recognizers take them. maps_seconds: wall time it took to make `maps` of all of them."""
 
+    encoder: ImageEncoder
+    shop: Shop
+    embeddings_MD: NDArray[np.float32]
+    maps: Maps
+    maps_seconds: float
+    config: TuningConfig
+    seed: int
 
-def asked(
-    encoder: ImageEncoder,
-    shop: Shop,
-    embeddings: NDArray[np.float32],
-    fit_M: NDArray[np.bool_],
-    pixels: Sequence[Pixels],
-    truth: Rows,
-    config: TuningConfig,
-    seed: int,
-) -> tuple[Answers, TunedRecognizer]:
-    """Both recognizers, fitted to the rows in `fit_M`, on photos they have not seen."""
-    begun = time.perf_counter()
-    fit_rows = np.flatnonzero(fit_M)
-    with tempfile.TemporaryDirectory() as work:
-        tuned = tune_recognizer(
-            encoder,
-            [shop.pixels[row] for row in fit_rows],
-            shop.rows[fit_rows],
-            shop.family_of.tolist(),
-            config,
-            seed,
-            Path(work),
-            lambda one: progress(f"recognition: seed {seed}, epoch {one.epoch + 1} of {config.epochs}: loss {one.loss:.3f}"),
-        )
-    seconds = time.perf_counter() - begun
-    answers = tuned.recognize(np.stack([encoder_input(each) for each in pixels]))
-    everything = np.concatenate([embeddings[fit_rows], answers.encoder_BD])
-    rows, held = np.r_[shop.rows[fit_rows], truth], np.r_[np.zeros(len(fit_rows), bool), np.ones(len(truth), bool)]
-    is_catalogue = np.r_[fit_rows >= shop.num_photos, np.zeros(len(truth), bool)]
-    closed = answers_held_back(everything, rows, is_catalogue, held, len(shop.family_of), top=1)[:, 0]
-    return Answers(truth, closed, answers.products_BP.argmax(1), answers.families_BF.argmax(1), seconds), tuned
+    def asked(self, fit_M: NDArray[np.bool_], pixels: Sequence[Pixels], truth_B: Rows) -> tuple[Answers, TunedRecognizer]:
+        """Both recognizers, fitted to the rows in `fit_M`, on photos they have not seen."""
+        begun = time.perf_counter()
+        tuned = tune_on_maps(self.encoder, self.maps, np.where(fit_M, self.shop.rows, -1), self.shop.family_of.tolist(), self.config, self.seed, self._tell)
+        seconds = self.maps_seconds + time.perf_counter() - begun
+        answers = tuned.recognize(np.stack([encoder_input(each) for each in pixels]))
+        fit_rows, not_asked, all_asked = np.flatnonzero(fit_M), np.zeros(int(fit_M.sum()), bool), np.ones(len(truth_B), bool)
+        closed_form = answers_held_back(
+            np.concatenate([self.embeddings_MD[fit_rows], answers.encoder_BD]),
+            np.concatenate([self.shop.rows[fit_rows], truth_B]),
+            np.concatenate([fit_rows >= self.shop.num_photos, ~all_asked]),
+            np.concatenate([not_asked, all_asked]),
+            len(self.shop.family_of),
+            top=1,
+        )[:, 0]
+        return Answers(truth_B, closed_form, answers.products_BP.argmax(1), answers.families_BF.argmax(1), seconds), tuned
+
+    def _tell(self, one: TuningEpoch) -> None:
+        progress(f"recognition: seed {self.seed}, epoch {one.epoch + 1} of {self.config.epochs}: loss {one.loss:.3f}")
 
 
 def measured(parts: Sequence[Answers], family_of: Rows) -> Measured:
@@ -180,23 +176,25 @@ def timed(files: Sequence[Path], tuned: TunedRecognizer) -> tuple[float, float]:
 
 def studied(data: Path, seeds: Sequence[int], num_folds: int, with_val: bool, config: TuningConfig, settings: Sequence[str]) -> RecognitionStudy:
     encoder, shop = load_image_encoder(), read(data)
+    embeddings = encoder.embed(np.stack([encoder_input(each) for each in shop.pixels]))
     progress(f"recognition: {shop.num_photos:,} photos, {len(shop.family_of)} products")
-    embeddings = embedded(encoder, shop.pixels)
-    all_rows = np.ones(len(shop.rows), bool)
     of_folds: list[Answers] = []
     of_val: list[Answers] = []
     tuned: TunedRecognizer | None = None
     for seed in seeds:
-        fold_of = folds(embeddings[: shop.num_photos], shop.rows[: shop.num_photos], seed)
-        for fold in range(num_folds):
-            held = np.flatnonzero(fold_of == fold)
-            fit_M = ~np.isin(np.arange(len(shop.rows)), held)
-            found, tuned = asked(encoder, shop, embeddings, fit_M, [shop.pixels[row] for row in held], shop.rows[held], config, seed)
-            of_folds.append(found)
-            progress(f"recognition: seed {seed}, fold {fold}: {_line(measured(of_folds[-1:], shop.family_of))}")
-        if with_val:
-            found, tuned = asked(encoder, shop, embeddings, all_rows, shop.val_pixels, shop.val_rows, config, seed)
-            of_val.append(found)
+        with tempfile.TemporaryDirectory() as work:
+            begun = time.perf_counter()
+            maps = shared_maps(encoder, shop.pixels, config, seed, Path(work))
+            bench = Bench(encoder, shop, embeddings, maps, time.perf_counter() - begun, config, seed)
+            fold_of = folds(embeddings[: shop.num_photos], shop.rows[: shop.num_photos], seed)
+            for fold in range(num_folds):
+                held = np.flatnonzero(fold_of == fold)
+                found, tuned = bench.asked(~np.isin(np.arange(len(shop.rows)), held), [shop.pixels[row] for row in held], shop.rows[held])
+                of_folds.append(found)
+                progress(f"recognition: seed {seed}, fold {fold}: {_line(measured([found], shop.family_of))}")
+            if with_val:
+                found, tuned = bench.asked(np.ones(len(shop.rows), bool), shop.val_pixels, shop.val_rows)
+                of_val.append(found)
     assert tuned is not None
     ms_per_photo, decode_ms = timed(shop.files, tuned)
     given = "".join(f" --seed {seed}" for seed in seeds) + "".join(f" --set {setting}" for setting in settings)

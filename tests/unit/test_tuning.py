@@ -126,7 +126,7 @@ def test_what_cannot_be_tuned_on_is_refused(tmp_path: Path) -> None:
     images, rows = photos(0, each=1)
     with pytest.raises(ContractError, match="at least 2 products"):
         tune_recognizer(encoder(), images, np.zeros(3, np.int64), FAMILY_OF, TINY, 1, tmp_path)
-    with pytest.raises(ContractError, match=r"\[0, 2\)"):
+    with pytest.raises(ContractError, match="below 2"):
         tune_recognizer(encoder(), images, rows, (0, 0), TINY, 1, tmp_path)
     with pytest.raises(ShapeError, match="one length"):
         tune_recognizer(encoder(), images[:2], rows, FAMILY_OF, TINY, 1, tmp_path)

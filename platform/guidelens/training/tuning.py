@@ -29,6 +29,7 @@ from guidelens.schemas.ids import sub_seed
 Rows = NDArray[np.int64]
 Maps = NDArray[np.float16]
 _CHUNK = 8
+_MIN_PRODUCTS = 2
 _WARMUP_SHARE = 0.1
 
 
@@ -57,7 +58,7 @@ def tune_recognizer(
 
     Args:
         photos: M upright images (height, width, 3), as data.images.upright_pixels yields them; catalogue images count as photos.
-        product_rows: (M,) in [0, len(family_of)).
+        product_rows: (M,) below len(family_of); -1 for a photo without a product, which is ignored.
         family_of: family of each product, numbered from 0.
         work: a folder for the maps, about 44 kB a view of a photo; what it held of an earlier fit is replaced.
 
@@ -66,25 +67,40 @@ def tune_recognizer(
         ContractError: fewer than two products have a photo, or a row is out of range.
         DivergedError: a loss is no number any more.
     """
-    rows = _checked(photos, product_rows, len(family_of))
+    rows = _checked(len(photos), product_rows, len(family_of))
+    maps = shared_maps(encoder, photos, config, seed, work)
+    return tune_on_maps(encoder, maps, rows, family_of, config, seed, tell)
+
+
+def tune_on_maps(
+    encoder: ImageEncoder,
+    maps: Maps,
+    product_rows: NDArray[np.integer],
+    family_of: Sequence[int],
+    config: TuningConfig,
+    seed: int,
+    tell: Tell = lambda _epoch: None,
+) -> TunedRecognizer:
+    """The same from `shared_maps`, which fits to parts of the same photos can share. Raises like `tune_recognizer`."""
+    rows = _checked(len(maps), product_rows, len(family_of))
     known = np.isin(np.arange(len(family_of)), rows)
     facts = TunedFacts(encoder_id=encoder.encoder_id, num_shared_blocks=config.num_shared_blocks, family_of=tuple(family_of), known=tuple(known.tolist()))
-    shared, rest = encoder.split(config.num_shared_blocks)
-    maps = shared_maps(shared, photos, config.num_views, np.random.default_rng(sub_seed(seed, "views")), work)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(sub_seed(seed, "tuning"))
-        tuned = TunedBlocks(rest, len(family_of), facts.num_families, config.dropout)
+        tuned = TunedBlocks(encoder.split(config.num_shared_blocks)[1], len(family_of), facts.num_families, config.dropout)
         tuned = tuned.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         averaged = _fit(tuned, maps, rows, np.asarray(family_of), config, np.random.default_rng(sub_seed(seed, "order")), tell)
     return TunedRecognizer(encoder, averaged, facts)
 
 
-def shared_maps(shared: nn.Module, photos: Sequence[Pixels], num_views: int, random: np.random.Generator, work: Path) -> Maps:
-    """(M, V, H, W, C) half-precision maps of each photo's plain view and `num_views` random ones, in a file that is read as it is needed."""
+def shared_maps(encoder: ImageEncoder, photos: Sequence[Pixels], config: TuningConfig, seed: int, work: Path) -> Maps:
+    """(M, V, H, W, C) half-precision maps of each photo's plain view and `config.num_views` random ones, in a file read as it is needed."""
+    shared = encoder.split(config.num_shared_blocks)[0]
+    random = np.random.default_rng(sub_seed(seed, "views"))
     work.mkdir(parents=True, exist_ok=True)
     kept: Maps | None = None
     for row, pixels in enumerate(photos):
-        views = np.stack([encoder_input(pixels), *(random_view(pixels, random) for _ in range(num_views))])
+        views = np.stack([encoder_input(pixels), *(random_view(pixels, random) for _ in range(config.num_views))])
         with torch.inference_mode():
             parts = [shared(network_input(views[start : start + _CHUNK])) for start in range(0, len(views), _CHUNK)]
         of_photo = torch.cat(parts).permute(0, 2, 3, 1).to(torch.float16).numpy()
@@ -95,27 +111,29 @@ def shared_maps(shared: nn.Module, photos: Sequence[Pixels], num_views: int, ran
     return kept
 
 
-def _checked(photos: Sequence[Pixels], product_rows: NDArray[np.integer], num_products: int) -> Rows:
-    if product_rows.shape != (len(photos),):
-        raise ShapeError(f"photos and product_rows must have one length, got {len(photos)} and {product_rows.shape}")
-    if len(np.unique(product_rows)) < 2:
-        raise ContractError(f"tuning needs photos of at least 2 products, got {len(np.unique(product_rows))}; add labelled photos or catalogue images")
-    if product_rows.min() < 0 or product_rows.max() >= num_products:
-        raise ContractError(f"product rows must lie in [0, {num_products}), got {product_rows.min()} to {product_rows.max()}")
+def _checked(num_photos: int, product_rows: NDArray[np.integer], num_products: int) -> Rows:
+    if product_rows.shape != (num_photos,):
+        raise ShapeError(f"photos and product_rows must have one length, got {num_photos} and {product_rows.shape}")
+    num_known = len(np.unique(product_rows[product_rows >= 0]))
+    if num_known < _MIN_PRODUCTS:
+        raise ContractError(f"tuning needs photos of at least {_MIN_PRODUCTS} products, got {num_known}; add labelled photos or catalogue images")
+    if product_rows.max() >= num_products:
+        raise ContractError(f"product rows must be below {num_products}, got {product_rows.max()}")
     return product_rows.astype(np.int64)
 
 
 def _fit(tuned: TunedBlocks, maps: Maps, rows: Rows, family_of: Rows, config: TuningConfig, random: np.random.Generator, tell: Tell) -> TunedBlocks:
-    """Trains `tuned`; returns the running average of its weights."""
+    """Trains `tuned` on the photos that have a product; returns the running average of its weights."""
+    labelled = np.flatnonzero(rows >= 0)
     averaged = copy.deepcopy(tuned).requires_grad_(False)
     optimizer = _optimizer(tuned, config)
     peaks = [group["lr"] for group in optimizer.param_groups]
-    steps_an_epoch = max(1, len(rows) // config.batch_size)
+    steps_an_epoch = max(1, len(labelled) // config.batch_size)
     num_steps, step = config.epochs * steps_an_epoch, 0
     tuned.train()
     for epoch in range(config.epochs):
         losses = []
-        for batch in _batches(len(rows), config.batch_size, random):
+        for batch in _batches(labelled, config.batch_size, random):
             views = random.integers(0, maps.shape[1], len(batch))
             maps_BCHW = torch.from_numpy(maps[batch, views]).permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
@@ -148,10 +166,10 @@ def _optimizer(tuned: TunedBlocks, config: TuningConfig) -> torch.optim.AdamW:
     )
 
 
-def _batches(num_photos: int, batch_size: int, random: np.random.Generator) -> Iterator[Rows]:
+def _batches(photos: Rows, batch_size: int, random: np.random.Generator) -> Iterator[Rows]:
     """Whole batches in a random order; what is left over waits for the next epoch. One smaller batch where there is no whole one."""
-    order: Rows = random.permutation(num_photos)
-    for start in range(0, max(num_photos - batch_size, 0) + 1, batch_size):
+    order: Rows = random.permutation(photos)
+    for start in range(0, max(len(photos) - batch_size, 0) + 1, batch_size):
         yield order[start : start + batch_size]
 
 
