@@ -32,25 +32,27 @@ from guidelens.training.tuning import Maps, TuningEpoch, shared_maps, tune_on_ma
 from pipelines.entry import progress, run_command
 
 RESULTS = Path(__file__).parent / "results"
+FROZEN, HEADS, TUNED = "closed form, frozen", "heads, tuned", "closed form, tuned"
 _NUM_BOOTSTRAP = 1000
 _TIMED_PHOTOS = 50
 Rows = NDArray[np.int64]
+Floats = NDArray[np.float32]
 
 
 class Shares(Frozen):
-    """Right answers of one recognizer. family_head: the family head's own answer, None where there is no such head."""
+    """Right answers of one recognizer: the product, and the family."""
 
     fine: Interval
     coarse: Interval
-    family_head: Interval | None = None
 
 
 class Measured(Frozen):
-    """seconds: wall time of one tuning, mean. gain: tuned minus closed-form, fine."""
+    """of: shares by recognizer. family_head: coarse by the family head itself. gain: of closed form on tuned embeddings over it on the frozen
+    ones, fine. seconds: wall time of one tuning with its maps, mean."""
 
     photos: int
-    closed_form: Shares
-    tuned: Shares
+    of: dict[str, Shares]
+    family_head: Interval
     gain: Interval
     seconds: float
 
@@ -85,11 +87,10 @@ class Shop:
 
 @dataclass(frozen=True)
 class Answers:
-    """Of photos asked about, in one order: (B,) what they show, what each recognizer says, and the family head's answer."""
+    """Of photos asked about, in one order: what they show, each recognizer's first product, and the family head's answer; (B,) each."""
 
     truth: Rows
-    closed_form: Rows
-    tuned: Rows
+    of: dict[str, Rows]
     family: Rows
     seconds: float
 
@@ -117,7 +118,7 @@ class Bench:
 
     encoder: ImageEncoder
     shop: Shop
-    embeddings_MD: NDArray[np.float32]
+    embeddings_MD: Floats
     maps: Maps
     maps_seconds: float
     config: TuningConfig
@@ -129,34 +130,42 @@ class Bench:
         tuned = tune_on_maps(self.encoder, self.maps, np.where(fit_M, self.shop.rows, -1), self.shop.family_of.tolist(), self.config, self.seed, self._tell)
         seconds = self.maps_seconds + time.perf_counter() - begun
         answers = tuned.recognize(np.stack([encoder_input(each) for each in pixels]))
-        fit_rows, not_asked, all_asked = np.flatnonzero(fit_M), np.zeros(int(fit_M.sum()), bool), np.ones(len(truth_B), bool)
-        closed_form = answers_held_back(
-            np.concatenate([self.embeddings_MD[fit_rows], answers.encoder_BD]),
+        tuned_MD = tuned.answer_maps(self.maps[:, 0]).tuned_BD
+        found = {
+            FROZEN: self._closed_form(self.embeddings_MD, answers.encoder_BD, fit_M, truth_B),
+            HEADS: answers.products_BP.argmax(1),
+            TUNED: self._closed_form(tuned_MD, answers.tuned_BD, fit_M, truth_B),
+        }
+        return Answers(truth_B, found, answers.families_BF.argmax(1), seconds), tuned
+
+    def _closed_form(self, embeddings_MD: Floats, asked_BD: Floats, fit_M: NDArray[np.bool_], truth_B: Rows) -> Rows:
+        fit_rows, all_asked = np.flatnonzero(fit_M), np.ones(len(truth_B), bool)
+        return answers_held_back(
+            np.concatenate([embeddings_MD[fit_rows], asked_BD]),
             np.concatenate([self.shop.rows[fit_rows], truth_B]),
             np.concatenate([fit_rows >= self.shop.num_photos, ~all_asked]),
-            np.concatenate([not_asked, all_asked]),
+            np.concatenate([np.zeros(len(fit_rows), bool), all_asked]),
             len(self.shop.family_of),
             top=1,
         )[:, 0]
-        return Answers(truth_B, closed_form, answers.products_BP.argmax(1), answers.families_BF.argmax(1), seconds), tuned
 
     def _tell(self, one: TuningEpoch) -> None:
         progress(f"recognition: seed {self.seed}, epoch {one.epoch + 1} of {self.config.epochs}: loss {one.loss:.3f}")
 
 
 def measured(parts: Sequence[Answers], family_of: Rows) -> Measured:
-    truth, closed, tuned, family = (np.concatenate([getattr(part, name) for part in parts]) for name in ("truth", "closed_form", "tuned", "family"))
+    truth, family = np.concatenate([part.truth for part in parts]), np.concatenate([part.family for part in parts])
+    answers = {name: np.concatenate([part.of[name] for part in parts]) for name in (FROZEN, HEADS, TUNED)}
 
     def share(right_B: NDArray[np.bool_]) -> Interval:
         return mean_interval(right_B.astype(np.float64), num_bootstrap=_NUM_BOOTSTRAP, seed=0, clusters_R=truth)
 
+    right = {name: (found == truth).astype(np.float64) for name, found in answers.items()}
     return Measured(
         photos=len(truth),
-        closed_form=Shares(fine=share(closed == truth), coarse=share(family_of[closed] == family_of[truth])),
-        tuned=Shares(fine=share(tuned == truth), coarse=share(family_of[tuned] == family_of[truth]), family_head=share(family == family_of[truth])),
-        gain=paired_difference(
-            (tuned == truth).astype(np.float64), (closed == truth).astype(np.float64), num_bootstrap=_NUM_BOOTSTRAP, seed=0, clusters_R=truth
-        ),
+        of={name: Shares(fine=share(found == truth), coarse=share(family_of[found] == family_of[truth])) for name, found in answers.items()},
+        family_head=share(family == family_of[truth]),
+        gain=paired_difference(right[TUNED], right[FROZEN], num_bootstrap=_NUM_BOOTSTRAP, seed=0, clusters_R=truth),
         seconds=float(np.mean([part.seconds for part in parts])),
     )
 
@@ -195,6 +204,7 @@ def studied(data: Path, seeds: Sequence[int], num_folds: int, with_val: bool, co
             if with_val:
                 found, tuned = bench.asked(np.ones(len(shop.rows), bool), shop.val_pixels, shop.val_rows)
                 of_val.append(found)
+                progress(f"recognition: seed {seed}, val: {_line(measured([found], shop.family_of))}")
     assert tuned is not None
     ms_per_photo, decode_ms = timed(shop.files, tuned)
     given = "".join(f" --seed {seed}" for seed in seeds) + "".join(f" --set {setting}" for setting in settings)
@@ -213,10 +223,7 @@ def studied(data: Path, seeds: Sequence[int], num_folds: int, with_val: bool, co
 
 
 def _line(found: Measured) -> str:
-    return (
-        f"fine {found.closed_form.fine.value:.3f} -> {found.tuned.fine.value:.3f}, coarse {found.closed_form.coarse.value:.3f} -> "
-        f"{found.tuned.coarse.value:.3f}, {found.seconds:.0f} s"
-    )
+    return "; ".join(f"{name}: fine {one.fine.value:.4f}, coarse {one.coarse.value:.4f}" for name, one in found.of.items()) + f"; {found.seconds:.0f} s"
 
 
 def as_markdown(study: RecognitionStudy) -> str:
@@ -224,17 +231,18 @@ def as_markdown(study: RecognitionStudy) -> str:
         "# Recognition: the encoder's last blocks tuned on a shop's photos",
         "",
         f"`{study.command}`, {study.machine}, {study.date}.",
-        "Share of photos whose first product (fine), or its family (coarse), is right; 95 % intervals over products. Closed form: whitening and class",
-        f"means on the frozen encoder. Folds: {study.num_folds} of {NUM_FOLDS} by groups of photos that look alike, inside the training part.",
+        "Share of photos whose first product (fine), or its family (coarse), is right; 95 % intervals over products. Closed form: whitening and class means",
+        f"(models/recognizer.py). Folds: {study.num_folds} of {NUM_FOLDS}, of groups of photos that look alike, inside the training part.",
         "",
-        "| | photos | closed form, fine | coarse | tuned, fine | coarse | family head | gain, fine | s a fit |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| | photos | recognizer | fine | coarse |",
+        "|---|---|---|---|---|",
     ]
-    for name, found in (("folds", study.folds), ("val", study.val)):
-        if found is not None:
-            shares = [found.closed_form.fine, found.closed_form.coarse, found.tuned.fine, found.tuned.coarse, found.tuned.family_head, found.gain]
-            cells = [str(found.photos), *(_cell(each) for each in shares if each is not None), f"{found.seconds:.0f}"]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    parts = {name: found for name, found in (("folds", study.folds), ("val", study.val)) if found is not None}
+    for part, found in parts.items():
+        lines += [f"| {part} | {found.photos} | {name} | {_cell(one.fine)} | {_cell(one.coarse)} |" for name, one in found.of.items()]
+    for part, found in parts.items():
+        lines += ["", f"{part}: tuning gains {_cell(found.gain)} fine in closed form; the family head alone is right in {_cell(found.family_head)}."]
+        lines += [f"One tuning with its maps took {found.seconds:.0f} s of wall time."]
     timing = f"One photo at a time, one thread, median: {study.ms_per_photo:.1f} ms for both embeddings and the answer, {study.decode_ms:.1f} ms to decode it."
     return "\n".join([*lines, "", timing, ""])
 

@@ -101,6 +101,14 @@ def test_no_step_moves_the_weights_where_the_rates_are_next_to_nothing(tmp_path:
     assert np.abs(tuned(tmp_path, config=still)[0].recognize(images).tuned_BD - encoder().embed(images)).max() < 1e-4
 
 
+def test_kept_maps_give_the_answers_of_the_photos_themselves(tmp_path: Path) -> None:
+    images, _ = photos(0)
+    recognizer = tuned(tmp_path)[0]
+    maps = np.load(tmp_path / "maps" / "maps.npy", mmap_mode="r")
+    of_photos = recognizer.recognize(np.stack([encoder_input(image) for image in images]))
+    assert np.abs(recognizer.answer_maps(maps[:, 0]).products_BP - of_photos.products_BP).max() < 1e-3
+
+
 def test_what_is_saved_answers_alike_when_loaded(tmp_path: Path) -> None:
     recognizer = tuned(tmp_path)[0]
     recognizer.save(tmp_path / "kept")

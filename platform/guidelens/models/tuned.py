@@ -102,6 +102,13 @@ class TunedRecognizer:
             parts = [self._answers(self._shared(network_input(images[start : start + _CHUNK]))) for start in range(0, len(images), _CHUNK)]
         return TunedAnswers(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
+    def answer_maps(self, maps_BHWC: NDArray[np.float16]) -> TunedAnswers:
+        """The same from the shared blocks' maps as training/tuning.py keeps them."""
+        with torch.inference_mode():
+            chunks = (torch.from_numpy(maps_BHWC[start : start + _CHUNK]).permute(0, 3, 1, 2).float() for start in range(0, len(maps_BHWC), _CHUNK))
+            parts = [self._answers(chunk.contiguous(memory_format=torch.channels_last)) for chunk in chunks]
+        return TunedAnswers(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+
     def _answers(self, maps_BCHW: Tensor) -> tuple[Floats, Floats, Floats, Floats]:
         encoder_BD, tuned_BD = self._rest(maps_BCHW).mean((2, 3)), self._tuned.embed(maps_BCHW)
         products_BP, families_BF = self._tuned.heads(tuned_BD)
