@@ -105,8 +105,8 @@ class TunedRecognizer:
     def answer_maps(self, maps_BHWC: NDArray[np.float16]) -> TunedAnswers:
         """The same from the shared blocks' maps as training/tuning.py keeps them."""
         with torch.inference_mode():
-            chunks = (torch.from_numpy(maps_BHWC[start : start + _CHUNK]).permute(0, 3, 1, 2).float() for start in range(0, len(maps_BHWC), _CHUNK))
-            parts = [self._answers(chunk.contiguous(memory_format=torch.channels_last)) for chunk in chunks]
+            chunks = (maps_BHWC[start : start + _CHUNK].astype(np.float32) for start in range(0, len(maps_BHWC), _CHUNK))
+            parts = [self._answers(torch.from_numpy(chunk).permute(0, 3, 1, 2)) for chunk in chunks]
         return TunedAnswers(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
     def _answers(self, maps_BCHW: Tensor) -> tuple[Floats, Floats, Floats, Floats]:
