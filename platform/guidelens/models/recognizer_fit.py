@@ -26,6 +26,8 @@ VISITS = 6
 _DEFAULT_TEMPERATURE = 0.06
 _MIN_PRODUCTS_WITH_BOTH = 5
 """Products with photos and a catalogue image from which the scale of catalogue images is learned."""
+_MIN_SCALE_PHOTOS, _MAX_SCALE_CELLS = 100, 500_000
+"""In each fold the scale is found on this many photos at least, and on no more cosines than that: three numbers need few, and a large catalogue has many."""
 _SAME_SCALE = (1.0, 0.0)
 _CATALOGUE_SHARE = 0.5
 """Weight of a catalogue image beside the photos of its product, which show it as cameras see it."""
@@ -235,11 +237,22 @@ def _catalogue_scale(shown: _Shown, seed: int) -> tuple[float, float]:
         # Not of the fit: a product's way from catalogue image to photos is unknown where it has none.
         whitening = _whitening(*shown.where(~of_alone_M & (folds_M != fold)).points)
         gallery = _gallery(whitening, fit, Backgrounds(np.zeros((0, shown.embeddings.shape[1]), np.float32), np.zeros(0, np.int64)))
-        asked = shown.where(photos_M & (of_alone_M | (folds_M == fold)) & gallery.recognisable[shown.rows])
+        asked_M = photos_M & (of_alone_M | (folds_M == fold)) & gallery.recognisable[shown.rows]
+        asked = shown.where(_thinned(asked_M, max(_MIN_SCALE_PHOTOS, _MAX_SCALE_CELLS // shown.num_products), seed))
         cosines.append(gallery.cosines(whitening(asked.embeddings)))
         its.append(asked.rows)
         alone.append(np.broadcast_to(gallery.from_catalogue_P, cosines[-1].shape))
     return _likeliest_scale(np.concatenate(cosines), np.concatenate(its), np.concatenate(alone))
+
+
+def _thinned(asked_M: NDArray[np.bool_], most: int, seed: int) -> NDArray[np.bool_]:
+    """At most `most` of those asked for, drawn at random."""
+    asked = np.flatnonzero(asked_M)
+    if len(asked) <= most:
+        return asked_M
+    kept_M = np.zeros_like(asked_M)
+    kept_M[np.random.default_rng(seed).choice(asked, most, replace=False)] = True
+    return kept_M
 
 
 def _likeliest_scale(cosines_HP: Floats, rows_H: Rows, alone_HP: NDArray[np.bool_]) -> tuple[float, float]:
@@ -252,7 +265,9 @@ def _likeliest_scale(cosines_HP: Floats, rows_H: Rows, alone_HP: NDArray[np.bool
         right_H = scaled_HP[np.arange(len(rows_H)), rows_H]
         return float(np.average(logsumexp(scaled_HP, axis=1) - right_H, weights=weights_H))
 
-    found = minimize(loss, np.array([np.log(_DEFAULT_TEMPERATURE), 0.0, 0.0]), method="Nelder-Mead")
+    start = np.array([np.log(_DEFAULT_TEMPERATURE), 0.0, 0.0])
+    around = np.concatenate([start[None], start + np.diag([0.5, 0.3, 0.1])])
+    found = minimize(loss, start, method="Nelder-Mead", options={"initial_simplex": around})
     return float(np.exp(found.x[1])), float(found.x[2])
 
 
