@@ -1,9 +1,10 @@
 """How well does tuning the encoder's last blocks on a shop's photos recognise new ones, beside the closed-form recognizer? grocery-store.
 
-    python -m benchmarks.recognition --data FOLDER [--folds N] [--seed S ...] [--set FIELD=VALUE ...] [--out DIR]
+    python -m benchmarks.recognition --data FOLDER [--folds N] [--new N] [--seed S ...] [--set FIELD=VALUE ...] [--out DIR] [--name NAME]
 
 Folds hold back groups of photos that look alike (models/recognizer_fit.py), so that a held-back photo is as new as tomorrow's; settings are chosen by
-them alone, with --folds and a development seed. Val is looked at once a seed, after the folds, by models of the whole training part, and never chooses.
+them alone, with --folds and a development seed. --new runs N of five folds over products: a fifth of them is left out of tuning, photos and all, and
+then known by catalogue images alone beside the others, whose photos of one fold are held back. Val is looked at once a seed, after the folds, by models of the whole training part, and never chooses.
 Each photo counts by its first product; coarse is right where that product's family is. Intervals draw a product's photos together.
 """
 
@@ -25,6 +26,7 @@ from guidelens.data.adapters import grocery_store
 from guidelens.data.images.decoding import Pixels, encoder_input, upright_pixels
 from guidelens.encoders.image import ImageEncoder, load_image_encoder
 from guidelens.evaluation.bootstrap import Interval, mean_interval, paired_difference
+from guidelens.models.recognizer import unit
 from guidelens.models.recognizer_fit import NUM_FOLDS, answers_held_back, folds
 from guidelens.models.tuned import TunedRecognizer
 from guidelens.schemas.base import Frozen
@@ -32,6 +34,8 @@ from guidelens.training.tuning import Maps, TuningEpoch, shared_maps, tune_on_ma
 from pipelines.entry import progress, run_command
 
 RESULTS = Path(__file__).parent / "results"
+NEAREST = "nearest catalogue image, frozen"
+NUM_PRODUCT_FOLDS = 5
 FROZEN, HEADS, TUNED = "closed form, frozen", "heads, tuned", "closed form, tuned"
 _NUM_BOOTSTRAP = 1000
 _TIMED_PHOTOS = 50
@@ -57,6 +61,22 @@ class Measured(Frozen):
     seconds: float
 
 
+class Named(Frozen):
+    """Share of photos whose product is answered first, or among five."""
+
+    top1: Interval
+    top5: Interval
+
+
+class NewProducts(Frozen):
+    """new: photos of products known by catalogue images alone, by recognizer; others: held-back photos of the products beside them."""
+
+    products: int
+    photos: int
+    new: dict[str, Named]
+    others: dict[str, Named]
+
+
 class RecognitionStudy(Frozen):
     """ms_per_photo: one photo at a time on one thread, both embeddings and the answer; decode_ms beside it."""
 
@@ -68,6 +88,7 @@ class RecognitionStudy(Frozen):
     config: TuningConfig
     folds: Measured | None
     val: Measured | None
+    new_products: NewProducts | None = None
     ms_per_photo: float
     decode_ms: float
 
@@ -93,6 +114,15 @@ class Answers:
     of: dict[str, Rows]
     family: Rows
     seconds: float
+
+
+@dataclass(frozen=True)
+class NewAnswers:
+    """Of photos held back: (B,) what they show, whether that is a new product, and (B, 5) each recognizer's products."""
+
+    truth: Rows
+    is_new: NDArray[np.bool_]
+    of: dict[str, Rows]
 
 
 def read(data: Path) -> Shop:
@@ -149,6 +179,18 @@ class Bench:
             top=1,
         )[:, 0]
 
+    def new_products(self, new: Rows, held_M: NDArray[np.bool_]) -> tuple[NewAnswers, TunedRecognizer]:
+        """Photos of `new`, which tuning has not seen, and those in `held_M` of the others, with all catalogue images in the gallery."""
+        is_new_M, is_catalogue = np.isin(self.shop.rows, new), np.arange(len(self.shop.rows)) >= self.shop.num_photos
+        fit_rows = np.where(is_new_M | held_M, -1, self.shop.rows)
+        tuned = tune_on_maps(self.encoder, self.maps, fit_rows, self.shop.family_of.tolist(), self.config, self.seed, self._tell)
+        asked_M = (is_new_M | held_M) & ~is_catalogue
+        catalogue_PD = unit(self.embeddings_MD[is_catalogue])
+        found = {NEAREST: np.argsort(-unit(self.embeddings_MD[asked_M]) @ catalogue_PD.T, axis=1)[:, :5]}
+        for name, embeddings in ((FROZEN, self.embeddings_MD), (TUNED, tuned.answer_maps(self.maps[:, 0]).tuned_BD)):
+            found[name] = answers_held_back(embeddings, self.shop.rows, is_catalogue, asked_M, len(self.shop.family_of), seed=self.seed)
+        return NewAnswers(self.shop.rows[asked_M], is_new_M[asked_M], found), tuned
+
     def _tell(self, one: TuningEpoch) -> None:
         progress(f"recognition: seed {self.seed}, epoch {one.epoch + 1} of {self.config.epochs}: loss {one.loss:.3f}")
 
@@ -170,6 +212,26 @@ def measured(parts: Sequence[Answers], family_of: Rows) -> Measured:
     )
 
 
+def measured_new(parts: Sequence[NewAnswers]) -> NewProducts:
+    truth, is_new = np.concatenate([part.truth for part in parts]), np.concatenate([part.is_new for part in parts])
+    answers = {name: np.concatenate([part.of[name] for part in parts]) for name in (NEAREST, FROZEN, TUNED)}
+
+    def named(answers_BK: Rows, asked_B: NDArray[np.bool_]) -> Named:
+        right_BK = (answers_BK == truth[:, None])[asked_B]
+
+        def share(right_B: NDArray[np.bool_]) -> Interval:
+            return mean_interval(right_B.astype(np.float64), num_bootstrap=_NUM_BOOTSTRAP, seed=0, clusters_R=truth[asked_B])
+
+        return Named(top1=share(right_BK[:, 0]), top5=share(right_BK.any(axis=1)))
+
+    return NewProducts(
+        products=len(np.unique(truth[is_new])),
+        photos=int(is_new.sum()),
+        new={name: named(found, is_new) for name, found in answers.items()},
+        others={name: named(answers[name], ~is_new) for name in (FROZEN, TUNED)},
+    )
+
+
 def timed(files: Sequence[Path], tuned: TunedRecognizer) -> tuple[float, float]:
     """Median milliseconds of recognising one decoded photo, and of decoding it."""
     recognising, decoding = [], []
@@ -183,12 +245,13 @@ def timed(files: Sequence[Path], tuned: TunedRecognizer) -> tuple[float, float]:
     return float(np.median(recognising) * 1e3), float(np.median(decoding) * 1e3)
 
 
-def studied(data: Path, seeds: Sequence[int], num_folds: int, with_val: bool, config: TuningConfig, settings: Sequence[str]) -> RecognitionStudy:
+def studied(data: Path, seeds: Sequence[int], num_folds: int, num_new: int, with_val: bool, config: TuningConfig, settings: Sequence[str]) -> RecognitionStudy:
     encoder, shop = load_image_encoder(), read(data)
     embeddings = encoder.embed(np.stack([encoder_input(each) for each in shop.pixels]))
     progress(f"recognition: {shop.num_photos:,} photos, {len(shop.family_of)} products")
     of_folds: list[Answers] = []
     of_val: list[Answers] = []
+    of_new: list[NewAnswers] = []
     tuned: TunedRecognizer | None = None
     for seed in seeds:
         with tempfile.TemporaryDirectory() as work:
@@ -201,13 +264,19 @@ def studied(data: Path, seeds: Sequence[int], num_folds: int, with_val: bool, co
                 found, tuned = bench.asked(~np.isin(np.arange(len(shop.rows)), held), [shop.pixels[row] for row in held], shop.rows[held])
                 of_folds.append(found)
                 progress(f"recognition: seed {seed}, fold {fold}: {_line(measured([found], shop.family_of))}")
+            product_fold = np.random.default_rng(seed).permutation(len(shop.family_of)) % NUM_PRODUCT_FOLDS
+            for fold in range(num_new):
+                held_M = np.isin(np.arange(len(shop.rows)), np.flatnonzero(fold_of == fold % NUM_FOLDS))
+                added, tuned = bench.new_products(np.flatnonzero(product_fold == fold), held_M)
+                of_new.append(added)
+                progress(f"recognition: seed {seed}, new products {fold}: {_new_line(measured_new(of_new[-1:]))}")
             if with_val:
                 found, tuned = bench.asked(np.ones(len(shop.rows), bool), shop.val_pixels, shop.val_rows)
                 of_val.append(found)
                 progress(f"recognition: seed {seed}, val: {_line(measured([found], shop.family_of))}")
     assert tuned is not None
     ms_per_photo, decode_ms = timed(shop.files, tuned)
-    given = "".join(f" --seed {seed}" for seed in seeds) + "".join(f" --set {setting}" for setting in settings)
+    given = (f" --new {num_new}" if num_new else "") + "".join(f" --seed {seed}" for seed in seeds) + "".join(f" --set {setting}" for setting in settings)
     return RecognitionStudy(
         machine=machine(),
         date=today(),
@@ -217,6 +286,7 @@ def studied(data: Path, seeds: Sequence[int], num_folds: int, with_val: bool, co
         config=config,
         folds=measured(of_folds, shop.family_of) if of_folds else None,
         val=measured(of_val, shop.family_of) if of_val else None,
+        new_products=measured_new(of_new) if of_new else None,
         ms_per_photo=ms_per_photo,
         decode_ms=decode_ms,
     )
@@ -224,6 +294,10 @@ def studied(data: Path, seeds: Sequence[int], num_folds: int, with_val: bool, co
 
 def _line(found: Measured) -> str:
     return "; ".join(f"{name}: fine {one.fine.value:.4f}, coarse {one.coarse.value:.4f}" for name, one in found.of.items()) + f"; {found.seconds:.0f} s"
+
+
+def _new_line(found: NewProducts) -> str:
+    return "; ".join(f"{name}: top-1 {one.top1.value:.4f}, top-5 {one.top5.value:.4f}" for name, one in found.new.items())
 
 
 def as_markdown(study: RecognitionStudy) -> str:
@@ -234,17 +308,26 @@ def as_markdown(study: RecognitionStudy) -> str:
         "Share of photos whose first product (fine), or its family (coarse), is right; 95 % intervals over products. Closed form: whitening and class means",
         f"(models/recognizer.py). Folds: {study.num_folds} of {NUM_FOLDS}, of groups of photos that look alike, inside the training part.",
         "",
-        "| | photos | recognizer | fine | coarse |",
-        "|---|---|---|---|---|",
     ]
     parts = {name: found for name, found in (("folds", study.folds), ("val", study.val)) if found is not None}
+    lines += ["| | photos | recognizer | fine | coarse |", "|---|---|---|---|---|"] if parts else []
     for part, found in parts.items():
         lines += [f"| {part} | {found.photos} | {name} | {_cell(one.fine)} | {_cell(one.coarse)} |" for name, one in found.of.items()]
     for part, found in parts.items():
         lines += ["", f"{part}: tuning gains {_cell(found.gain)} fine in closed form; the family head alone is right in {_cell(found.family_head)}."]
         lines += [f"One tuning with its maps took {found.seconds:.0f} s of wall time."]
+    if study.new_products is not None:
+        lines += _new_table(study.new_products)
     timing = f"One photo at a time, one thread, median: {study.ms_per_photo:.1f} ms for both embeddings and the answer, {study.decode_ms:.1f} ms to decode it."
     return "\n".join([*lines, "", timing, ""])
+
+
+def _new_table(found: NewProducts) -> list[str]:
+    head = f"Products known by catalogue images alone ({found.products}, {found.photos} photos) beside photographed ones, which tuning has seen alone:"
+    lines = ["", head, "", "| photos of | recognizer | top-1 | top-5 |", "|---|---|---|---|"]
+    for part, of in (("new products", found.new), ("the others", found.others)):
+        lines += [f"| {part} | {name} | {_cell(one.top1)} | {_cell(one.top5)} |" for name, one in of.items()]
+    return lines
 
 
 def _cell(found: Interval) -> str:
@@ -259,16 +342,18 @@ def _configured(settings: Sequence[str]) -> TuningConfig:
 @click.command()
 @click.option("--data", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="The GroceryStoreDataset folder.")
 @click.option("--folds", "num_folds", default=NUM_FOLDS, type=click.IntRange(0, NUM_FOLDS), help="How many of the folds are run.")
+@click.option("--new", "num_new", default=0, type=click.IntRange(0, NUM_PRODUCT_FOLDS), help="How many of the folds over products are run.")
 @click.option("--seed", "seeds", multiple=True, default=(1000,), type=int, help="Of folds and fits; may be given more than once.")
 @click.option("--val/--no-val", "with_val", default=True, help="Look at val at the end.")
 @click.option("--set", "settings", multiple=True, help="FIELD=VALUE of TuningConfig; the defaults otherwise.")
-@click.option("--out", default=RESULTS, type=click.Path(file_okay=False, path_type=Path), help="Folder for recognition.json and recognition.md.")
-def command(data: Path, num_folds: int, seeds: tuple[int, ...], with_val: bool, settings: tuple[str, ...], out: Path) -> None:
+@click.option("--out", default=RESULTS, type=click.Path(file_okay=False, path_type=Path), help="Folder for NAME.json and NAME.md.")
+@click.option("--name", default="recognition", help="Of the two files.")
+def command(data: Path, num_folds: int, num_new: int, seeds: tuple[int, ...], with_val: bool, settings: tuple[str, ...], out: Path, name: str) -> None:
     """Tune on the training part, answer what was held back, and print the table."""
-    if num_folds == 0 and not with_val:
-        raise click.UsageError("--folds 0 with --no-val leaves nothing to measure; give --folds 1 or more")
-    study = studied(data, seeds, num_folds, with_val, _configured(settings), settings)
-    keep(study, as_markdown(study), out, "recognition")
+    if num_folds == 0 and num_new == 0 and not with_val:
+        raise click.UsageError("--folds 0 and --new 0 with --no-val leave nothing to measure; give --folds 1 or more")
+    study = studied(data, seeds, num_folds, num_new, with_val, _configured(settings), settings)
+    keep(study, as_markdown(study), out, name)
 
 
 if __name__ == "__main__":
