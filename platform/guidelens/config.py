@@ -169,6 +169,28 @@ class RecognizerConfig(Frozen):
     false_unknown_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
 
 
+class TuningConfig(Frozen):
+    """How the image encoder's last blocks are tuned on a shop's photos.
+
+    num_shared_blocks: of the encoder's 16, stay frozen. num_views: random views of each photo, beside the plain one. family_weight: of the
+    family head's loss beside the product head's. mixup: both parameters of the Beta distribution blends are drawn from; 0 blends nothing.
+    averaging: share of the running average of weights that one step keeps.
+    """
+
+    num_shared_blocks: Annotated[int, Field(ge=0, le=15)] = 9
+    num_views: Annotated[int, Field(ge=0)] = 5
+    epochs: Annotated[int, Field(ge=1)] = 8
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-4
+    head_learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-3
+    weight_decay: Weight = 0.02
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    mixup: Weight = 0.3
+    family_weight: Weight = 0.5
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    averaging: Annotated[float, Field(ge=0, lt=1)] = 0.99
+
+
 class ModelConfig(Frozen):
     """The guide model's shape. width: of the intent and item vectors, and of the experts.
 

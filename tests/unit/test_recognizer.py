@@ -1,9 +1,12 @@
 """The recognizer: products by their photos or catalogue images, calibrated confidence, and an honest "not in the catalogue"."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from guidelens.config import RecognizerConfig
 from guidelens.errors import BundleError, ContractError, ShapeError
@@ -12,6 +15,7 @@ from guidelens.models.recognizer_fit import NUM_FOLDS, Backgrounds, _shrinkage, 
 
 WIDTH = 48
 NUM_PRODUCTS = 8
+NOISE = 1.0
 CONFIG = RecognizerConfig()
 
 
@@ -95,6 +99,54 @@ def test_a_product_with_a_catalogue_image_alone_is_recognised_and_one_with_nothi
     assert (first(recognizer, shop.photos(asked)) == asked).mean() > 0.8
     answers = recognizer.recognize(shop.photos(np.full(5, 7)), top=NUM_PRODUCTS)
     assert all(len(answer.product_rows) == 7 and 7 not in answer.product_rows for answer in answers)
+
+
+def beside_photographed(num_alone: int) -> tuple[Recognizer, Shop]:
+    """Products with photos and a catalogue image each, but for the last `num_alone`: catalogue images alone. A studio's light is on all of these."""
+    shop = Shop()
+    studio = shop.random.gamma(2.0, 6.0, WIDTH)
+    rows, images = np.repeat(np.arange(NUM_PRODUCTS - num_alone), 10), np.arange(NUM_PRODUCTS)
+    catalogue = (shop.photos(images, NOISE) + studio).astype(np.float32)
+    is_catalogue = np.arange(len(rows) + len(images)) >= len(rows)
+    both = np.concatenate([shop.photos(rows, NOISE), catalogue]), np.concatenate([rows, images])
+    return fit_recognizer(*both, is_catalogue, NUM_PRODUCTS, CONFIG, 0, shop.backgrounds()), shop
+
+
+def test_a_product_known_by_its_catalogue_image_alone_holds_its_own_beside_photographed_ones() -> None:
+    recognizer, shop = beside_photographed(num_alone=2)
+    unscaled = Recognizer(
+        recognizer._whitening,
+        replace(recognizer._gallery, catalogue_scale=1.0, catalogue_shift=0.0),
+        recognizer._evidence_weights_E,
+        recognizer.facts,
+    )
+    alone, photographed = np.repeat([NUM_PRODUCTS - 2, NUM_PRODUCTS - 1], 40), np.repeat(np.arange(NUM_PRODUCTS - 2), 20)
+    asked = shop.photos(alone, NOISE)
+    assert recognizer.facts.catalogue_shift > 0
+    assert (first(recognizer, asked) == alone).mean() > (first(unscaled, asked) == alone).mean() + 0.1
+    assert (first(recognizer, shop.photos(photographed, NOISE)) == photographed).mean() > 0.9
+
+
+def test_where_all_products_have_photos_their_catalogue_images_need_no_scale() -> None:
+    facts = beside_photographed(num_alone=0)[0].facts
+    assert (facts.catalogue_scale, facts.catalogue_shift) == (1.0, 0.0)
+
+
+def test_a_recognizer_of_the_version_before_is_read_and_answers_as_it_did(tmp_path: Path) -> None:
+    asked = Shop(5).photos(np.arange(NUM_PRODUCTS))
+    recognizer = fitted(Shop())
+    recognizer.save(tmp_path)
+    facts = json.loads((tmp_path / "recognizer.json").read_text())
+    kept = {name: value for name, value in facts.items() if not name.startswith("catalogue_")} | {"schema_version": 1}
+    (tmp_path / "recognizer.json").write_text(json.dumps(kept))
+    tensors = load_file(tmp_path / "recognizer.safetensors")
+    del tensors["from_catalogue"]
+    save_file(tensors, tmp_path / "recognizer.safetensors")
+    before = Recognizer.load(tmp_path)
+    assert [answer.confidences.tolist() for answer in before.recognize(asked)] == [answer.confidences.tolist() for answer in recognizer.recognize(asked)]
+    (tmp_path / "recognizer.json").write_text(json.dumps(kept | {"schema_version": 3}))
+    with pytest.raises(BundleError, match="1 or 2"):
+        Recognizer.load(tmp_path)
 
 
 def test_catalogue_images_alone_make_a_recognizer_that_says_how_it_was_calibrated() -> None:

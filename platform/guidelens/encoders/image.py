@@ -117,10 +117,25 @@ class ImageEncoder:
         embeddings_BD = np.empty((len(images), self.dim), np.float32)
         with torch.inference_mode():
             for start in range(0, len(images), _CHUNK):
-                chunk = torch.from_numpy(np.ascontiguousarray(images[start : start + _CHUNK]))
-                pixels = chunk.permute(0, 3, 1, 2).to(torch.float32).sub_(_PIXEL_MEAN).div_(_PIXEL_SCALE)
-                embeddings_BD[start : start + _CHUNK] = self._network(pixels).numpy()
+                embeddings_BD[start : start + _CHUNK] = self._network(network_input(images[start : start + _CHUNK])).numpy()
         return embeddings_BD
+
+    def split(self, num_shared_blocks: int) -> tuple[nn.Sequential, nn.Sequential]:
+        """This encoder's own network in two: the stem and the first blocks, and the rest up to the head, before pooling. Both frozen.
+
+        Raises:
+            ShapeError: the network has not so many blocks.
+        """
+        blocks = list(self._network.blocks)
+        if not 0 <= num_shared_blocks < len(blocks):
+            raise ShapeError(f"the encoder has {len(blocks)} blocks, of which 0 to {len(blocks) - 1} can be shared, got {num_shared_blocks}")
+        return nn.Sequential(self._network.stem, *blocks[:num_shared_blocks]), nn.Sequential(*blocks[num_shared_blocks:], self._network.head)
+
+
+def network_input(images: NDArray[np.uint8]) -> Tensor:
+    """(B, height, width, 3) uint8 RGB as the (B, 3, height, width) float32 the network takes."""
+    chunk = torch.from_numpy(np.ascontiguousarray(images))
+    return chunk.permute(0, 3, 1, 2).to(torch.float32).sub_(_PIXEL_MEAN).div_(_PIXEL_SCALE)
 
 
 def load_image_encoder(cache_dir: Path | None = None, num_threads: int = 1) -> ImageEncoder:

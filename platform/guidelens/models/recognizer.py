@@ -2,7 +2,8 @@
 
 Embeddings are whitened by the variation within products (what changes between photos of one thing: light, pose, background),
 so that a cosine compares what tells products apart. A product is the mean direction of its photos; its catalogue image stands
-in where it has none, and a product with neither is never recognised. The fit is exact, needs no seed of its own and takes
+in where it has none, on a scale of its own (a photo lies farther from the right catalogue image than from the right photos, so cosines to both do
+not compare), and a product with neither is never recognised. The fit is exact, needs no seed of its own and takes
 seconds. How sure it may be, and what is not in the catalogue, is calibrated on photos held back by folds (recognizer_fit.py).
 """
 
@@ -23,7 +24,8 @@ from guidelens.schemas.base import Frozen
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
-RECOGNIZER_SCHEMA_VERSION = 1
+RECOGNIZER_SCHEMA_VERSION = 2
+_READABLE_VERSIONS = (1, 2)
 EVIDENCE = ("prototype", "lead", "background")
 
 
@@ -50,6 +52,7 @@ class RecognizerFacts(Frozen):
         min_evidence: frames whose evidence lies below are called "not in the catalogue".
         calibration: "held_back_photos", or "backgrounds_only" where no product has two photos to hold one back.
         held_back_photos, held_back_top1, held_back_unknown_share: of the folds the calibration rests on.
+        catalogue_scale, catalogue_shift: turn a cosine to a catalogue image into the cosine to photos that is evidence as strong.
         unseen_product_auroc: how well evidence tells photos of a product in the catalogue from photos of one left out of it.
         background_unknown_share: of drawn images without a product, by a recognizer that never saw their kind.
     """
@@ -59,6 +62,8 @@ class RecognizerFacts(Frozen):
     temperature: float
     min_evidence: float
     calibration: str
+    catalogue_scale: float = 1.0
+    catalogue_shift: float = 0.0
     held_back_photos: int = 0
     held_back_top1: float | None = None
     held_back_unknown_share: float | None = None
@@ -98,18 +103,26 @@ class Gallery:
     Attributes:
         prototypes_PD: unit vectors in the whitened space; zeros for a product that cannot be recognised.
         backgrounds_ND: drawn images without a product, whitened.
+        from_catalogue_P: bool; the prototype rests on catalogue images alone.
+        catalogue_scale, catalogue_shift: applied to the cosines of these.
     """
 
     prototypes_PD: Floats
     backgrounds_ND: Floats
+    from_catalogue_P: NDArray[np.bool_]
+    catalogue_scale: float = 1.0
+    catalogue_shift: float = 0.0
 
     @property
     def recognisable(self) -> NDArray[np.bool_]:
         return np.asarray(np.abs(self.prototypes_PD).sum(1) > 0)
 
     def cosines(self, queries_BD: Floats, unseen_rows_B: Rows | None = None) -> Floats:
-        """(B, P) cosine to each prototype; -inf where there is none, or where it is the product left out for that query."""
+        """(B, P) cosine to each prototype, those of catalogue images on the scale of photos; -inf where there is none, or where it is the product
+        left out for that query."""
         cosines_BP = queries_BD @ self.prototypes_PD.T
+        if self.from_catalogue_P.any():
+            cosines_BP[:, self.from_catalogue_P] = self.catalogue_scale * cosines_BP[:, self.from_catalogue_P] + self.catalogue_shift
         cosines_BP[:, ~self.recognisable] = -np.inf
         if unseen_rows_B is not None:
             cosines_BP[np.arange(len(queries_BD)), unseen_rows_B] = -np.inf
@@ -165,6 +178,7 @@ class Recognizer:
             "prototypes": self._gallery.prototypes_PD,
             "backgrounds": self._gallery.backgrounds_ND,
             "evidence_weights": self._evidence_weights_E,
+            "from_catalogue": self._gallery.from_catalogue_P,
         }
         save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, folder / "recognizer.safetensors")
         (folder / "recognizer.json").write_text(json.dumps(self.facts.model_dump(mode="json"), indent=2) + "\n")
@@ -179,12 +193,15 @@ class Recognizer:
         try:
             facts = RecognizerFacts.model_validate_json((folder / "recognizer.json").read_bytes())
             tensors = load_file(folder / "recognizer.safetensors")
-            gallery = Gallery(tensors["prototypes"], tensors["backgrounds"])
+            from_catalogue = tensors.get("from_catalogue", np.zeros(len(tensors["prototypes"]), bool))
+            gallery = Gallery(tensors["prototypes"], tensors["backgrounds"], from_catalogue, facts.catalogue_scale, facts.catalogue_shift)
             whitening, weights = Whitening(tensors["mean"], tensors["projection"]), tensors["evidence_weights"]
         except (OSError, ValidationError, SafetensorError, KeyError) as error:
             raise BundleError(f"{folder} must hold a recognizer's two files, got {error}; fit and release again") from error
-        if facts.schema_version != RECOGNIZER_SCHEMA_VERSION:
-            raise BundleError(f"recognizer.json must have schema version {RECOGNIZER_SCHEMA_VERSION}, got {facts.schema_version}; release again with this code")
+        if facts.schema_version not in _READABLE_VERSIONS:
+            raise BundleError(
+                f"recognizer.json must have schema version {' or '.join(map(str, _READABLE_VERSIONS))}, got {facts.schema_version}; release again with this code"
+            )
         return cls(whitening, gallery, weights, facts)
 
 

@@ -1,12 +1,14 @@
-"""Fits and calibrates the recognizer: whitening, prototypes, and by folds the temperature and the "not in the catalogue" rule."""
+"""Fits and calibrates the recognizer: whitening, prototypes, and by folds the scale of catalogue images, the temperature and the "not in the
+catalogue" rule."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.linalg.lapack import dtrtri
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
@@ -22,6 +24,11 @@ NUM_FOLDS = 4
 VISITS = 6
 """Groups of photos that look alike, at most, a product is cut into for the folds."""
 _DEFAULT_TEMPERATURE = 0.06
+_MIN_PRODUCTS_WITH_BOTH = 5
+"""Products with photos and a catalogue image from which the scale of catalogue images is learned."""
+_MIN_SCALE_PHOTOS, _MAX_SCALE_CELLS = 100, 500_000
+"""In each fold the scale is found on this many photos at least, and on no more cosines than that: three numbers need few, and a large catalogue has many."""
+_SAME_SCALE = (1.0, 0.0)
 _CATALOGUE_SHARE = 0.5
 """Weight of a catalogue image beside the photos of its product, which show it as cameras see it."""
 
@@ -32,6 +39,24 @@ class Backgrounds:
 
     embeddings: Floats
     kinds: Rows
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Labelled photos and catalogue images: embeddings (M, D), product (M,), weight (M,) and whether it is a catalogue image (M,)."""
+
+    embeddings: Floats
+    rows: Rows
+    weights: Floats
+    is_catalogue: NDArray[np.bool_]
+    num_products: int
+
+    @property
+    def points(self) -> tuple[Floats, Rows]:
+        return self.embeddings, self.rows
+
+    def where(self, kept_M: NDArray[np.bool_]) -> "_Shown":
+        return replace(self, embeddings=self.embeddings[kept_M], rows=self.rows[kept_M], weights=self.weights[kept_M], is_catalogue=self.is_catalogue[kept_M])
 
 
 @dataclass(frozen=True)
@@ -67,13 +92,17 @@ def fit_recognizer(
         ShapeError: lengths differ.
         ContractError: not one labelled photo or catalogue image, or a row out of range.
     """
-    labelled, rows, weights = _checked(embeddings, product_rows, is_catalogue_image, num_products)
+    shown = _checked(embeddings, product_rows, is_catalogue_image, num_products)
     drawn = backgrounds or Backgrounds(*background_embeddings(load_image_encoder(), seed))
-    whitening = _whitening(labelled, rows)
-    gallery = _gallery(whitening, labelled, rows, weights, num_products, drawn)
-    held = _hold_back(labelled, rows, weights, num_products, drawn, seed)
+    whitening = _whitening(shown.embeddings, shown.rows)
+    gallery = _gallery(whitening, shown, drawn)
+    held = _hold_back(shown, drawn, seed)
     if held is None:
         return _calibrated_on_backgrounds(whitening, gallery, num_products)
+    scale = _catalogue_scale(shown, seed) if gallery.from_catalogue_P.any() else _SAME_SCALE
+    if scale != _SAME_SCALE:
+        gallery = replace(gallery, catalogue_scale=scale[0], catalogue_shift=scale[1])
+        held = _hold_back(shown, drawn, seed, scale) or held
     return _calibrated(whitening, gallery, held, num_products, config)
 
 
@@ -84,24 +113,26 @@ def answers_held_back(
     held_M: NDArray[np.bool_],
     num_products: int,
     top: int = 5,
+    seed: int = 0,
 ) -> Rows:
     """(H, <= top) products answered for the photos in `held_M`, best first, by a fit on the others alone.
 
     The ranking of a recognizer without its calibration: for measuring shares, not for serving.
     """
-    labelled, rows, weights = _checked(embeddings[~held_M], product_rows[~held_M], is_catalogue_image[~held_M], num_products)
-    whitening = _whitening(labelled, rows)
+    shown = _checked(embeddings[~held_M], product_rows[~held_M], is_catalogue_image[~held_M], num_products)
+    whitening = _whitening(shown.embeddings, shown.rows)
     nothing = Backgrounds(np.zeros((0, embeddings.shape[1]), np.float32), np.zeros(0, np.int64))
-    gallery = _gallery(whitening, labelled, rows, weights, num_products, nothing)
+    gallery = _gallery(whitening, shown, nothing)
+    if gallery.from_catalogue_P.any():
+        scale = _catalogue_scale(shown, seed)
+        gallery = replace(gallery, catalogue_scale=scale[0], catalogue_shift=scale[1])
     cosines_HP = gallery.cosines(whitening(embeddings[held_M]))
     order_HP: Rows = np.argsort(-cosines_HP, axis=1, kind="stable")
     return order_HP[:, : min(top, int(gallery.recognisable.sum()))]
 
 
-def _checked(
-    embeddings: NDArray[np.floating], product_rows: NDArray[np.integer], is_catalogue_image: NDArray[np.bool_], num_products: int
-) -> tuple[Floats, Rows, Floats]:
-    """Labelled embeddings, their products and weights."""
+def _checked(embeddings: NDArray[np.floating], product_rows: NDArray[np.integer], is_catalogue_image: NDArray[np.bool_], num_products: int) -> _Shown:
+    """What is labelled."""
     if embeddings.ndim != 2 or product_rows.shape != (len(embeddings),) or is_catalogue_image.shape != (len(embeddings),):
         raise ShapeError(
             f"embeddings (M, D), product_rows (M,), is_catalogue_image (M,), got {embeddings.shape}, {product_rows.shape}, {is_catalogue_image.shape}"
@@ -116,7 +147,7 @@ def _checked(
         raise ContractError(f"product rows must be below {num_products}, got {rows.max()}")
     is_beside_photos = is_catalogue_image[known] & np.isin(rows, rows[~is_catalogue_image[known]])
     weights = np.where(is_beside_photos, _CATALOGUE_SHARE, 1.0).astype(np.float32)
-    return np.asarray(embeddings[known], np.float32), rows, weights
+    return _Shown(np.asarray(embeddings[known], np.float32), rows, weights, is_catalogue_image[known], num_products)
 
 
 def _whitening(embeddings: Floats, rows: Rows) -> Whitening:
@@ -145,27 +176,35 @@ def _shrinkage(residuals: Floats, covariance: NDArray[np.float64], level: float)
     return min(1.0, spread / distance) if distance > 0 else 1.0
 
 
-def _gallery(whitening: Whitening, embeddings: Floats, rows: Rows, weights: Floats, num_products: int, drawn: Backgrounds) -> Gallery:
-    photos_MD = whitening(embeddings)
-    sums_PD = np.zeros((num_products, photos_MD.shape[1]), np.float32)
-    np.add.at(sums_PD, rows, photos_MD * weights[:, None])
-    return Gallery(unit(sums_PD), whitening(drawn.embeddings))
+def _gallery(whitening: Whitening, shown: _Shown, drawn: Backgrounds, scale: tuple[float, float] = _SAME_SCALE) -> Gallery:
+    by_photo_P = np.zeros(shown.num_products, bool)
+    by_photo_P[shown.rows[~shown.is_catalogue]] = True
+    prototypes_PD = _prototypes(whitening, shown)
+    return Gallery(prototypes_PD, whitening(drawn.embeddings), ~by_photo_P, *scale)
 
 
-def _hold_back(embeddings: Floats, rows: Rows, weights: Floats, num_products: int, drawn: Backgrounds, seed: int) -> _HeldBack | None:
+def _prototypes(whitening: Whitening, shown: _Shown) -> Floats:
+    photos_MD = whitening(shown.embeddings)
+    sums_PD = np.zeros((shown.num_products, photos_MD.shape[1]), np.float32)
+    np.add.at(sums_PD, shown.rows, photos_MD * shown.weights[:, None])
+    return unit(sums_PD)
+
+
+def _hold_back(shown: _Shown, drawn: Backgrounds, seed: int, scale: tuple[float, float] = _SAME_SCALE) -> _HeldBack | None:
     """Every photo whose product keeps another one outside its fold, judged by a fit without the fold."""
-    folds_M = np.full(len(rows), -1)
-    photos = weights == 1
-    folds_M[photos] = folds(embeddings[photos], rows[photos], seed)
+    folds_M = np.full(len(shown.rows), -1)
+    photos = shown.weights == 1
+    folds_M[photos] = folds(shown.embeddings[photos], shown.rows[photos], seed)
     parts: list[_HeldBack] = []
     for fold in range(NUM_FOLDS):
         kept = folds_M != fold
-        held = ~kept & np.isin(rows, rows[kept])
+        held = ~kept & np.isin(shown.rows, shown.rows[kept])
         if not held.any():
             continue
-        whitening = _whitening(embeddings[kept], rows[kept])
-        gallery = _gallery(whitening, embeddings[kept], rows[kept], weights[kept], num_products, drawn)
-        queries, its = whitening(embeddings[held]), rows[held]
+        fit = shown.where(kept)
+        whitening = _whitening(fit.embeddings, fit.rows)
+        gallery = _gallery(whitening, fit, drawn, scale)
+        queries, its = whitening(shown.embeddings[held]), shown.rows[held]
         kinds = gallery.evidence(gallery.backgrounds_ND, kind_of_B=drawn.kinds, kind_of_N=drawn.kinds)
         parts.append(_HeldBack(gallery.cosines(queries), its, gallery.evidence(queries), gallery.evidence(queries, its), kinds))
     if not parts:
@@ -177,6 +216,59 @@ def _hold_back(embeddings: Floats, rows: Rows, weights: Floats, num_products: in
         np.concatenate([part.unseen_evidence_HE for part in parts]),
         np.concatenate([part.background_evidence_NE for part in parts]),
     )
+
+
+def _catalogue_scale(shown: _Shown, seed: int) -> tuple[float, float]:
+    """(scale, shift) that put cosines to catalogue images on the scale of those to photos.
+
+    Found on products that have both, a quarter of them at a time as if known by their catalogue image alone: the likelihood of what photos show, those
+    of the quarter and those held back of the others, is greatest. Too few such products leave cosines as they are.
+    """
+    has_both = np.unique(shown.rows[shown.weights < 1])
+    if len(has_both) < _MIN_PRODUCTS_WITH_BOTH:
+        return _SAME_SCALE
+    folds_M = np.full(len(shown.rows), -1)
+    photos_M = ~shown.is_catalogue
+    folds_M[photos_M] = folds(shown.embeddings[photos_M], shown.rows[photos_M], seed)
+    cosines, its, alone = [], [], []
+    for fold in range(NUM_FOLDS):
+        of_alone_M = np.isin(shown.rows, has_both[fold::NUM_FOLDS])
+        fit = shown.where(~(photos_M & (of_alone_M | (folds_M == fold))))
+        # Not of the fit: a product's way from catalogue image to photos is unknown where it has none.
+        whitening = _whitening(*shown.where(~of_alone_M & (folds_M != fold)).points)
+        gallery = _gallery(whitening, fit, Backgrounds(np.zeros((0, shown.embeddings.shape[1]), np.float32), np.zeros(0, np.int64)))
+        asked_M = photos_M & (of_alone_M | (folds_M == fold)) & gallery.recognisable[shown.rows]
+        asked = shown.where(_thinned(asked_M, max(_MIN_SCALE_PHOTOS, _MAX_SCALE_CELLS // shown.num_products), seed))
+        cosines.append(gallery.cosines(whitening(asked.embeddings)))
+        its.append(asked.rows)
+        alone.append(np.broadcast_to(gallery.from_catalogue_P, cosines[-1].shape))
+    return _likeliest_scale(np.concatenate(cosines), np.concatenate(its), np.concatenate(alone))
+
+
+def _thinned(asked_M: NDArray[np.bool_], most: int, seed: int) -> NDArray[np.bool_]:
+    """At most `most` of those asked for, drawn at random."""
+    asked = np.flatnonzero(asked_M)
+    if len(asked) <= most:
+        return asked_M
+    kept_M = np.zeros_like(asked_M)
+    kept_M[np.random.default_rng(seed).choice(asked, most, replace=False)] = True
+    return kept_M
+
+
+def _likeliest_scale(cosines_HP: Floats, rows_H: Rows, alone_HP: NDArray[np.bool_]) -> tuple[float, float]:
+    """Scale and shift, with a temperature, of least log-loss; each product weighs alike."""
+    weights_H = 1 / np.bincount(rows_H)[rows_H]
+
+    def loss(found: NDArray[np.float64]) -> float:
+        log_temperature, log_scale, shift = found
+        scaled_HP = np.where(alone_HP, np.exp(log_scale) * cosines_HP + shift, cosines_HP) / np.exp(log_temperature)
+        right_H = scaled_HP[np.arange(len(rows_H)), rows_H]
+        return float(np.average(logsumexp(scaled_HP, axis=1) - right_H, weights=weights_H))
+
+    start = np.array([np.log(_DEFAULT_TEMPERATURE), 0.0, 0.0])
+    around = np.concatenate([start[None], start + np.diag([0.5, 0.3, 0.1])])
+    found = minimize(loss, start, method="Nelder-Mead", options={"initial_simplex": around})
+    return float(np.exp(found.x[1])), float(found.x[2])
 
 
 def folds(embeddings: Floats, rows: Rows, seed: int) -> Rows:
@@ -215,6 +307,8 @@ def _calibrated(whitening: Whitening, gallery: Gallery, held: _HeldBack, num_pro
         temperature=_temperature(held.cosines_HP, held.rows_H),
         min_evidence=min_evidence,
         calibration="held_back_photos",
+        catalogue_scale=gallery.catalogue_scale,
+        catalogue_shift=gallery.catalogue_shift,
         held_back_photos=len(known),
         held_back_top1=float((held.cosines_HP.argmax(1) == held.rows_H).mean()),
         held_back_unknown_share=float((known < min_evidence).mean()),
