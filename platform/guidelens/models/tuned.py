@@ -110,11 +110,12 @@ class TunedRecognizer:
             parts = [self._answers(self._shared(network_input(images[start : start + _CHUNK]))) for start in range(0, len(images), _CHUNK)]
         return TunedAnswers(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
-    def graph(self, half: bool = False) -> bytes:
+    def graph(self, half: bool = False, heads: bool = True) -> bytes:
         """An ONNX model of both networks, for images as `recognize` takes them; logits are before the softmax, products never seen included.
 
         Args:
             half: weights are kept in half precision, for half the bytes.
+            heads: logits of products and families are among the outputs, after the two embeddings.
         """
         graph = GraphWriter(half)
         shared = graph.through(self._shared, graph.pixels())
@@ -122,9 +123,10 @@ class TunedRecognizer:
         outputs = {
             "embedding": (graph.pooled(graph.through(self._rest, shared)), EMBEDDING_DIM),
             "tuned_embedding": (tuned, EMBEDDING_DIM),
-            "product_logits": (graph.linear(self._tuned.product, tuned), self._tuned.product.out_features),
-            "family_logits": (graph.linear(self._tuned.family, tuned), self._tuned.family.out_features),
         }
+        if heads:
+            outputs["product_logits"] = graph.linear(self._tuned.product, tuned), self._tuned.product.out_features
+            outputs["family_logits"] = graph.linear(self._tuned.family, tuned), self._tuned.family.out_features
         return graph.model(outputs)
 
     @cached_property
