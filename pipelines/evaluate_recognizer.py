@@ -15,7 +15,8 @@ from guidelens.config import Home
 from guidelens.errors import InputError, NotFoundError, StorageError, UnreadableImageError
 from guidelens.evaluation.recognition import ShownProduct, measure_predictions, predictions, write_predictions
 from guidelens.evaluation.report import RecognitionReport
-from guidelens.models.recognizer import Recognition, Recognizer
+from guidelens.models.recognizer import Recognition
+from guidelens.models.released_recognizer import ReleasedRecognizer
 from guidelens.schemas.base import Frozen
 from pipelines.entry import emit, home_option, progress, run_command
 
@@ -166,8 +167,8 @@ def _recognize(home: Home, bundle: Path, photos: Path, labels: Path, asked: Sequ
     from guidelens.evaluation.recognition import TOP
 
     encoder = load_image_encoder(home.root / "cache")
-    recognizer = Recognizer.load(bundle)
-    recognizer.recognize(encoder.embed(np.zeros((1, INPUT_SIZE_PX, INPUT_SIZE_PX, 3), np.uint8)), top=TOP)
+    recognizer = ReleasedRecognizer.load(bundle, encoder)
+    recognizer.see(np.zeros((1, INPUT_SIZE_PX, INPUT_SIZE_PX, 3), np.uint8), top=TOP)
     answers, seconds = [], 0.0
     for one in asked:
         data = (photos / one.path).read_bytes()
@@ -176,7 +177,7 @@ def _recognize(home: Home, bundle: Path, photos: Path, labels: Path, asked: Sequ
             pixels = decode_image(data)
         except UnreadableImageError as error:
             raise InputError(f"{labels} line {one.line}: {one.path} cannot be scored: {error}") from error
-        answers += recognizer.recognize(encoder.embed(pixels[None]), top=TOP)
+        answers += recognizer.see(pixels[None], top=TOP).recognized or []
         seconds += time.perf_counter() - start
     return answers, 1000 * seconds / len(asked)
 

@@ -278,7 +278,11 @@ class _Change:
         )
 
     def _whole_photos(self, photos: pl.DataFrame) -> pl.DataFrame:
-        return completed(photos, self.lake.read(Table.PHOTOS, manifest=self.base)) if photos.height else photos
+        if not photos.height:
+            return photos
+        wanted = photos.filter(pl.col("embedding").is_null())["sha256"].implode()
+        of_files = (self.lake.read_file(file).filter(pl.col("sha256").is_in(wanted)) for file in self.base.of(Table.PHOTOS))
+        return completed(photos, pl.concat([self.lake.read(Table.PHOTOS, manifest=Manifest()), *of_files]))
 
 
 def _remarks(staged: pl.DataFrame) -> dict[str, int]:
