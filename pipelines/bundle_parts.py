@@ -14,6 +14,7 @@ from guidelens.encoders.image import load_image_encoder
 from guidelens.inference.fusion import INDEX
 from guidelens.inference.guide_files import has_guide, load_items
 from guidelens.inference.scorer import GuideScorer
+from guidelens.models.released_recognizer import ReleasedRecognizer
 from guidelens.retrieval import VectorIndex
 from guidelens.retrieval.vectors import EXACT_BELOW
 from guidelens.schemas.tables import Table
@@ -56,8 +57,8 @@ def with_index(fit: Path, asked: Callable[[], Examples] | None = None) -> None:
 
 def with_device_encoder(fit: Path) -> None:
     """Adds the image encoder that shoppers' devices run, so that they send an embedding in place of a photo."""
-    encoder = load_image_encoder(runtime="torch")
-    (fit / DEVICE_ENCODER).write_bytes(encoder.graph(half=True))
+    released = ReleasedRecognizer.load(fit, load_image_encoder(runtime="torch"))
+    (fit / DEVICE_ENCODER).write_bytes(released.device_graph())
 
 
 def _content_vectors(fit: Path) -> NDArray[np.float32]:

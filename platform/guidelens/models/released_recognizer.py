@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guidelens.encoders.image import ImageEncoder
+from guidelens.errors import ShapeError
 from guidelens.models.recognizer import Recognition, Recognizer
 from guidelens.models.tuned import TunedRecognizer
 
@@ -62,6 +63,24 @@ class ReleasedRecognizer:
         blocks, recognizer = self._tuned
         found = blocks.recognize(images)
         return Seen(found.encoder_BD, recognizer.recognize(found.tuned_BD, top))
+
+    def see_embeddings(self, embeddings_BE: NDArray[np.floating], top: int = 5) -> Seen:
+        """What the device's encoder (`device_graph`) made of photos: as good as `see`. The encoder's own embeddings alone, (B, D), will do too.
+
+        Raises:
+            ShapeError: another width.
+        """
+        width = embeddings_BE.shape[1]
+        if width not in (self._encoder.dim, 2 * self._encoder.dim):
+            raise ShapeError(f"embeddings must be {self._encoder.dim} or {2 * self._encoder.dim} wide, got {width}; use the release's encoder.onnx")
+        own_BD, tuned_BD = embeddings_BE[:, : self._encoder.dim], embeddings_BE[:, self._encoder.dim :]
+        if tuned_BD.shape[1] and self._tuned is not None:
+            return Seen(np.asarray(own_BD, np.float32), self._tuned[1].recognize(tuned_BD, top))
+        return Seen(np.asarray(own_BD, np.float32), self.recognize(own_BD, top))
+
+    def device_graph(self) -> bytes:
+        """An ONNX model for a shopper's device, weights in half precision: `embedding`, and `tuned_embedding` where the release has tuned blocks."""
+        return self._encoder.graph(half=True) if self._tuned is None else self._tuned[0].graph(half=True, heads=False)
 
     def recognize(self, embeddings_BD: NDArray[np.floating], top: int = 5) -> list[Recognition] | None:
         """Of the encoder's own embeddings, as a device sends them."""
