@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import click
 
-from guidelens.bundle import BundleManifest
+from guidelens.bundle import BundleManifest, media_name
 from guidelens.config import Home
 from guidelens.errors import InputError, NotFoundError, StorageError, UnreadableImageError
+from guidelens.evaluation.misses import Picture, miss_classes
 from guidelens.evaluation.recognition import ShownProduct, measure_predictions, predictions, write_predictions
 from guidelens.evaluation.report import RecognitionReport
 from guidelens.models.recognizer import Recognition
@@ -76,6 +77,7 @@ def run(home: Home, release: str, photos: Path, labels: Path, out: Path) -> Reco
     scored = predictions(answers, [one.path for one in asked], [one.product_id for one in asked], products)
     known = "" if seen is None else f", {seen or 'none'} of them in training"
     report = measure_predictions(scored, products, f"{len(asked)} labelled photos of {labels.name}{known}; release {version}.")
+    report = report.model_copy(update={"misses": miss_classes(scored, products, lambda path: (photos / path).read_bytes(), _pictures(bundle, products))})
     write_predictions(scored, out.with_name(PREDICTIONS))
     result = RecognizerResult(
         release=version,
@@ -156,6 +158,12 @@ def read_labels(labels: Path, photos: Path, known: set[str]) -> list[LabelledPho
         if not one.path or not (photos / one.path).is_file():
             raise InputError(f"{labels} line {one.line}: path must name a photo in {photos}, got {one.path!r}")
     return lines
+
+
+def _pictures(bundle: Path, products: Sequence[ShownProduct]) -> Picture:
+    """The release's own picture of each product."""
+    files = {product.product_id: bundle / media_name(row) for row, product in enumerate(products)}
+    return lambda product_id: files[product_id].read_bytes() if files[product_id].exists() else None
 
 
 def _recognize(home: Home, bundle: Path, photos: Path, labels: Path, asked: Sequence[LabelledPhoto]) -> tuple[list[Recognition], float]:
