@@ -172,10 +172,10 @@ def _run(task: _WorkerTask, run_dir: Path, outcome: Path, tell: Tell) -> None:
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise GuideLensError(f"tuning in {run_dir / name} failed more often than train.max_failures ({config.max_failures}) allows: {error}") from error
-    if result.checkpoint is None:
-        raise GuideLensError(f"tuning in {run_dir / name} reported no checkpoint")
-    with result.checkpoint.as_directory() as folder:
-        progress = _progress(Path(folder))
+    progress = TuningProgress()
+    if result.checkpoint is not None:
+        with result.checkpoint.as_directory() as folder:
+            progress = _progress(Path(folder))
     if progress.diverged:
         raise DivergedError(progress.diverged)
     if not progress.is_done:
