@@ -29,6 +29,7 @@ class RecognizerResult(Frozen):
     """What the verb's last line and its JSON file hold.
 
     Attributes:
+        coarse_top1, family_top1: share whose category is right: that of the first product, and the family as a reply names it.
         unknown: share of the photos called "not in the catalogue"; they count in top1 and top5 by the products they were given.
         ms_per_photo: mean milliseconds of decoding, embedding and recognising one photo at a time, on one thread.
         report: the same figures with interval and confusions, for report.json.
@@ -38,6 +39,7 @@ class RecognizerResult(Frozen):
     top1: float
     top5: float
     coarse_top1: float | None
+    family_top1: float | None
     photos: int
     unknown: float
     ms_per_photo: float
@@ -84,6 +86,7 @@ def run(home: Home, release: str, photos: Path, labels: Path, out: Path) -> Reco
         top1=report.top1,
         top5=report.top5,
         coarse_top1=report.coarse_top1,
+        family_top1=_right_families(answers, asked, products),
         photos=report.photos,
         unknown=1 - (1.0 if report.kept is None else report.kept),
         ms_per_photo=ms_per_photo,
@@ -158,6 +161,16 @@ def read_labels(labels: Path, photos: Path, known: set[str]) -> list[LabelledPho
         if not one.path or not (photos / one.path).is_file():
             raise InputError(f"{labels} line {one.line}: path must name a photo in {photos}, got {one.path!r}")
     return lines
+
+
+def _right_families(answers: Sequence[Recognition], asked: Sequence[LabelledPhoto], products: Sequence[ShownProduct]) -> float | None:
+    """None where the release knows no families."""
+    category_of = {product.product_id: product.category for product in products}
+    said = [answer.family_row for answer in answers]
+    if max(said, default=-1) < 0:
+        return None
+    right = [row >= 0 and products[row].category == category_of[one.product_id] for row, one in zip(said, asked, strict=True)]
+    return sum(right) / len(right)
 
 
 def _pictures(bundle: Path, products: Sequence[ShownProduct]) -> Picture:

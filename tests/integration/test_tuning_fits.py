@@ -104,6 +104,7 @@ def test_real_photos_are_tuned_on_tracked_measured_released_and_recognized(serve
     with contextlib.redirect_stderr(io.StringIO()):
         found = evaluate_recognizer.run(home, "champion", source.photos, tmp_path / "labels.csv", tmp_path / "out.json")
     assert found.top1 >= 0.6 and found.coarse_top1 is not None and found.coarse_top1 >= found.top1
+    assert found.family_top1 is not None and found.family_top1 >= found.top1
     assert json.loads((tmp_path / "out.json").read_text())["ms_per_photo"] > 0
 
 
