@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from guidelens.config import DEFAULT_IMAGE_ENCODER, Config, TuningConfig
 from guidelens.data.lake.lake import Lake, Manifest
+from guidelens.evaluation.held_back import HELD_BACK
 from guidelens.inference.guide_files import require_encoder
 from guidelens.models.released_recognizer import TUNED
 from guidelens.schemas.ids import sub_seed
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 # Letters: M = labelled photos and catalogue images, in the order of their paths.
 
 TRAINED = "trained"
-HELD_BACK = "held_back.parquet"
 TUNING = "tuning"
 _WHOLE = "all"
 _MIN_RECOGNIZED = 2
@@ -81,7 +81,7 @@ def fit_recognizer(lake: Lake, snapshot: Manifest, items: pl.DataFrame, config: 
     encoder = load_image_backbone(config.ingest.encoders.image)
     require_encoder(photos.table, "image", encoder.encoder_id)
     drawn = Backgrounds(*background_embeddings(encoder, seed))
-    fitted, held = fit_and_answer(
+    fitted, frozen_held = fit_and_answer(
         photos.embeddings, photos.rows, photos.is_catalogue, photos.num_products, train.recognizer, seed, drawn, family_of=photos.family_of
     )
     fitted.save(fit_dir)
@@ -90,13 +90,21 @@ def fit_recognizer(lake: Lake, snapshot: Manifest, items: pl.DataFrame, config: 
     untuned = _why_not(photos, train.recognizer.tuning, config.ingest.encoders.image)
     if untuned or train.recognizer.tuning is None:
         progress(f"train: the image encoder is left as it is: {untuned}")
-        _keep_answers(photos, held, items, fit_dir)
+        _keep_answers(photos, frozen_held, items, fit_dir)
         return RecognizerDone(TRAINED, untuned, {**metrics, "recognizer.tuned": 0.0})
     seen = photos.where(_has_picture(photos))
     if len(seen.rows) < len(photos.rows):
         progress(f"train: {len(photos.rows) - len(seen.rows)} photos are tuned without: the lake has no picture of them; ingest their folder again")
     fits = _tuned(seen, config, train.recognizer.tuning, seed, work / TUNING, track)
     tuned, held = _closed_form(seen, fits, config, seed)
+    by_epoch = tuple((epoch.epoch, _epoch_metrics(name, epoch)) for name, fit in fits.items() for epoch in fit.history)
+    num_both, right, encoder_right = _on_the_same(photos, seen, held, frozen_held)
+    if num_both and right < encoder_right:
+        untuned = f"of {num_both} photos held back, {right:.3f} are right by the tuned blocks and {encoder_right:.3f} by the encoder as it is, which is kept"
+        progress(f"train: {untuned}")
+        _keep_answers(photos, frozen_held, items, fit_dir)
+        return RecognizerDone(TRAINED, untuned, {**metrics, "recognizer.tuned": 0.0}, by_epoch)
+    tuned.facts = tuned.facts.model_copy(update={"encoder_top1": encoder_right if num_both else None})
     tuned.save(fit_dir / TUNED)
     for name in ("tuned.json", "tuned.safetensors"):
         (fit_dir / TUNED / name).write_bytes((fits[_WHOLE].folder / name).read_bytes())
@@ -104,7 +112,6 @@ def fit_recognizer(lake: Lake, snapshot: Manifest, items: pl.DataFrame, config: 
     found = _metrics(tuned.facts)
     progress("train: tuned recognizer on held-back photos: " + ", ".join(f"{name.removeprefix('recognizer.')} {value:.4f}" for name, value in found.items()))
     frozen = {name.replace("recognizer.", "recognizer.frozen."): value for name, value in metrics.items()}
-    by_epoch = tuple((epoch.epoch, _epoch_metrics(name, epoch)) for name, fit in fits.items() for epoch in fit.history)
     return RecognizerDone(TRAINED, "", {**frozen, **found, "recognizer.tuned": 1.0}, by_epoch)
 
 
@@ -187,6 +194,18 @@ def _closed_form(photos: Photos, fits: dict[str, "TunedFit"], config: Config, se
         photos.family_of,
         crossed,
     )
+
+
+def _on_the_same(photos: Photos, seen: Photos, tuned: "HeldBackAnswers | None", frozen: "HeldBackAnswers | None") -> tuple[int, float, float]:
+    """Photos that both held back, and the shares of them right first: tuned, and by the encoder as it is."""
+    if tuned is None or frozen is None:
+        return 0, 0.0, 0.0
+    right = [
+        dict(zip(of.table["path"][held.photos_H.tolist()].to_list(), (held.product_rows_HK[:, 0] == of.rows[held.photos_H]).tolist(), strict=True))
+        for of, held in ((seen, tuned), (photos, frozen))
+    ]
+    both = sorted(right[0].keys() & right[1].keys())
+    return len(both), *(float(np.mean([one[path] for path in both])) if both else 0.0 for one in right)  # type: ignore[return-value]
 
 
 def _epoch_metrics(name: str, epoch: "TuningEpoch") -> dict[str, float]:

@@ -454,6 +454,9 @@ class WorldSize(Frozen):
 
 
 class DemoConfig(Frozen):
+    """tuning: in place of `train.recognizer.tuning`, which takes longer than all of a demo."""
+
+    tuning: TuningConfig | None = None
     world: WorldSize = WorldSize()
     num_requests: Annotated[int, Field(ge=20)] = 60
 

@@ -61,6 +61,7 @@ class RecognizerFacts(Frozen):
         held_back_coarse: share of these photos whose first product is of the right family.
         held_back_false_accepts: share of them still taken for a product of the catalogue where their own is left out of it.
         family_of: of each product; families are numbered from 0, -1 for a product without a category. Empty where none are known.
+        encoder_top1: share of the same photos that is right by the encoder as it is, where these embeddings are of a tuned one.
         unseen_product_auroc: how well evidence tells photos of a product in the catalogue from photos of one left out of it.
         background_unknown_share: of drawn images without a product, by a recognizer that never saw their kind.
     """
@@ -77,6 +78,7 @@ class RecognizerFacts(Frozen):
     held_back_unknown_share: float | None = None
     held_back_coarse: float | None = None
     held_back_false_accepts: float | None = None
+    encoder_top1: float | None = None
     family_of: tuple[int, ...] = ()
     unseen_product_auroc: float | None = None
     background_unknown_share: float | None = None

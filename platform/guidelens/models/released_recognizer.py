@@ -32,12 +32,15 @@ class ReleasedRecognizer:
     """Answers for decoded images and for embeddings.
 
     Attributes:
-        loses_without_photo: an answer from an embedding alone is surely less often right than one from the photo, as held-back photos say.
+        is_tuned: photos are seen by tuned blocks.
+        loses_without_photo: an answer from an embedding alone is less often right than one from the photo, as held-back photos say.
     """
 
     def __init__(self, encoder: ImageBackbone, frozen: Recognizer | None, tuned: tuple[TunedRecognizer, Recognizer] | None) -> None:
         self._encoder, self._frozen, self._tuned = encoder, frozen, tuned
-        self.loses_without_photo = frozen is not None and tuned is not None and (tuned[1].facts.held_back_top1 or 0) > (frozen.facts.held_back_top1 or 0)
+        self.is_tuned = tuned is not None
+        facts = None if tuned is None else tuned[1].facts
+        self.loses_without_photo = facts is not None and (facts.held_back_top1 or 0) > (facts.encoder_top1 or 0)
 
     @classmethod
     def load(cls, folder: Path, encoder: ImageBackbone) -> "ReleasedRecognizer":

@@ -9,7 +9,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -116,8 +116,10 @@ def fit_tuned(
         tasks: SimpleQueue[_WorkerTask] = SimpleQueue()
         for fit in fits:
             tasks.put(_WorkerTask(fit, tuple(family_of), config, tuning, seed, maps, run_dir / _STOP))
-        for running in [in_background(lambda: _run_queued(tasks, run_dir, tell)) for _ in range(min(tuning.num_workers, len(fits)))]:
-            running.result()
+        running = [in_background(lambda: _run_queued(tasks, run_dir, tell)) for _ in range(min(tuning.num_workers, len(fits)))]
+        wait(running)  # for all, also where one fails: none goes on in this folder
+        for one in running:
+            one.result()
         maps.unlink()
     return {fit.name: _read(_outcome(run_dir, fit)) for fit in fits}
 
@@ -172,10 +174,10 @@ def _run(task: _WorkerTask, run_dir: Path, outcome: Path, tell: Tell) -> None:
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise GuideLensError(f"tuning in {run_dir / name} failed more often than train.max_failures ({config.max_failures}) allows: {error}") from error
-    if result.checkpoint is None:
-        raise GuideLensError(f"tuning in {run_dir / name} reported no checkpoint")
-    with result.checkpoint.as_directory() as folder:
-        progress = _progress(Path(folder))
+    progress = TuningProgress()
+    if result.checkpoint is not None:
+        with result.checkpoint.as_directory() as folder:
+            progress = _progress(Path(folder))
     if progress.diverged:
         raise DivergedError(progress.diverged)
     if not progress.is_done:
