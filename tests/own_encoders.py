@@ -1,27 +1,29 @@
-"""Encoders of a shop's own, named by `ingest.encoders`: classic descriptors, of other widths than the built-in encoders have."""
+"""Encoders of a shop's own, named by `ingest.encoders`, of other widths than the built-in encoders have."""
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import HashingVectorizer
+from torch.nn.functional import adaptive_avg_pool2d
+
+from guidelens.encoders.image import load_image_encoder, network_input
 
 
-class Gradients:
-    """Gradients of a small grey picture beside a colour histogram, signed; wider than the lake's images are kept."""
+class Places:
+    """What the built-in network sees before its last blocks, by ninths of the picture, signed; wider than the lake's images are kept."""
 
-    encoder_id = "gradients-1"
-    dim = 2 * 32 * 32 + 512
+    encoder_id = "places-1"
+    dim = 192 * 9
+
+    def __init__(self) -> None:
+        self._blocks = load_image_encoder(runtime="torch").split(15)[0]
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        found = np.empty((len(images), self.dim), np.float32)
-        for row, image in enumerate(images):
-            grey = cv2.cvtColor(cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
-            shape = np.concatenate([cv2.Sobel(grey, cv2.CV_32F, *order).ravel() for order in ((1, 0), (0, 1))]) + 1e-3
-            colour = cv2.calcHist([image], [0, 1, 2], None, [8, 8, 8], [0, 256] * 3).ravel()
-            found[row] = np.concatenate([shape / np.linalg.norm(shape), 10 * colour / colour.sum()])
-        return found
+        with torch.inference_mode():
+            maps = [self._blocks(network_input(images[row : row + 1])) for row in range(len(images))]
+            return np.concatenate([adaptive_avg_pool2d(one, 3).flatten(1).numpy() for one in maps])
 
 
 class Grams:

@@ -110,8 +110,8 @@ class EncoderConfig(Frozen):
     """The pretrained encoders that a lake is embedded with, by the names of `guidelens.encoders.backbones`. All of a lake is of one encoder: with another
     one, ingest everything again, into a new lake."""
 
-    image: str = DEFAULT_IMAGE_ENCODER
-    text: str = DEFAULT_TEXT_ENCODER
+    image: Annotated[str, Field(pattern=f"^{DEFAULT_IMAGE_ENCODER}$|^[^:]+:.+$")] = DEFAULT_IMAGE_ENCODER
+    text: Annotated[str, Field(pattern=f"^{DEFAULT_TEXT_ENCODER}$|^[^:]+:.+$")] = DEFAULT_TEXT_ENCODER
 
 
 class IngestConfig(Frozen):

@@ -17,7 +17,7 @@ from pipelines import ingest, materialize, release, train
 from serve.messages import RecognizeCall, RecognizeReply
 from serve.recognizer import Recognizer
 
-OWN = ["ingest.encoders.image=tests.own_encoders:Gradients", "ingest.encoders.text=tests.own_encoders:Grams"]
+OWN = ["ingest.encoders.image=tests.own_encoders:Places", "ingest.encoders.text=tests.own_encoders:Grams"]
 SEED = 5
 
 
@@ -31,7 +31,7 @@ def test_own_encoders_serve_a_shop_and_others_do_not_answer_for_them(ray_cluster
     bundle = home.releases / released.version
     assert not (bundle / "encoder.onnx").exists(), "a device cannot run what is not ours to write down"
     items = pl.read_parquet(bundle / "items.parquet")
-    assert (items["image_encoder"].drop_nulls().unique().to_list(), items["text_encoder"].unique().to_list()) == (["gradients-1-1280"], ["grams-1-512"])
+    assert (items["image_encoder"].drop_nulls().unique().to_list(), items["text_encoder"].unique().to_list()) == (["places-1-1280"], ["grams-1-512"])
 
     assert world.holdout is not None
     labels = pl.read_csv(world.holdout / "labels.csv").head(24)
@@ -40,7 +40,7 @@ def test_own_encoders_serve_a_shop_and_others_do_not_answer_for_them(ray_cluster
         seen = asyncio.run(served.handle(RecognizeCall(released.version, (world.holdout / path).read_bytes(), None)))
         assert isinstance(seen, RecognizeReply)
         right += product_id in [items["product_id"][row] for row in seen.rows[:3].tolist()]
-    assert right > len(labels) / 4, "descriptors of shape and colour are worth something"
+    assert right > len(labels) / 4, "what the first blocks see is worth something"
 
-    with contextlib.redirect_stderr(io.StringIO()), pytest.raises(ConfigError, match=r"must be of .*, got (grams|gradients)-1-.*ingest"):
+    with contextlib.redirect_stderr(io.StringIO()), pytest.raises(ConfigError, match=r"must be of .*, got (grams|places)-1-.*ingest"):
         release.run(home, train.run(home, presets.load("tiny", seed=SEED)).run)

@@ -7,6 +7,7 @@ compare: every one of them is kept with its `encoder_id`.
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from guidelens.config import DEFAULT_IMAGE_ENCODER, DEFAULT_TEXT_ENCODER
+from guidelens.config import DEFAULT_IMAGE_ENCODER, DEFAULT_TEXT_ENCODER, EncoderConfig
 from guidelens.encoders.image import load_image_encoder
 from guidelens.encoders.text import load_text_encoder
 from guidelens.errors import ConfigError
@@ -69,6 +70,21 @@ def load_text_backbone(name: str = DEFAULT_TEXT_ENCODER, num_threads: int = 1) -
         return load_text_encoder(num_threads)
     found: TextBackbone = _loaded("text", name)
     return found if found.dim == TEXT_DIM else _TextsOfWidth(found)
+
+
+def require_packages(encoders: EncoderConfig) -> None:
+    """Before workers are started for them.
+
+    Raises:
+        ConfigError: the package that holds an encoder is not installed.
+    """
+    for what, name in (("image", encoders.image), ("text", encoders.text)):
+        kind = name.partition(":")[0]
+        package = kind.replace("-", "_").partition(".")[0] if ":" in name else "guidelens"
+        if find_spec(package) is None:
+            raise ConfigError(
+                f"ingest.encoders.{what} must name an encoder whose package is installed, got {name!r}, and there is no {package}; pip install it"
+            )
 
 
 def of_width(embeddings_BD: Floats, width: int) -> Floats:
