@@ -34,6 +34,8 @@ TUNING = "tuning"
 _WHOLE = "all"
 _MIN_RECOGNIZED = 2
 _MIN_PHOTOS = 2
+_MIN_PRODUCTS_FOR_NOVEL, _PRODUCTS_A_NOVEL = 24, 8
+"""From so many products with photos on, each cross-fit is not shown one in eight at all: what a product that is not in the catalogue looks like to it."""
 Track = Callable[[int, dict[str, float]], None]
 
 
@@ -65,6 +67,13 @@ class Photos:
 
     def where(self, kept_M: NDArray[np.bool_]) -> "Photos":
         return Photos(self.table.filter(pl.Series(kept_M)), self.rows[kept_M], self.is_catalogue[kept_M], self.family_of)
+
+
+class _LeftOut(NamedTuple):
+    """(M,) photos of groups that look alike whose product keeps another one; all photos and catalogue images of some products."""
+
+    held_M: NDArray[np.bool_]
+    novel_M: NDArray[np.bool_]
 
 
 def fit_recognizer(lake: Lake, snapshot: Manifest, items: pl.DataFrame, config: Config, work: Path, fit_dir: Path, track: Track) -> RecognizerDone:
@@ -153,7 +162,8 @@ def _tuned(photos: Photos, config: Config, tuning: TuningConfig, seed: int, work
     from guidelens.training.tuning_fits import TuningFit, fit_tuned
 
     fits = [TuningFit(_WHOLE, photos.rows)]
-    fits += [TuningFit(f"cross_{number}", np.where(held_M, -1, photos.rows)) for number, held_M in enumerate(_held_back(photos, tuning.num_cross_fits, seed))]
+    left_out = _left_out(photos, tuning.num_cross_fits, seed)
+    fits += [TuningFit(f"cross_{number}", np.where(one.held_M | one.novel_M, -1, photos.rows)) for number, one in enumerate(left_out)]
     scaled = scaled_to(tuning, len(photos.rows))
     families = np.array(photos.family_of)
     family_of = np.where(families < 0, families.max() + 1, families).tolist()
@@ -166,13 +176,20 @@ def _tuned(photos: Photos, config: Config, tuning: TuningConfig, seed: int, work
     return fit_tuned(photos.table["thumbnail"].to_list(), fits, family_of, config.train, scaled, seed, work, tell)
 
 
-def _held_back(photos: Photos, num: int, seed: int) -> list[NDArray[np.bool_]]:
-    """(M,) for each cross-fit: photos of groups that look alike whose product keeps another one."""
+def _left_out(photos: Photos, num: int, seed: int) -> list[_LeftOut]:
+    """What each cross-fit does without."""
     from guidelens.models.recognizer_fit import folds
 
     fold_of = np.full(len(photos.rows), -1)
     fold_of[~photos.is_catalogue] = folds(photos.embeddings[~photos.is_catalogue], photos.rows[~photos.is_catalogue], seed)
-    return [(fold_of == fold) & np.isin(photos.rows, photos.rows[fold_of != fold]) for fold in range(num)]
+    photographed = np.random.default_rng(sub_seed(seed, "novel")).permutation(np.unique(photos.rows[~photos.is_catalogue]))
+    each = len(photographed) // _PRODUCTS_A_NOVEL if len(photographed) >= _MIN_PRODUCTS_FOR_NOVEL else 0
+    found = []
+    for number in range(num):
+        novel_M = np.isin(photos.rows, photographed[number * each : (number + 1) * each])
+        held_M = (fold_of == number) & ~novel_M & np.isin(photos.rows, photos.rows[fold_of != number])
+        found.append(_LeftOut(held_M, novel_M))
+    return found
 
 
 def _closed_form(photos: Photos, fits: dict[str, "TunedFit"], config: Config, seed: int) -> tuple["Recognizer", "HeldBackAnswers | None"]:
@@ -180,8 +197,10 @@ def _closed_form(photos: Photos, fits: dict[str, "TunedFit"], config: Config, se
     from guidelens.models.recognizer_fit import Backgrounds, CrossFit, fit_and_answer
 
     kinds = background_images(seed)[1]
-    held = _held_back(photos, len(fits) - 1, seed)
-    crossed = [CrossFit(held_M, fits[f"cross_{number}"].embeddings, fits[f"cross_{number}"].backgrounds) for number, held_M in enumerate(held)]
+    crossed = [
+        CrossFit(one.held_M, one.novel_M, fits[f"cross_{number}"].embeddings, fits[f"cross_{number}"].backgrounds)
+        for number, one in enumerate(_left_out(photos, len(fits) - 1, seed))
+    ]
     whole = fits[_WHOLE]
     return fit_and_answer(
         whole.embeddings,
@@ -222,6 +241,7 @@ def _metrics(facts: "RecognizerFacts") -> dict[str, float]:
         "held_back_unknown_share": facts.held_back_unknown_share,
         "held_back_false_accepts": facts.held_back_false_accepts,
         "unseen_product_auroc": facts.unseen_product_auroc,
+        "novel_products": float(facts.novel_products),
     }
     return {f"recognizer.{name}": value for name, value in found.items() if value is not None}
 

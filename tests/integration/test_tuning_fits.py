@@ -54,7 +54,7 @@ def test_fits_that_were_given_up_go_on_and_end_as_if_nothing_had_happened(tmp_pa
     with pytest.raises(GuideLensError, match="--resume"):
         fitted(tmp_path / "stopped", stop_after=1)
     resumed, told = fitted(tmp_path / "stopped")
-    assert all(len(epochs) < QUICK.epochs for epochs in told.values())
+    assert min(len(told.get(name, [])) for name in whole) < QUICK.epochs
     for name, fit in whole.items():
         assert [one.loss for one in resumed[name].history] == [one.loss for one in fit.history]
         assert (resumed[name].embeddings == fit.embeddings).all()

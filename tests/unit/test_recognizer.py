@@ -260,10 +260,11 @@ def test_what_calibrates_is_what_an_encoder_that_has_not_seen_the_photos_makes_o
     shop, rows = Shop(), np.repeat(np.arange(NUM_PRODUCTS), 10)
     honest, drawn = shop.photos(rows, 3.0), shop.backgrounds()
     flattering = shop.patterns[rows].astype(np.float32)
-    held = np.arange(len(rows)) % 4 == 0
-    crossed = [CrossFit(held, honest, drawn.embeddings)]
+    held = (np.arange(len(rows)) % 4 == 0) & (rows > 0)
+    crossed = [CrossFit(held, rows == 0, honest, drawn.embeddings)]
     plain, answers = fit_and_answer(flattering, rows, np.zeros(len(rows), bool), NUM_PRODUCTS, CONFIG, 0, drawn, cross_fits=crossed)
     flattered = fit_recognizer(flattering, rows, np.zeros(len(rows), bool), NUM_PRODUCTS, CONFIG, 0, drawn)
     assert plain.facts.temperature > flattered.facts.temperature
     assert answers is not None and sorted(answers.photos_H.tolist()) == np.flatnonzero(held).tolist()
+    assert (plain.facts.novel_products, flattered.facts.novel_products) == (1, 0)
     assert plain.facts.held_back_top1 == (answers.product_rows_HK[:, 0] == rows[answers.photos_H]).mean() < 1

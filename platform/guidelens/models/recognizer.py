@@ -59,7 +59,8 @@ class RecognizerFacts(Frozen):
         held_back_photos, held_back_top1, held_back_unknown_share: of the folds the calibration rests on.
         catalogue_scale, catalogue_shift: turn a cosine to a catalogue image into the cosine to photos that is evidence as strong.
         held_back_coarse: share of these photos whose first product is of the right family.
-        held_back_false_accepts: share of them still taken for a product of the catalogue where their own is left out of it.
+        held_back_false_accepts: share of photos still taken for a product of the catalogue where their own is left out of it.
+        novel_products: products of these photos that the encoder had never learned; 0 where it had, from other photos, or learned from none.
         family_of: of each product; families are numbered from 0, -1 for a product without a category. Empty where none are known.
         encoder_top1: share of the same photos that is right by the encoder as it is, where these embeddings are of a tuned one.
         unseen_product_auroc: how well evidence tells photos of a product in the catalogue from photos of one left out of it.
@@ -78,6 +79,7 @@ class RecognizerFacts(Frozen):
     held_back_unknown_share: float | None = None
     held_back_coarse: float | None = None
     held_back_false_accepts: float | None = None
+    novel_products: int = 0
     encoder_top1: float | None = None
     family_of: tuple[int, ...] = ()
     unseen_product_auroc: float | None = None

@@ -45,9 +45,12 @@ class Backgrounds:
 
 @dataclass(frozen=True)
 class CrossFit:
-    """What an encoder that has not seen the photos in `held_M` makes of all photos (M, D) and of the drawn backgrounds (N, D)."""
+    """What an encoder that has not seen the photos in `held_M`, and of the products in `novel_M` none, makes of all photos (M, D) and of the
+    drawn backgrounds (N, D). Without novel products a photo held back stands for one of a product that is not in the catalogue, which
+    flatters where the encoder has learned that product from other photos."""
 
     held_M: NDArray[np.bool_]
+    novel_M: NDArray[np.bool_]
     embeddings: Floats
     backgrounds: Floats
 
@@ -83,8 +86,8 @@ class _Shown:
 
 @dataclass(frozen=True)
 class _HeldBack:
-    """Each photo as a recognizer saw it that was fitted without it: cosines (H, P), its product, and its evidence
-    with the product in the catalogue and with it left out."""
+    """Each photo as a recognizer saw it that was fitted without it: cosines (H, P), its product, and its evidence; the evidence of photos whose
+    product is left out of the catalogue; and how many products no such encoder had learned, where there are any."""
 
     photos_H: Rows
     cosines_HP: Floats
@@ -92,6 +95,7 @@ class _HeldBack:
     evidence_HE: Floats
     unseen_evidence_HE: Floats
     background_evidence_NE: Floats
+    num_novel: int
 
 
 def fit_recognizer(
@@ -136,7 +140,7 @@ def fit_and_answer(
     shown = _checked(embeddings, product_rows, is_catalogue_image, num_products)
     drawn = backgrounds or Backgrounds(*background_embeddings(load_image_backbone(), seed))
     known = product_rows >= 0
-    crossed = [CrossFit(one.held_M[known], one.embeddings[known], one.backgrounds) for one in cross_fits]
+    crossed = [CrossFit(one.held_M[known], one.novel_M[known], one.embeddings[known], one.backgrounds) for one in cross_fits]
     whitening = _whitening(shown.embeddings, shown.rows)
     gallery = _gallery(whitening, shown, drawn)
     held = _hold_back(shown, drawn, seed, crossed)
@@ -253,12 +257,14 @@ def _hold_back(shown: _Shown, drawn: Backgrounds, seed: int, crossed: Sequence[C
         if not held.any():
             continue
         seen = replace(shown, embeddings=one.embeddings)
-        fit = seen.where(~one.held_M)
-        whitening = _whitening(fit.embeddings, fit.rows)
-        gallery = _gallery(whitening, fit, replace(drawn, embeddings=one.backgrounds), scale)
-        queries, its = whitening(seen.embeddings[held]), shown.rows[held]
+        whitening = _whitening(*seen.where(~one.held_M & ~one.novel_M).points)
+        gallery = _gallery(whitening, seen.where(~one.held_M), replace(drawn, embeddings=one.backgrounds), scale)
+        queries = whitening(seen.embeddings[held])
+        unseen_M = one.novel_M & ~shown.is_catalogue if one.novel_M.any() else held
+        unseen = gallery.evidence(whitening(seen.embeddings[unseen_M]), shown.rows[unseen_M])
         kinds = gallery.evidence(gallery.backgrounds_ND, kind_of_B=drawn.kinds, kind_of_N=drawn.kinds)
-        parts.append(_HeldBack(np.flatnonzero(held), gallery.cosines(queries), its, gallery.evidence(queries), gallery.evidence(queries, its), kinds))
+        num_novel = len(np.unique(shown.rows[one.novel_M]))
+        parts.append(_HeldBack(np.flatnonzero(held), gallery.cosines(queries), shown.rows[held], gallery.evidence(queries), unseen, kinds, num_novel))
     if not parts:
         return None
     return _HeldBack(
@@ -268,6 +274,7 @@ def _hold_back(shown: _Shown, drawn: Backgrounds, seed: int, crossed: Sequence[C
         np.concatenate([part.evidence_HE for part in parts]),
         np.concatenate([part.unseen_evidence_HE for part in parts]),
         np.concatenate([part.background_evidence_NE for part in parts]),
+        sum(part.num_novel for part in parts),
     )
 
 
@@ -276,7 +283,8 @@ def _folds_of_embeddings(shown: _Shown, drawn: Backgrounds, seed: int) -> list[C
     folds_M = np.full(len(shown.rows), -1)
     photos = shown.weights == 1
     folds_M[photos] = folds(shown.embeddings[photos], shown.rows[photos], seed)
-    return [CrossFit(folds_M == fold, shown.embeddings, drawn.embeddings) for fold in range(NUM_FOLDS)]
+    nothing = np.zeros(len(folds_M), bool)
+    return [CrossFit(folds_M == fold, nothing, shown.embeddings, drawn.embeddings) for fold in range(NUM_FOLDS)]
 
 
 def _catalogue_scale(shown: _Shown, seed: int) -> tuple[float, float]:
@@ -377,6 +385,7 @@ def _calibrated(whitening: Whitening, gallery: Gallery, held: _HeldBack, num_pro
         held_back_top1=float((first_H == held.rows_H).mean()),
         held_back_coarse=float((families_P[first_H] == families_P[held.rows_H]).mean()) if len(family_of) else None,
         held_back_false_accepts=float((unseen >= min_evidence).mean()),
+        novel_products=held.num_novel,
         family_of=tuple(family_of),
         held_back_unknown_share=float((known < min_evidence).mean()),
         unseen_product_auroc=float(roc_auc_score(np.r_[np.ones(len(known)), np.zeros(len(unseen))], np.r_[known, unseen])),
