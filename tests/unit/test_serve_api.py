@@ -486,8 +486,7 @@ def test_the_encoder_for_devices_is_served_where_the_release_carries_one(tmp_pat
 def test_of_another_release_s_encoder_only_the_pretrained_part_counts(
     tmp_path: Path, numbers: int, encoder: str | None, status: int, passed_on: int | None
 ) -> None:
-    desk, passed = open_desk(tmp_path), list[int]()
-    desk.graph.catalogue.device_encoder = DeviceEncoder(tmp_path / "encoder.onnx", "now")
+    passed = list[int]()
 
     class Noting:
         async def ask(self, call: RecognizeCall, budget_s: float) -> RecognizeReply:
@@ -495,7 +494,8 @@ def test_of_another_release_s_encoder_only_the_pretrained_part_counts(
             passed.append(len(call.embedding))
             return RecognizeReply(call.embedding[:1280], None, np.zeros(0, np.int32), np.zeros(0, np.float32))
 
-    desk.graph.recognizer = Noting()
+    desk = open_desk(tmp_path, recognizer=Noting())
+    desk.graph.catalogue.device_encoder = DeviceEncoder(tmp_path / "encoder.onnx", "now")
     with served(desk) as client:
         reply = client.post("/v1/guide", json={"image_embedding": [0.5] * numbers, "image_encoder": encoder})
     assert (reply.status_code, passed) == (status, [] if passed_on is None else [passed_on])
