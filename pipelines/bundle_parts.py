@@ -14,8 +14,6 @@ from guidelens.encoders.image import load_image_encoder
 from guidelens.inference.fusion import INDEX
 from guidelens.inference.guide_files import has_guide, load_items
 from guidelens.inference.scorer import GuideScorer
-from guidelens.models.released_recognizer import TUNED
-from guidelens.models.tuned import TunedRecognizer
 from guidelens.retrieval import VectorIndex
 from guidelens.retrieval.vectors import EXACT_BELOW
 from guidelens.schemas.tables import Table
@@ -57,12 +55,9 @@ def with_index(fit: Path, asked: Callable[[], Examples] | None = None) -> None:
 
 
 def with_device_encoder(fit: Path) -> None:
-    """Adds the image encoder that shoppers' devices run, with the tuned blocks where the fit has some, so that they send embeddings in place of
-    a photo."""
+    """Adds the image encoder that shoppers' devices run, so that they send an embedding in place of a photo."""
     encoder = load_image_encoder(runtime="torch")
-    of_tuned = fit / TUNED
-    graph = TunedRecognizer.load(of_tuned, encoder).graph(half=True, heads=False) if of_tuned.exists() else encoder.graph(half=True)
-    (fit / DEVICE_ENCODER).write_bytes(graph)
+    (fit / DEVICE_ENCODER).write_bytes(encoder.graph(half=True))
 
 
 def _content_vectors(fit: Path) -> NDArray[np.float32]:

@@ -265,7 +265,7 @@ def _add_operations(app: FastAPI, desk: Desk) -> None:
         path = desk.graph.catalogue.device_encoder
         if path is None:
             raise ApiError("not_found", f"release {desk.graph.release} carries no encoder for devices; send frames, or release again")
-        return FileResponse(path, media_type="application/octet-stream", headers={"Cache-Control": "no-cache", "X-GuideLens-Release": desk.graph.release})
+        return FileResponse(path, media_type="application/octet-stream", headers={"Cache-Control": "no-cache"})
 
     @app.get("/metrics", response_class=Response, summary="Counters and latencies of this replica, as Prometheus reads them")
     async def metrics() -> Response:

@@ -24,7 +24,6 @@ from guidelens.models.baselines.fallback import Fallback, Spoken
 from guidelens.schemas.guide import Degraded, Family, GuideReply, GuideRequest, PlannedStep, Recognized, SlateItem
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.steps import GuideStep
-from guidelens.schemas.tables import IMAGE_DIM
 from serve.catalogue import Catalogue
 from serve.hops import Hop, HopFailedError
 from serve.messages import FrameProblem, FuseCall, FuseReply, RankCall, RankReply, RecognizeCall, RecognizeReply, SessionSteps, StepChoice, StockNow
@@ -170,10 +169,7 @@ class Graph:
     async def _recognize(self, asked: Asked, trace: Trace) -> RecognizeReply | None:
         if asked.frame is None and asked.embedding is None:
             return None
-        embedding = None if asked.frame is not None else asked.embedding
-        if embedding is not None and asked.fields.embedding_release not in (None, self.release):
-            embedding = embedding[:IMAGE_DIM]
-        call = RecognizeCall(self.release, asked.frame, embedding)
+        call = RecognizeCall(self.release, asked.frame, None if asked.frame is not None else asked.embedding)
         with trace.stage("recognize"):
             found = await self._hop("recognizer", self.recognizer.ask(call, trace.budget.share_s(_RECOGNIZE_SHARE)))
         if isinstance(found, FrameProblem):

@@ -22,8 +22,7 @@ class ReleaseMismatchError(GuideLensError):
 
 @dataclass(frozen=True, slots=True)
 class RecognizeCall:
-    """Exactly one of `frame` (JPEG, PNG or WebP bytes) and `embedding` (made on the device) is set: (1280,), or (2560,) with this release's tuned
-    embedding behind the encoder's own."""
+    """Exactly one of `frame` (JPEG, PNG or WebP bytes) and `embedding` ((1280,), made on the device) is set."""
 
     release: str
     frame: bytes | None

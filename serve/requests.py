@@ -188,8 +188,8 @@ def _checked(body: bytes, frame: bytes | None) -> Asked:
 def _embedding(values: tuple[float, ...] | None) -> NDArray[np.float32] | None:
     if values is None:
         return None
-    if len(values) not in (IMAGE_DIM, 2 * IMAGE_DIM):
-        raise ApiError("invalid_field", f"image_embedding: must be {IMAGE_DIM} numbers, or {2 * IMAGE_DIM} of a tuned encoder, got {len(values)}")
+    if len(values) != IMAGE_DIM:
+        raise ApiError("invalid_field", f"image_embedding: must be {IMAGE_DIM} numbers, got {len(values)}")
     embedding = np.array(values)
     wrong = np.flatnonzero(~(np.abs(embedding) <= MAX_EMBEDDING_VALUE))
     if len(wrong):

@@ -67,8 +67,5 @@ class ReleasedRecognizer:
         return Seen(found.encoder_BD, recognizer.recognize(found.tuned_BD, top))
 
     def recognize(self, embeddings_BD: NDArray[np.floating], top: int = 5) -> list[Recognition] | None:
-        """Of embeddings as a device sends them: the encoder's own, and behind these, where it ran this release's tuned blocks too, the tuned ones."""
-        own_BD, tuned_BD = embeddings_BD[:, : self._encoder.dim], embeddings_BD[:, self._encoder.dim :]
-        if self._tuned is not None and tuned_BD.shape[1]:
-            return self._tuned[1].recognize(tuned_BD, top)
-        return None if self._frozen is None else self._frozen.recognize(own_BD, top)
+        """Of the encoder's own embeddings, as a device sends them."""
+        return None if self._frozen is None else self._frozen.recognize(embeddings_BD, top)

@@ -2,7 +2,7 @@
 
 import { askGuide, flush, flushLast, newId, post, product } from "./api.js";
 import { closeCamera, frameOfFile, frameOfVideo, openCamera } from "./camera.js";
-import { canEmbed, embed, encoderRelease } from "./embedder.js";
+import { canEmbed, embed } from "./embedder.js";
 import { factName, locale, otherLanguage, price, stepWords, switchLanguage, titleOf, word } from "./text.js";
 import { Viewer } from "./viewer.js";
 
@@ -42,10 +42,7 @@ async function ask() {
   if (state.personal && shopper) fields.shopper_id = shopper;
   try {
     await flush();
-    if (state.frame && state.onDevice) {
-      fields.image_embedding = await embed(state.frame);
-      fields.embedding_release = encoderRelease();
-    }
+    if (state.frame && state.onDevice) fields.image_embedding = await embed(state.frame);
     state.reply = await askGuide(fields, state.onDevice ? null : state.frame);
     await show();
   } catch (error) {

@@ -7,17 +7,9 @@ ort.env.wasm.wasmPaths = "/vendor/";
 ort.env.wasm.numThreads = 1; // more need cross-origin isolation
 
 let session = null;
-let release = null;
-
-async function loaded() {
-  const reply = await fetch("/v1/encoder.onnx");
-  if (!reply.ok) throw new Error(`no encoder: ${reply.status}`);
-  release = reply.headers.get("X-GuideLens-Release");
-  return ort.InferenceSession.create(await reply.arrayBuffer());
-}
 
 async function embed(blob) {
-  session ??= loaded().catch((error) => {
+  session ??= ort.InferenceSession.create("/v1/encoder.onnx").catch((error) => {
     session = null;
     throw error;
   });
@@ -31,7 +23,7 @@ async function embed(blob) {
 
 addEventListener("message", async ({ data: { id, blob } }) => {
   try {
-    postMessage({ id, embedding: await embed(blob), release });
+    postMessage({ id, embedding: await embed(blob) });
   } catch (error) {
     postMessage({ id, error: String(error?.message ?? error) });
   }

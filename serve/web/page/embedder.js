@@ -3,12 +3,8 @@
 const waiting = new Map();
 let worker = null;
 let last = 0;
-let release = null;
 
 export const canEmbed = () => document.querySelector('meta[name="guidelens-embedder"]').content === "yes" && "OffscreenCanvas" in window;
-
-// The release whose encoder embedded last: another release's tuned embeddings mean something else.
-export const encoderRelease = () => release;
 
 // A JPEG, PNG or WebP blob to the numbers that `image_embedding` of a guide request takes.
 export function embed(blob) {
@@ -21,8 +17,7 @@ export function embed(blob) {
 
 function started() {
   const made = new Worker("/page/embedder-worker.js", { type: "module" });
-  made.addEventListener("message", ({ data: { id, embedding, release: madeBy, error } }) => {
-    release = madeBy ?? release;
+  made.addEventListener("message", ({ data: { id, embedding, error } }) => {
     const { resolve, reject } = waiting.get(id);
     waiting.delete(id);
     if (error) reject(new Error(error));
