@@ -9,8 +9,9 @@ import numpy as np
 
 from guidelens.config import Home
 from guidelens.data.images.decoding import INPUT_SIZE_PX, decode_image
-from guidelens.encoders.image import load_image_encoder
+from guidelens.encoders.backbones import load_image_backbone
 from guidelens.errors import UnreadableImageError
+from guidelens.inference.guide_files import encoders_of
 from guidelens.models.recognizer import Recognition
 from guidelens.models.released_recognizer import ReleasedRecognizer
 from guidelens.schemas.guide import MAX_FRAME_BYTES, MAX_FRAME_PIXELS
@@ -29,7 +30,7 @@ class Recognizer:
     def __init__(self, home: Home, release: str) -> None:
         bundle, _manifest = open_bundle(home, release)
         self._release = release
-        self._encoder = load_image_encoder(cache_dir=home.root / "cache")
+        self._encoder = load_image_backbone(encoders_of(bundle).image, cache_dir=home.root / "cache")
         self._fitted = ReleasedRecognizer.load(bundle, self._encoder)
         self._fitted.recognize(np.zeros((1, IMAGE_DIM), dtype=np.float32))
         self._fitted.see(np.zeros((1, INPUT_SIZE_PX, INPUT_SIZE_PX, 3), dtype=np.uint8))
@@ -46,7 +47,9 @@ class Recognizer:
 
     def _answer(self, call: RecognizeCall) -> RecognizeReply | FrameProblem:
         if call.embedding is not None:
-            return _reply(call.embedding, self._fitted.recognize(call.embedding[None], top=_TOP), lacks_photo=self._fitted.loses_without_photo)
+            sent = self._fitted.see_embeddings(call.embedding[None], top=_TOP)
+            lacks_photo = self._fitted.loses_without_photo and len(call.embedding) == IMAGE_DIM
+            return _reply(sent.embeddings_BD[0], sent.recognized, lacks_photo=lacks_photo)
         assert call.frame is not None
         try:
             pixels = decode_image(call.frame, max_bytes=MAX_FRAME_BYTES, max_pixels=MAX_FRAME_PIXELS)
