@@ -22,6 +22,7 @@ from guidelens.schemas.base import Frozen
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.tables import IMAGE_DIM, Table
 from pipelines.entry import progress
+from pipelines.fit_search import keep_search
 from pipelines.fit_shop import keep_complements, keep_fallback, keep_rules
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class FitParts:
         ids = items["product_id"].to_list()
         write_popularity(self.fit_dir, [float(weights.get(each, 0.0)) for each in ids], [clicks.get(each, 0) for each in ids])
         keep_rules(self.home, self.config, items, self.fit_dir)
+        keep_search(self.home, items, self.fit_dir)
         return items
 
     def _recognizer(self, item_ids: list[str]) -> str:
