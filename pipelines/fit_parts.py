@@ -22,7 +22,7 @@ from guidelens.schemas.base import Frozen
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.tables import IMAGE_DIM, Table
 from pipelines.entry import progress
-from pipelines.fit_search import keep_search
+from pipelines.fit_search import keep_search, learn_search
 from pipelines.fit_shop import keep_complements, keep_fallback, keep_rules
 
 if TYPE_CHECKING:
@@ -95,7 +95,15 @@ class FitParts:
         metrics: dict[str, float] = {}
         for _, values in guide.by_epoch:
             metrics.update(values)
-        return FitDone(parts, guide.left_out, len(items), metrics, guide.by_epoch)
+        found = self._search()
+        by_epoch = (*guide.by_epoch, (guide.by_epoch[-1][0] if guide.by_epoch else 0, found))
+        return FitDone(parts, guide.left_out, len(items), metrics | found, by_epoch)
+
+    def _search(self) -> dict[str, float]:
+        """Needs every other part: search weighs what they say."""
+        examples = Examples.load(self.work / EXAMPLES) if (self.work / EXAMPLES).exists() else None
+        queries = self.lake.read(Table.QUERIES, ["query"], manifest=self.snapshot)["query"].unique().sort().to_list() if examples is not None else []
+        return learn_search(self.home, self.config.seed, examples, queries, self.fit_dir)
 
     def write_items(self) -> pl.DataFrame:
         """items.parquet: Feast's product view at the snapshot, sorted by product_id; its text index; and popularity.json."""

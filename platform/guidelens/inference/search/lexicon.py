@@ -38,6 +38,7 @@ class Lexicon:
     """Synonyms and translations of words and short phrases; English by stems, Chinese as written."""
 
     def __init__(self, groups: Sequence[Sequence[str]], ignored: Sequence[str], dictionary: "Dictionary") -> None:
+        self.groups = tuple(tuple(group) for group in groups)
         self.ignored = frozenset(key_of(word) for word in ignored)
         self._dictionary = dictionary
         self._meant: dict[str, dict[str, None]] = {}

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import torch
 
+from guidelens.encoders.text import TextEncoder
+from guidelens.inference.content import Content
 from guidelens.inference.fusion import FusionModel
 from guidelens.inference.guide_files import load_items
 from guidelens.inference.rows import request_row
@@ -14,15 +16,20 @@ from guidelens.inference.search.messages import SearchInput
 
 
 def search_engine(bundle: Path, model: FusionModel) -> SearchEngine:
-    """From a fit or a bundle.
+    """From a bundle.
 
     Raises:
         BundleError: what it holds for search is damaged.
     """
-    items, _ = load_items(bundle)
-    texts, spelling, weighing, filters = read_search(bundle, items, model.content.popularity_N, model.encoder.embed)
-    lift = lift_of(model.scorer) if model.scorer is not None and model.recommends else None
-    return SearchEngine(texts, spelling, filters, weighing, model.content, model.encoder.embed, lift)
+    return engine_of(bundle, model.content, model.encoder, model.scorer)
+
+
+def engine_of(folder: Path, content: Content, encoder: TextEncoder, scorer: GuideScorer | None) -> SearchEngine:
+    """From a fit, finished or not."""
+    items, _ = load_items(folder)
+    texts, spelling, weighing, filters = read_search(folder, items, content.popularity_N, encoder.embed)
+    lift = lift_of(scorer) if scorer is not None and scorer.header.learned("recommendation") else None
+    return SearchEngine(texts, spelling, filters, weighing, content, encoder.embed, lift)
 
 
 def lift_of(scorer: GuideScorer) -> Lift:

@@ -106,6 +106,10 @@ class Spelling:
                 kept.append(run)
         return " ".join(kept) or query
 
+    def is_shops(self, word: str) -> bool:
+        """Whether the shop's products bear this name, or every word of it."""
+        return all(run in self._words.chinese if is_wide(run) else run in self._words.english or stem(run) in self._stems for run in runs(word))
+
     def is_empty(self, query: str) -> bool:
         """Whether every word says nothing of a product."""
         return all(run.isdigit() or (stem(run) in self._ignored) for run in runs(query) if not is_wide(run)) and not self._wide_left(query)

@@ -50,7 +50,8 @@ class Answering(Frozen):
 
 
 class WeighingHeader(Frozen):
-    """validation: mean reciprocal rank by kind of fusion, of the rows that chose between them."""
+    """validation: mean reciprocal rank by kind of fusion, of the queries that chose between them. gains: the same by the modalities that
+    were learned with, of queries that neither learned nor chose. queries: that both did."""
 
     schema_version: int = 1
     kind: Kind = "weighted"
@@ -58,6 +59,8 @@ class WeighingHeader(Frozen):
     context: tuple[str, ...] = CONTEXT
     answering: Answering = Answering()
     validation: dict[str, float] = {}
+    gains: dict[str, float] = {}
+    queries: int = 0
 
 
 @dataclass(frozen=True)
