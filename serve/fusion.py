@@ -22,7 +22,7 @@ class Fusion:
         self._release = release
         self._model = FusionModel.load(bundle)
         self._model.num_candidates = config.num_candidates
-        self._search = search_engine(bundle, self._model)
+        self._search = search_engine(bundle, self._model, config.search)
         none = np.zeros(0, dtype=np.float32)
         self._answer(FuseCall(release, None, None, "warm up", none.astype(np.int32), none, "ar+front", "web", 0, "en"))
 
@@ -35,10 +35,14 @@ class Fusion:
         if call.release != self._release:
             raise ReleaseMismatchError(f"fusion holds release {self._release}, asked for {call.release}")
         if isinstance(call, SuggestCall):
-            return Suggested(self._search.spelling.completions(call.text, call.num), self._search.spelling.corrected(call.text))
+            return await asyncio.to_thread(self._suggest, call)
         if isinstance(call, SearchCall):
             return await asyncio.to_thread(self._search.search, call.asked)
         return await asyncio.to_thread(self._answer, call)
+
+    def _suggest(self, call: SuggestCall) -> Suggested:
+        spelling = self._search.spelling
+        return Suggested(spelling.completions(call.text, call.num), spelling.corrected(call.text))
 
     def _answer(self, call: FuseCall) -> FuseReply:
         fused = self._model.fuse(

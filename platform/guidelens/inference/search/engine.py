@@ -17,10 +17,11 @@ from guidelens.inference.content import Content
 from guidelens.inference.search.filters import FilterTable
 from guidelens.inference.search.messages import SearchInput, SearchOutput
 from guidelens.inference.search.spelling import Spelling
+from guidelens.inference.search.stores import ProductVectors
 from guidelens.inference.search.texts import SearchTexts
 from guidelens.inference.search.weighing import CONTEXT, FEATURES, Answering, Weighing
 from guidelens.inference.search.words import terms
-from guidelens.schemas.search import Matched, PriceRange
+from guidelens.schemas.search import Matched, PriceRange, SearchFilters
 
 Floats = NDArray[np.float32]
 Lift = Callable[[SearchInput], Floats]
@@ -32,6 +33,9 @@ _MEANS_FROM = 0.6
 _LOOKS_FROM = 0.5
 _LIFT_SCALE = 3.0
 _MAX_SUGGESTIONS = 5
+NOMINATED = 1000
+"""Products whose meaning is compared, of a large catalogue."""
+_ALL = SearchFilters()
 
 
 class Evidence(NamedTuple):
@@ -47,6 +51,7 @@ class SearchEngine:
     """Attributes:
     embed: unit text embeddings (B, 512).
     lift: None where the release has no model of shoppers.
+    vectors: what a large catalogue is looked through by; None where all products are compared.
     """
 
     texts: SearchTexts
@@ -56,6 +61,7 @@ class SearchEngine:
     content: Content
     embed: Callable[[list[str]], Floats]
     lift: Lift | None = None
+    vectors: ProductVectors | None = None
 
     def search(self, asked: SearchInput) -> SearchOutput:
         """One page of results."""
@@ -86,7 +92,7 @@ class SearchEngine:
     def evidence(self, asked: SearchInput) -> Evidence:
         """What speaks for each product, whatever the filters."""
         features_NF = np.zeros((len(self.filters), len(FEATURES)), np.float32)
-        corrected = self._read_text(asked.text, features_NF) if asked.text else None
+        corrected = self._read_text(asked.text, asked.filters, features_NF) if asked.text else None
         if asked.frame_embedding is not None:
             features_NF[:, _AT["looks_like"]] = self.content.like_frame(asked.frame_embedding)
         if len(asked.recognized_rows):
@@ -98,16 +104,23 @@ class SearchEngine:
             features_NF[:, _AT["lift"]] = np.clip(self.lift(asked) / _LIFT_SCALE, -1, 1)
         return Evidence(features_NF, context_of(asked, features_NF), corrected)
 
-    def _read_text(self, text: str, features_NF: Floats) -> str | None:
+    def _read_text(self, text: str, filters: SearchFilters, features_NF: Floats) -> str | None:
         """Fills in what the text says; embedded as it is and without empty words, whichever comes nearer."""
         corrected = self.spelling.corrected(text)
         read = corrected or text
         meant = self.spelling.meant(read)
         vectors = self.embed(list(dict.fromkeys([read, meant])))
         wide = terms(meant)
-        found = [self.texts.features(wide, read, vector) for vector in vectors]
+        found = [self.texts.features(wide, read, vector, self._near(vector, filters)) for vector in vectors]
         features_NF[:, : found[0].shape[1]] = np.maximum.reduce(found)
         return corrected
+
+    def _near(self, vector: Floats, filters: SearchFilters) -> NDArray[np.int64] | None:
+        """What may be meant, of a large catalogue: nearest under the filters, and nearest of all, by which it is judged whether to answer."""
+        if self.vectors is None:
+            return None
+        rows, _ = self.vectors.search(vector, NOMINATED, filters)
+        return rows if filters.is_empty else np.union1d(rows, self.vectors.search(vector, 1, _ALL)[0])
 
     def _answers(self, asked: SearchInput, known: Evidence) -> bool:
         if asked.text:

@@ -1,5 +1,6 @@
 """What a release holds for search: the folder `search`, made of the item table when a shop is trained."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -7,14 +8,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from guidelens.config import EMBEDDED
 from guidelens.inference.search.filters import FilterTable
 from guidelens.inference.search.lexicon import Lexicon
 from guidelens.inference.search.spelling import Phrase, Spelling
+from guidelens.inference.search.stores import EmbeddedVectors, ProductVectors
 from guidelens.inference.search.texts import ProductTexts, SearchTexts
 from guidelens.inference.search.weighing import Weighing
+from guidelens.retrieval.filtered import SCAN_BELOW, FilteredIndex
 from guidelens.schemas.tables import TEXT_DIM
 
-FOLDER = "search"
+FOLDER, TITLES = "search", "titles.safetensors"
 Floats = NDArray[np.float32]
 Embed = Callable[[Sequence[str]], Floats]
 _BATCH = 256
@@ -41,6 +45,8 @@ def write_search(folder: Path, items: pl.DataFrame, popularity_N: NDArray[np.flo
     texts, spelling = build_search(items, popularity_N, lexicon, embed)
     texts.save(folder / FOLDER)
     spelling.save(folder / FOLDER)
+    if len(items) > SCAN_BELOW:
+        FilteredIndex.build(texts.nominating).save(folder / FOLDER / TITLES)
 
 
 def build_search(items: pl.DataFrame, popularity_N: NDArray[np.float32], lexicon: Lexicon, embed: Embed) -> tuple[SearchTexts, Spelling]:
@@ -64,6 +70,27 @@ def read_search(folder: Path, items: pl.DataFrame, popularity_N: NDArray[np.floa
     if not place.is_dir():
         return *build_search(items, popularity_N, Lexicon.load(), embed), Weighing(), table
     return SearchTexts.load(place), Spelling.load(place), Weighing.load(place), table
+
+
+def product_vectors(folder: Path, items: pl.DataFrame, texts: SearchTexts, table: FilterTable, where: str) -> ProductVectors | None:
+    """What a large catalogue is looked through by; None for one whose products are all compared.
+
+    Args:
+        where: "embedded", or the address of a PostgreSQL with pgvector, which is filled where it does not hold this release yet.
+
+    Raises:
+        BundleError: the release's index is damaged.
+        ConfigError: there is no such database.
+    """
+    if where != EMBEDDED:
+        from guidelens.inference.search.pgvector import PgVectors
+
+        name = f"titles_{hashlib.blake2b(texts.nominating.tobytes(), digest_size=8).hexdigest()}"
+        stored = PgVectors.open(where, name, items, texts.nominating.shape[1])
+        stored.fill(texts.nominating)
+        return stored
+    path = folder / FOLDER / TITLES
+    return EmbeddedVectors(FilteredIndex.load(path), table) if path.exists() else None
 
 
 def _embedded(texts: Sequence[str], embed: Embed) -> Floats:

@@ -46,8 +46,8 @@ class FilterTable:
     """What the item table says of each product that may be filtered by; stock and prices are the release's unless given anew."""
 
     def __init__(self, items: pl.DataFrame) -> None:
-        self._paths = [tuple(normalized(level) for level in (path or "").split("/") if level) for path in _column(items, "category")]
         self._category = _Choice.of(_column(items, "category"))
+        self._levels = [tuple(normalized(level) for level in path.split("/") if level) for path in self._category.values]
         self._brand = _Choice.of(_column(items, "brand"))
         self._prices_N = np.array([np.nan if each is None else each for each in _column(items, "price_minor")], np.float64)
         self._stock_N = np.array([-1 if each is None else each for each in _column(items, "stock")], np.int64)
@@ -56,7 +56,7 @@ class FilterTable:
         self._attributes = {key: _Choice.of([each.get(key) for each in attributes]) for key in keys}
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._category.codes_N)
 
     @property
     def attribute_keys(self) -> tuple[str, ...]:
@@ -86,14 +86,14 @@ class FilterTable:
     def _in_category(self, wanted: str) -> Bools:
         """A path or a part of one: `furniture`, `furniture/chairs` and `chairs` all hold furniture/chairs."""
         levels = tuple(normalized(level) for level in wanted.split("/") if level)
-        holds = {path: any(path[at : at + len(levels)] == levels for at in range(len(path))) for path in set(self._paths)}
-        return np.array([holds[path] for path in self._paths], np.bool_)
+        holds = [any(path[at : at + len(levels)] == levels for at in range(len(path))) for path in self._levels]
+        return np.array([*holds, False], np.bool_)[self._category.codes_N]
 
     def same_kind(self, row: int) -> NDArray[np.float32]:
         """(N,) share of the category's levels that each product has in common with one."""
-        own = self._paths[row]
-        shared = {path: sum(1 for a, b in zip(path, own, strict=False) if a == b) / max(1, len(own), len(path)) for path in set(self._paths)}
-        return np.array([shared[path] for path in self._paths], np.float32)
+        own = self._levels[self._category.codes_N[row]] if self._category.codes_N[row] >= 0 else ()
+        shared = [sum(1 for a, b in zip(path, own, strict=False) if a == b) / max(1, len(own), len(path)) for path in self._levels]
+        return np.array([*shared, 0.0], np.float32)[self._category.codes_N]
 
     def facets(self, rows: NDArray[np.int64]) -> tuple[Facet, ...]:
         """How many of these products have each category, brand and attribute; a choice of one value only is none and left out, categories are always there."""

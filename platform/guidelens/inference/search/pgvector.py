@@ -8,6 +8,7 @@ Filters are conditions of the same statement that looks for the nearest, and pgv
 
 import json
 import re
+import threading
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -27,6 +28,7 @@ EXACT_UP_TO = 20_000
 """Products under the filters up to which they are compared one by one."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,50}")
 _EF, _MAX_SCAN = 400, 200_000
+_BATCH = 5000
 
 
 class PgVectors:
@@ -34,6 +36,7 @@ class PgVectors:
 
     def __init__(self, connection: "psycopg.Connection[Any]", table: str, items: pl.DataFrame) -> None:
         self._connection, self._table, self._items = connection, sql.Identifier(table), items
+        self._lock = threading.Lock()  # one transaction at a time on one connection
 
     @classmethod
     def open(cls, address: str, table: str, items: pl.DataFrame, width: int) -> Self:
@@ -75,6 +78,18 @@ class PgVectors:
         )
         self._connection.execute(sql.SQL("analyze {table}").format(table=self._table))
 
+    def fill(self, vectors: Floats) -> None:
+        """Puts all products in, unless they are there; one process does it while others wait."""
+        with self._connection.transaction():
+            self._connection.execute("select pg_advisory_xact_lock(hashtext(%s))", (self._table.as_string(None),))
+            held = self._connection.execute(sql.SQL("select count(*) from {table}").format(table=self._table)).fetchone()
+            if held is not None and held[0] >= len(vectors):
+                return
+            for start in range(0, len(vectors), _BATCH):
+                rows = np.arange(start, min(start + _BATCH, len(vectors)))
+                self.add(rows, vectors[rows])
+            self.index()
+
     def _named(self, what: str) -> sql.Identifier:
         return sql.Identifier(f"{self._table.as_string(None).strip(chr(34))}_{what}")
 
@@ -94,7 +109,7 @@ class PgVectors:
     def search(self, query: Floats, k: int, filters: SearchFilters) -> tuple[Rows, Floats]:
         condition, values = _condition(filters)
         parts = {"table": self._table, "where": condition}
-        with self._connection.transaction():
+        with self._lock, self._connection.transaction():
             few = self._connection.execute(
                 sql.SQL("select count(*) from (select 1 from {table} where {where} limit %s) passing").format(**parts), (*values, EXACT_UP_TO + 1)
             ).fetchone()

@@ -36,6 +36,7 @@ _TITLE, _BODY, _CALLED = 1, 2, 4
 _WORTH = {"#": 1.5, "=": 1.0}
 _CHARACTER, _PAIR, _UNSEEN_PAIR = 0.35, 1.0, 0.4
 """A pair of characters that no product has is often the seam of two words."""
+_BEST_BY_WORDS = 500
 _RARE = math.log(101)
 """Worth of a word that no product has: that of one which a product in a hundred has."""
 
@@ -103,18 +104,25 @@ class SearchTexts:
         worth_N = [max((sum(value[stable_hash(term)] for term in terms(title)) for title in product.titles), default=0.0) for product in products]
         return cls(postings, np.array(worth_N, np.float32), titles, vectors, whole)
 
-    def features(self, query: Sequence[str], text: str, embedding: Floats | None) -> Floats:
-        """(N, F) of a query whose terms, words and embedding are given; all 0 where there are none."""
+    def features(self, query: Sequence[str], text: str, embedding: Floats | None, near: NDArray[np.int64] | None = None) -> Floats:
+        """(N, F) of a query whose terms, words and embedding are given; all 0 where there are none.
+
+        Args:
+            near: rows whose cosines are worth knowing, joined by the best by words; None for all.
+        """
         out_NF = np.zeros((len(self), len(FEATURES)), np.float32)
         out_NF[:, :4] = self._by_words(query)
         if embedding is not None:
-            out_NF[:, 4] = self._nearest(self._title_vectors, embedding)
-            out_NF[:, 5] = self._nearest(self._text_vectors, embedding)
+            rows = None if near is None else np.union1d(near, _highest(out_NF[:, 1] + out_NF[:, 2], _BEST_BY_WORDS))
+            for place, matrices in ((4, self._title_vectors), (5, self._text_vectors)):
+                out_NF[slice(None) if rows is None else rows, place] = self._nearest(matrices, embedding, rows)
         out_NF[self._exact.get(normalized(text), []), 6] = 1
         return out_NF
 
-    def knows(self, term: str) -> bool:
-        return self._at(term) >= 0
+    @property
+    def nominating(self) -> Floats:
+        """(N, D) vectors of the first titles: what a large catalogue is looked through by."""
+        return self._title_vectors[0]
 
     def _at(self, term: str) -> int:
         key = stable_hash(term)
@@ -141,11 +149,11 @@ class SearchTexts:
             found_N4[:, :3] /= wanted
         return found_N4
 
-    def _nearest(self, matrices: Sequence[Floats], embedding: Floats) -> Floats:
-        best_N = np.zeros(len(self), np.float32)
+    def _nearest(self, matrices: Sequence[Floats], embedding: Floats, rows: NDArray[np.int64] | None) -> Floats:
+        best = np.zeros(len(self) if rows is None else len(rows), np.float32)
         for matrix in matrices:
-            best_N = np.maximum(best_N, matrix @ embedding)
-        return best_N
+            best = np.maximum(best, (matrix if rows is None else matrix[rows]) @ embedding)
+        return best
 
     def save(self, folder: Path) -> None:
         """Writes search_texts.safetensors and search_texts.json."""
@@ -176,6 +184,12 @@ class SearchTexts:
             raise BundleError(f"search_texts.json must have schema version {SCHEMA_VERSION}, got {facts.schema_version}; release again with this code")
         by_prefix = [tuple(tensors[name] for name in sorted(tensors) if name.startswith(prefix)) for prefix in ("titles_", "texts_")]
         return cls(postings, worth_N, facts.titles, by_prefix[0], by_prefix[1])
+
+
+def _highest(values_N: Floats, num: int) -> NDArray[np.int64]:
+    """Rows of the highest values above 0."""
+    rows = np.argpartition(-values_N, num - 1)[:num] if num < len(values_N) else np.arange(len(values_N))
+    return rows[values_N[rows] > 0].astype(np.int64)
 
 
 def _nth(texts: Sequence[str], number: int) -> str:
