@@ -22,7 +22,7 @@ from guidelens.schemas.base import Frozen
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-SCAN_BELOW = 20_000
+SCAN_BELOW = 50_000
 """Vectors up to which every one that is left is compared, filtered or not."""
 MAX_WALK = 4096
 """Neighbours that a walk is asked for at most; a filter that would need more leaves few enough to compare them all."""
