@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from pypinyin import lazy_pinyin
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from guidelens.errors import BundleError
 from guidelens.inference.search.lexicon import Lexicon, dictionary
@@ -21,10 +23,11 @@ from guidelens.inference.search.words import is_wide, normalized, runs, stem
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.ids import stable_hash
 
-FILE = "search_words.json"
+FILE, GENERAL = "search_words.json", "search_words.safetensors"
 _SHORTEST = 4
 _LONG = 6
 """From this length on two slips are forgiven, below it one."""
+_LONGEST_CORRECTED = 100
 _HOMOPHONE = range(4, 1, -1)
 MAX_COMPLETIONS = 8
 
@@ -40,7 +43,6 @@ class _Words(Frozen):
     schema_version: int = 1
     english: dict[str, int]
     chinese: dict[str, int]
-    general: tuple[int, ...]
     ignored: tuple[str, ...]
     phrases: tuple[Phrase, ...]
 
@@ -48,11 +50,13 @@ class _Words(Frozen):
 class Spelling:
     """The words of a shop, and the general ones it leaves alone."""
 
-    def __init__(self, words: _Words) -> None:
-        self._words = words
+    def __init__(self, words: _Words, general: NDArray[np.int64]) -> None:
+        """Args:
+        general: hashes of general words, ascending.
+        """
+        self._words, self._general = words, general
         self._english = list(words.english)
         self._stems = {stem(word) for word in self._english}
-        self._general: NDArray[np.int64] = np.array(words.general, np.int64)
         self._ignored = frozenset(words.ignored)
         self._by_sound: dict[str, str] = {}
         for word in sorted(words.chinese, key=lambda word: words.chinese[word]):
@@ -74,15 +78,15 @@ class Spelling:
                         chinese.update(word for word in lexicon.words(run) if len(word) > 1)
                     elif not run.isdigit():
                         english[run] += 1
-        general = sorted(stable_hash(word) for word in dictionary().all_words())
+        general = np.array(sorted(stable_hash(word) for word in dictionary().all_words()), np.int64)
         kept = {phrase.text: phrase for phrase in phrases}
-        return cls(
-            _Words(english=dict(english), chinese=dict(chinese), general=tuple(general), ignored=tuple(sorted(lexicon.ignored)), phrases=tuple(kept.values()))
-        )
+        return cls(_Words(english=dict(english), chinese=dict(chinese), ignored=tuple(sorted(lexicon.ignored)), phrases=tuple(kept.values())), general)
 
     def corrected(self, query: str) -> str | None:
         """The query with its mistyped words set right; None where nothing was."""
         text = normalized(query)
+        if len(text) > _LONGEST_CORRECTED:
+            return None
         said = self._from_pinyin(text)
         if said is not None:
             return said
@@ -183,6 +187,8 @@ class Spelling:
         return tuple(dict.fromkeys(each[-1] for each in sorted(found)))[:num]
 
     def save(self, folder: Path) -> None:
+        """Writes search_words.json and search_words.safetensors."""
+        save_file({"general": self._general}, folder / GENERAL)
         (folder / FILE).write_text(json.dumps(self._words.model_dump(mode="json"), ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
@@ -193,8 +199,8 @@ class Spelling:
             BundleError: it is missing or damaged.
         """
         try:
-            return cls(_Words.model_validate_json((folder / FILE).read_bytes()))
-        except (OSError, ValidationError) as error:
+            return cls(_Words.model_validate_json((folder / FILE).read_bytes()), load_file(folder / GENERAL)["general"])
+        except (OSError, ValidationError, SafetensorError, KeyError) as error:
             raise BundleError(f"{folder / FILE} must hold the words of search, got {error}; release again") from error
 
 
