@@ -70,9 +70,10 @@ NEEDS_next_item = $(if $(SEQUENCES),--data $(SEQUENCES) --attributes $(ATTRIBUTE
 NEEDS_multi_task_speed = $(if $(PEERS),--peers $(PEERS),PEERS=DIR)
 NEEDS_search_quality = $(if $(GROCERIES),--data $(GROCERIES),GROCERIES=DIR)
 NEEDS_recognition = $(if $(GROCERIES),--data $(GROCERIES),GROCERIES=DIR)
+NEEDS_encoders = $(if $(PHOTOS),--photos $(PHOTOS),PHOTOS=DIR)
 BENCHMARKS = $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py))
 
-bench: $(VENV)/.installed-dev ## every benchmark, one after another (MOVIELENS=DIR SEQUENCES=FILE ATTRIBUTES=FILE PEERS=DIR GROCERIES=DIR add those that need them)
+bench: $(VENV)/.installed-dev ## every benchmark, one after another (MOVIELENS=DIR SEQUENCES=FILE ATTRIBUTES=FILE PEERS=DIR GROCERIES=DIR PHOTOS=DIR add those that need them)
 	@$(foreach name,$(BENCHMARKS),echo "== $(name)"; $(if $(findstring =,$(NEEDS_$(name))),echo "left out: make bench $(NEEDS_$(name))",$(BIN)/python -m benchmarks.$(name) $(NEEDS_$(name)));) true
 
 clean: ## remove caches and reports; keeps .venv and every home
