@@ -34,7 +34,7 @@ whatever name. whole: share of the title's worth that was asked for. title_meani
 
 _TITLE, _BODY, _CALLED = 1, 2, 4
 _WORTH = {"#": 1.5, "=": 1.0}
-_CHARACTER, _PAIR, _UNSEEN_PAIR = 0.35, 1.0, 0.4
+_CHARACTER, _PAIR, _UNSEEN_PAIR = 0.6, 1.0, 0.4
 """A pair of characters that no product has is often the seam of two words."""
 _BEST_BY_WORDS = 500
 _RARE = math.log(101)

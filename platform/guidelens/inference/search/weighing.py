@@ -34,7 +34,7 @@ recognized. popular: log of clicks and purchases, over the shop's highest. lift:
 FEATURES: tuple[str, ...] = tuple(name for names in MODALITIES.values() for name in names)
 CONTEXT = ("has_text", "has_frame", "has_shopper", "best_called", "best_meaning", "best_look", "best_recognized", "length")
 PRIOR: dict[str, float] = {
-    "words": 0.3, "called": 0.5, "titled": 1.0, "whole": 0.3, "title_meaning": 1.2, "text_meaning": 0.6, "exact": 2.0,
+    "words": 0.3, "called": 1.0, "titled": 1.0, "whole": 0.3, "title_meaning": 0.6, "text_meaning": 0.3, "exact": 2.0,
     "looks_like": 1.0, "recognized": 2.0, "same_kind": 0.6, "popular": 0.1, "lift": 0.15,
 }  # fmt: skip
 """Chosen on the development half of benchmarks/data/search_queries.csv."""
@@ -44,8 +44,8 @@ _WEIGHTS, _HEADER = "search_weights.safetensors", "search_weights.json"
 class Answering(Frozen):
     """A logistic of how well the best product answers: which queries are answered at all. `threshold` is the shop's own."""
 
-    intercept: float = -5.0
-    weights: tuple[float, ...] = (0.8, 1.8, 4.4, 2.7, 2.6, 1.8)
+    intercept: float = -5.1
+    weights: tuple[float, ...] = (0.8, 2.0, 4.4, 2.6, 2.5, 1.7)
     threshold: float = 0.5
 
 
