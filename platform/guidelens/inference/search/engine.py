@@ -107,7 +107,7 @@ class SearchEngine:
     def _read_text(self, text: str, filters: SearchFilters, features_NF: Floats) -> str | None:
         """Fills in what the text says; embedded as it is and without empty words, whichever comes nearer."""
         corrected = self.spelling.corrected(text)
-        read = corrected or text
+        read = corrected or self.spelling.simple(text)
         meant = self.spelling.meant(read)
         vectors = self.embed(list(dict.fromkeys([read, meant])))
         wide = terms(meant)
@@ -128,7 +128,7 @@ class SearchEngine:
             if sure >= self.weighing.header.answering.threshold:
                 return True
             # "this, but cheaper": the words name nothing, and the photo says what is meant
-            return asked.in_catalogue is True and self.spelling.is_empty(asked.text)
+            return asked.in_catalogue is True and self.spelling.is_empty(self.spelling.simple(asked.text))
         if asked.frame_embedding is None:
             return True
         if asked.in_catalogue is None:

@@ -1,7 +1,7 @@
 """What a release holds for search: the folder `search`, made of the item table when a shop is trained."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,12 @@ def product_texts(items: pl.DataFrame) -> list[ProductTexts]:
     return [_texts(*(value or "" for value in row)) for row in zip(*columns, strict=True)]
 
 
+def simplified(product: ProductTexts, characters: Mapping[str, str]) -> ProductTexts:
+    """With simplified Chinese for traditional, as queries are read."""
+    table = str.maketrans(dict(characters))
+    return ProductTexts(*(tuple(text.translate(table) for text in texts) for texts in product))
+
+
 def _texts(title: str, title_zh: str, brand: str, colour: str, material: str, category: str, description: str, description_zh: str) -> ProductTexts:
     levels = [level.replace("-", " ").replace("_", " ") for level in category.split("/")]
     return ProductTexts(_there(title, title_zh), _there(brand, colour, material, *levels), _there(description, description_zh))
@@ -50,7 +56,7 @@ def write_search(folder: Path, items: pl.DataFrame, popularity_N: NDArray[np.flo
 
 
 def build_search(items: pl.DataFrame, popularity_N: NDArray[np.float32], lexicon: Lexicon, embed: Embed) -> tuple[SearchTexts, Spelling]:
-    products = product_texts(items)
+    products = [simplified(product, lexicon.simplified) for product in product_texts(items)]
     vectors = [_vectors(items, name) for name in ("text_embedding", "text_zh_embedding") if name in items.columns]
     texts = SearchTexts.build(products, lexicon, lambda each: _embedded(each, embed), [matrix for matrix in vectors if matrix.any()])
     phrases = [Phrase(text=title, weight=float(weight)) for product, weight in zip(products, popularity_N, strict=True) for title in product.titles]

