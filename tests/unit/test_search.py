@@ -146,6 +146,7 @@ def test_a_photo_and_a_colour_in_words_find_the_same_thing_in_that_colour() -> N
         return int(shop().search(seen).rows[0])
 
     assert (ask(None), ask("this, but blue"), ask("换成蓝色")) == (OAK, STEEL, STEEL)
+    assert ask("how do I pay here") == OAK, "words that mean nothing here do not silence the photo"
 
 
 def test_a_photo_of_something_else_alone_is_not_answered() -> None:

@@ -7,6 +7,7 @@ So a filter that leaves a few of a million costs a few comparisons, and one that
 # Letters: N = rows, D = width, K = wanted.
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,7 @@ class FilteredIndex:
         self._vectors: Floats = np.zeros((0, width), np.float32)
         self._live: Bools = np.zeros(0, np.bool_)
         self._graph: Index | None = None
+        self._walking = threading.Lock()  # how far a walk looks is the graph's, not the search's
 
     @classmethod
     def build(cls, vectors: Floats) -> "FilteredIndex":
@@ -129,8 +131,9 @@ class FilteredIndex:
 
     def _walk(self, unit: Floats, asked: int, left_N: Bools, wanted: int) -> tuple[Rows, Floats]:
         assert self._graph is not None
-        self._graph.expansion_search = max(_MIN_EXPANSION, _EXPANSION * asked)
-        rows = np.asarray(self._graph.search(unit, asked, threads=1).keys, np.int64)
+        with self._walking:
+            self._graph.expansion_search = max(_MIN_EXPANSION, _EXPANSION * asked)
+            rows = np.asarray(self._graph.search(unit, asked, threads=1).keys, np.int64)
         rows = rows[left_N[rows]]
         cosines = self._vectors[rows] @ unit
         order = np.lexsort((rows, -cosines))[:wanted]

@@ -67,7 +67,7 @@ class SearchEngine:
         """One page of results."""
         known = self.evidence(asked)
         allowed_N = self.filters.mask(asked.filters, asked.sold_out, asked.excluded)
-        if not self._answers(asked, known):
+        if not self._answers(asked, known.features_NF):
             return self._nothing(asked, known.corrected)
         scores_N = self.weighing.scores(known.features_NF, known.context_C)
         rows = np.flatnonzero(allowed_N)
@@ -122,30 +122,28 @@ class SearchEngine:
         rows, _ = self.vectors.search(vector, NOMINATED, filters)
         return rows if filters.is_empty else np.union1d(rows, self.vectors.search(vector, 1, _ALL)[0])
 
-    def _answers(self, asked: SearchInput, known: Evidence) -> bool:
-        if asked.text:
-            sure = answer_chance(self.weighing.header.answering, known.features_NF)
-            if sure >= self.weighing.header.answering.threshold:
-                return True
-            # "this, but cheaper": the words name nothing, and the photo says what is meant
-            return asked.in_catalogue is True and self.spelling.is_empty(self.spelling.simple(asked.text))
-        if asked.frame_embedding is None:
+    def _words_hold(self, asked: SearchInput, features_NF: Floats) -> bool:
+        """Whether the shop has what the words mean."""
+        answering = self.weighing.header.answering
+        return bool(asked.text) and answer_chance(answering, features_NF) >= answering.threshold
+
+    def _answers(self, asked: SearchInput, features_NF: Floats) -> bool:
+        """Words that mean nothing here are no reason for silence where the photo shows a product: "how much is this?"."""
+        if self._words_hold(asked, features_NF) or asked.in_catalogue:
             return True
-        if asked.in_catalogue is None:
-            return bool(known.features_NF[:, _AT["looks_like"]].max(initial=0) >= _LOOKS_FROM)
-        return asked.in_catalogue
+        if asked.text or asked.frame_embedding is None:
+            return not asked.text
+        return asked.in_catalogue is None and bool(features_NF[:, _AT["looks_like"]].max(initial=0) >= _LOOKS_FROM)
 
     def _found(self, asked: SearchInput, features_NF: Floats) -> NDArray[np.bool_]:
         """(N,) which products the query itself speaks for."""
-        found_N = np.zeros(len(features_NF), np.bool_)
-        if asked.text:
-            best = float(features_NF[:, _AT["called"]].max(initial=0))
-            found_N |= (features_NF[:, _AT["called"]] >= max(1e-6, min(MATCHES_FROM, 0.9 * best))) | (features_NF[:, _AT["title_meaning"]] >= _MEANS_FROM)
-        elif asked.frame_embedding is not None:
-            found_N |= (features_NF[:, _AT["recognized"]] > 0) | (features_NF[:, _AT["looks_like"]] >= _LOOKS_FROM)
-        else:
-            found_N[:] = True
-        return found_N
+        if self._words_hold(asked, features_NF):
+            called_N = features_NF[:, _AT["called"]]
+            enough = max(1e-6, min(MATCHES_FROM, 0.9 * float(called_N.max(initial=0))))
+            return np.asarray((called_N >= enough) | (features_NF[:, _AT["title_meaning"]] >= _MEANS_FROM), np.bool_)
+        if asked.frame_embedding is not None:
+            return np.asarray((features_NF[:, _AT["recognized"]] > 0) | (features_NF[:, _AT["looks_like"]] >= _LOOKS_FROM), np.bool_)
+        return np.ones(len(features_NF), np.bool_)
 
     def _matched(self, features_F: Floats) -> tuple[Matched, ...]:
         of = {name: float(features_F[number]) for name, number in _AT.items()}

@@ -129,16 +129,6 @@ class Spelling:
         """Whether the shop's products bear this name, or every word of it."""
         return all(run in self._words.chinese if is_wide(run) else run in self._words.english or stem(run) in self._stems for run in runs(word))
 
-    def is_empty(self, query: str) -> bool:
-        """Whether every word says nothing of a product."""
-        return all(run.isdigit() or (stem(run) in self._ignored) for run in runs(query) if not is_wide(run)) and not self._wide_left(query)
-
-    def _wide_left(self, query: str) -> bool:
-        left = "".join(run for run in runs(query) if is_wide(run))
-        for word in sorted((word for word in self._ignored if is_wide(word)), key=len, reverse=True):
-            left = left.replace(word, "")
-        return bool(left)
-
     def _inside(self, run: str, ignored: str) -> bool:
         """Whether what would be left out is part of a word of the shop."""
         at = run.find(ignored)
