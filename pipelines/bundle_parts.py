@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from guidelens.bundle import DEVICE_ENCODER
 from guidelens.data.examples import Examples, row_of
 from guidelens.data.lake.lake import Lake
-from guidelens.encoders.image import load_image_encoder
+from guidelens.encoders.backbones import load_image_backbone
 from guidelens.inference.fusion import INDEX
-from guidelens.inference.guide_files import has_guide, load_items
+from guidelens.inference.guide_files import encoders_of, has_guide, load_items, require_encoder
 from guidelens.inference.scorer import GuideScorer
+from guidelens.models.released_recognizer import ReleasedRecognizer
 from guidelens.retrieval import VectorIndex
 from guidelens.retrieval.vectors import EXACT_BELOW
 from guidelens.schemas.tables import Table
@@ -21,11 +22,12 @@ from pipelines.run_files import RunFiles
 
 
 def thumbnails(files: RunFiles) -> dict[int, bytes]:
-    """JPEG by product row: the first catalogue image by path, as the run's snapshot has it."""
+    """JPEG by product row, as the run's snapshot has it: the first catalogue image by path, or the first photo where there is none."""
     lake = Lake(files.record.lake, files.home.s3)
-    photos = lake.read(Table.PHOTOS, ["path", "product_id", "thumbnail"], manifest=lake.manifest(files.record.manifest))
+    photos = lake.read(Table.PHOTOS, ["path", "product_id", "is_catalogue_image", "thumbnail"], manifest=lake.manifest(files.record.manifest))
     items, _ = load_items(files.fit)
-    shown = photos.filter(pl.col("thumbnail").is_not_null() & pl.col("product_id").is_not_null()).sort("path").unique("product_id", keep="first")
+    shown = photos.filter(pl.col("thumbnail").is_not_null() & pl.col("product_id").is_not_null())
+    shown = shown.sort(~pl.col("is_catalogue_image").fill_null(False), "path").unique("product_id", keep="first")
     rows = row_of(shown["product_id"], items["product_id"].to_list())
     return {int(row): data for row, data in zip(rows, shown["thumbnail"].to_list(), strict=True) if row >= 0}
 
@@ -55,8 +57,11 @@ def with_index(fit: Path, asked: Callable[[], Examples] | None = None) -> None:
 
 def with_device_encoder(fit: Path) -> None:
     """Adds the image encoder that shoppers' devices run, so that they send an embedding in place of a photo."""
-    encoder = load_image_encoder(runtime="torch")
-    (fit / DEVICE_ENCODER).write_bytes(encoder.graph(half=True))
+    encoder = load_image_backbone(encoders_of(fit).image)
+    require_encoder(load_items(fit)[0], "image", encoder.encoder_id)
+    graph = ReleasedRecognizer.load(fit, encoder).device_graph()
+    if graph is not None:
+        (fit / DEVICE_ENCODER).write_bytes(graph)
 
 
 def _content_vectors(fit: Path) -> NDArray[np.float32]:

@@ -19,20 +19,23 @@ if TYPE_CHECKING:
     from guidelens.training.search_rows import Recognize
 
 
-def keep_search(home: Home, items: pl.DataFrame, fit_dir: Path) -> None:
+def keep_search(home: Home, encoder: str, items: pl.DataFrame, fit_dir: Path) -> None:
     """search/: the index of words; popularity.json must be there.
+
+    Args:
+        encoder: the text encoder's name, that of the lake.
 
     Raises:
         ConfigError: the home's lexicon cannot be read.
     """
-    from guidelens.encoders.text import load_text_encoder
+    from guidelens.encoders.backbones import load_text_backbone
 
     lexicon = Lexicon.load(home.root / HOME_LEXICON)
-    write_search(fit_dir, items, read_popularity(fit_dir, len(items)).weights_N, lexicon, load_text_encoder().embed)
+    write_search(fit_dir, items, read_popularity(fit_dir, len(items)).weights_N, lexicon, load_text_backbone(encoder).embed)
     progress(f"train: search knows {len(items):,} products by their words")
 
 
-def learn_search(home: Home, seed: int, examples: Examples | None, queries: list[str], fit_dir: Path) -> dict[str, float]:
+def learn_search(home: Home, encoder: str, seed: int, examples: Examples | None, queries: list[str], fit_dir: Path) -> dict[str, float]:
     """Adds the weights to search/, learned from the validation part of the log and from the catalogue; the test part says what each modality is worth.
 
     Args:
@@ -42,7 +45,7 @@ def learn_search(home: Home, seed: int, examples: Examples | None, queries: list
     Returns:
         Metrics of the run.
     """
-    from guidelens.encoders.text import load_text_encoder
+    from guidelens.encoders.backbones import load_text_backbone
     from guidelens.inference.content import Content
     from guidelens.inference.guide_files import has_guide, load_items
     from guidelens.inference.scorer import GuideScorer
@@ -52,7 +55,7 @@ def learn_search(home: Home, seed: int, examples: Examples | None, queries: list
 
     items, catalogue = load_items(fit_dir)
     scorer = GuideScorer.load(fit_dir) if has_guide(fit_dir) else None
-    engine = engine_of(fit_dir, Content.load(fit_dir, catalogue), load_text_encoder(), scorer)
+    engine = engine_of(fit_dir, Content.load(fit_dir, catalogue), load_text_backbone(encoder), scorer)
     lexicon, rng = Lexicon.load(home.root / HOME_LEXICON), np.random.default_rng(sub_seed(seed, "search"))
     recognize = _recognizer(fit_dir)
     judged = [*catalogue_rows(engine, items, lexicon, rng), *photo_rows(engine, items, lexicon, rng)]
@@ -72,6 +75,7 @@ def learn_search(home: Home, seed: int, examples: Examples | None, queries: list
 
 
 def _recognizer(fit_dir: Path) -> "Recognize | None":
+    """On the log's embeddings as they are: its photos are not kept, so tuned blocks cannot look at them."""
     from guidelens.models.recognizer import Recognizer
     from guidelens.training.search_rows import Seen
 

@@ -22,7 +22,7 @@ class ReleaseMismatchError(GuideLensError):
 
 @dataclass(frozen=True, slots=True)
 class RecognizeCall:
-    """Exactly one of `frame` (JPEG, PNG or WebP bytes) and `embedding` ((1280,), made on the device) is set."""
+    """Exactly one of `frame` (JPEG, PNG or WebP bytes) and `embedding` (made on the device: (1280,), or (2560,) with the tuned one) is set."""
 
     release: str
     frame: bytes | None
@@ -33,13 +33,17 @@ class RecognizeCall:
 class RecognizeReply:
     """embedding: (1280,). rows, confidences: (K,), best first; calibrated; empty where not in the catalogue.
 
-    in_catalogue: None where this release has no recognizer.
+    in_catalogue: None where this release has no recognizer. family_row: a product of the likeliest category, -1 where none is known.
+    lacks_photo: the release would have told more from a frame than from the embedding that was sent.
     """
 
     embedding: Floats
     in_catalogue: bool | None
     rows: Rows
     confidences: Floats
+    family_row: int = -1
+    family_confidence: float = 0.0
+    lacks_photo: bool = False
 
 
 @dataclass(frozen=True, slots=True)

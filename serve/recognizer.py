@@ -8,16 +8,20 @@ import asyncio
 import numpy as np
 
 from guidelens.config import Home
-from guidelens.data.images.decoding import decode_image
-from guidelens.encoders.image import load_image_encoder
+from guidelens.data.images.decoding import INPUT_SIZE_PX, decode_image
+from guidelens.encoders.backbones import load_image_backbone
 from guidelens.errors import UnreadableImageError
-from guidelens.models.recognizer import Recognizer as FittedRecognizer
+from guidelens.inference.guide_files import encoders_of
+from guidelens.models.recognizer import Recognition
+from guidelens.models.released_recognizer import ReleasedRecognizer
 from guidelens.schemas.guide import MAX_FRAME_BYTES, MAX_FRAME_PIXELS
 from guidelens.schemas.tables import IMAGE_DIM
 from serve.messages import Floats, FrameProblem, RecognizeCall, RecognizeReply, ReleaseMismatchError
 from serve.release import open_bundle
 
 _TOP = 5
+_NO_ROWS = np.zeros(0, dtype=np.int32)
+_NO_FLOATS = np.zeros(0, dtype=np.float32)
 
 
 class Recognizer:
@@ -26,10 +30,10 @@ class Recognizer:
     def __init__(self, home: Home, release: str) -> None:
         bundle, _manifest = open_bundle(home, release)
         self._release = release
-        self._encoder = load_image_encoder(cache_dir=home.root / "cache")
-        self._fitted = FittedRecognizer.load(bundle) if (bundle / "recognizer.json").exists() else None
-        self._recognize(np.zeros(IMAGE_DIM, dtype=np.float32))
-        self._encoder.embed(np.zeros((1, 224, 224, 3), dtype=np.uint8))
+        self._encoder = load_image_backbone(encoders_of(bundle).image, cache_dir=home.root / "cache")
+        self._fitted = ReleasedRecognizer.load(bundle, self._encoder)
+        self._fitted.recognize(np.zeros((1, IMAGE_DIM), dtype=np.float32))
+        self._fitted.see(np.zeros((1, INPUT_SIZE_PX, INPUT_SIZE_PX, 3), dtype=np.uint8))
 
     async def handle(self, call: RecognizeCall) -> RecognizeReply | FrameProblem:
         """The products in the frame.
@@ -43,18 +47,24 @@ class Recognizer:
 
     def _answer(self, call: RecognizeCall) -> RecognizeReply | FrameProblem:
         if call.embedding is not None:
-            return self._recognize(call.embedding)
+            sent = self._fitted.see_embeddings(call.embedding[None], top=_TOP)
+            lacks_photo = self._fitted.loses_without_photo and len(call.embedding) == IMAGE_DIM
+            return _reply(sent.embeddings_BD[0], sent.recognized, lacks_photo=lacks_photo)
         assert call.frame is not None
         try:
             pixels = decode_image(call.frame, max_bytes=MAX_FRAME_BYTES, max_pixels=MAX_FRAME_PIXELS)
         except UnreadableImageError as error:
             return FrameProblem(error.code, str(error))
-        return self._recognize(self._encoder.embed(pixels[None])[0])
+        seen = self._fitted.see(pixels[None], top=_TOP)
+        return _reply(seen.embeddings_BD[0], seen.recognized, lacks_photo=False)
 
-    def _recognize(self, embedding: Floats) -> RecognizeReply:
-        if self._fitted is None:
-            return RecognizeReply(np.ascontiguousarray(embedding, dtype=np.float32), None, np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
-        found = self._fitted.recognize(embedding[None], top=_TOP)[0]
-        rows = np.asarray(found.product_rows, dtype=np.int32) if found.in_catalogue else np.zeros(0, dtype=np.int32)
-        confidences = np.asarray(found.confidences, dtype=np.float32)[: len(rows)]
-        return RecognizeReply(np.ascontiguousarray(embedding, dtype=np.float32), bool(found.in_catalogue), rows, confidences)
+
+def _reply(embedding: Floats, recognized: list[Recognition] | None, *, lacks_photo: bool) -> RecognizeReply:
+    own = np.ascontiguousarray(embedding, dtype=np.float32)
+    if recognized is None:
+        return RecognizeReply(own, None, _NO_ROWS, _NO_FLOATS)
+    found = recognized[0]
+    if not found.in_catalogue:
+        return RecognizeReply(own, False, _NO_ROWS, _NO_FLOATS, lacks_photo=lacks_photo)
+    rows, confidences = np.asarray(found.product_rows, dtype=np.int32), np.asarray(found.confidences, dtype=np.float32)
+    return RecognizeReply(own, True, rows, confidences, found.family_row, found.family_confidence, lacks_photo)

@@ -43,7 +43,7 @@ class AskedSearch:
 
     @classmethod
     def of(cls, fields: SearchRequest, frame: bytes | None, embedding: NDArray[np.float32] | None) -> "AskedSearch":
-        device = GuideRequest(locale=fields.locale, deadline_ms=fields.deadline_ms, device=fields.device)
+        device = GuideRequest(locale=fields.locale, deadline_ms=fields.deadline_ms, device=fields.device, image_encoder=fields.image_encoder)
         return cls(fields, Asked(device, frame, embedding))
 
 
@@ -66,7 +66,7 @@ async def answer(graph: Graph, request_id: str, asked: AskedSearch, shopper_key:
         request_id=request_id,
         release=graph.release,
         degraded=trace.degraded,
-        missing=(*graph.missing, *(("stock",) if stock is None else ())),
+        missing=(*graph.missing, *(("stock",) if stock is None else ()), *(("frame",) if seen is not None and seen.lacks_photo else ())),
         answered=found.answered,
         corrected=found.corrected,
         total=found.total,

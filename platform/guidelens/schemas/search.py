@@ -53,13 +53,15 @@ class SearchFilters(Frozen):
 
 
 class SearchRequest(Record):
-    """What a shopper looks for: words, a photo (the part `frame`, or `image_embedding` made on the device), or both; or filters alone."""
+    """What a shopper looks for: words, a photo (the part `frame`, or `image_embedding` made on the device by
+    the encoder that `image_encoder` names), or both; or filters alone."""
 
     request_id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     shopper_id: ShopperId | None = None
     session_id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     text: Annotated[str, Field(max_length=MAX_TEXT_CHARS)] | None = None
     image_embedding: Annotated[tuple[float, ...], Field(max_length=4096)] | None = None
+    image_encoder: Annotated[str, Field(max_length=128)] | None = None
     filters: SearchFilters = SearchFilters()
     num: Annotated[int, Field(ge=1, le=MAX_RESULTS)] = 10
     offset: Annotated[int, Field(ge=0, le=MAX_OFFSET)] = 0

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from guidelens.config import EMBEDDED, SearchConfig
-from guidelens.encoders.text import TextEncoder
+from guidelens.encoders.backbones import TextBackbone
 from guidelens.inference.content import Content
 from guidelens.inference.fusion import FusionModel
 from guidelens.inference.guide_files import load_items
@@ -26,7 +26,7 @@ def search_engine(bundle: Path, model: FusionModel, config: SearchConfig) -> Sea
     return engine_of(bundle, model.content, model.encoder, model.scorer, config.vectors)
 
 
-def engine_of(folder: Path, content: Content, encoder: TextEncoder, scorer: GuideScorer | None, vectors: str = EMBEDDED) -> SearchEngine:
+def engine_of(folder: Path, content: Content, encoder: TextBackbone, scorer: GuideScorer | None, vectors: str = EMBEDDED) -> SearchEngine:
     """From a fit, finished or not."""
     items, _ = load_items(folder)
     texts, spelling, weighing, filters = read_search(folder, items, content.popularity_N, encoder.embed)
