@@ -21,6 +21,7 @@ from guidelens.errors import GuideLensError
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.events import Event, clock_problem
 from guidelens.schemas.guide import ErrorReply, EventsReply, EventsRequest, GuideReply, GuideRequest, RejectedEvent
+from guidelens.schemas.search import SearchRequest
 from serve.catalogue import ProductView
 from serve.desk import Desk
 from serve.exposures import impressions
@@ -28,6 +29,7 @@ from serve.graph import device_name
 from serve.hops import HopOverloadedError
 from serve.problems import ApiError, field_problem, of_status, overloaded, problem_response
 from serve.requests import Asked, read_events_request, read_guide_request
+from serve.search_api import add_search
 
 log = logging.getLogger(__name__)
 WEB = Path(__file__).parent / "web"
@@ -72,6 +74,7 @@ def build_api(desk: Desk) -> FastAPI:
     app.middleware("http")(_observed(desk))
     _add_problem_replies(app)
     _add_guide(app, desk)
+    add_search(app, desk, _PROBLEMS, _body_of("SearchRequest", with_frame=True))
     _add_products(app, desk)
     _add_operations(app, desk)
     _add_page(app, desk)
@@ -290,7 +293,7 @@ def _add_openapi(app: FastAPI) -> None:
     def describe() -> dict[str, Any]:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes, description="Point a camera, get a guide.")
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        for model in (GuideRequest, EventsRequest, Event):
+        for model in (GuideRequest, SearchRequest, EventsRequest, Event):
             found = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(found.pop("$defs", {}))
             schemas[model.__name__] = found

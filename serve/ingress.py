@@ -18,6 +18,7 @@ from guidelens.errors import GuideLensError
 from guidelens.inference.facts import read_facts
 from guidelens.inference.popularity import read_popularity
 from guidelens.inference.reranking import BUNDLED, LiveRules
+from guidelens.inference.search.messages import SearchOutput
 from guidelens.schemas.tables import IMAGE_DIM
 from serve.api import build_api
 from serve.catalogue import Catalogue
@@ -28,6 +29,7 @@ from serve.messages import FrameProblem, FuseCall, FuseReply, RankCall, RankRepl
 from serve.metrics import ServeMetrics
 from serve.online import NoStore, OnlineFeatures, OnlineStore
 from serve.release import baseline, open_bundle
+from serve.search_messages import SearchCall, SuggestCall, Suggested
 
 log = logging.getLogger(__name__)
 _PROBE_S = 10.0
@@ -54,6 +56,8 @@ class Ingress:
             missing=tuple(manifest.missing),
             metrics=ServeMetrics(release),
             rules=live_rules(home, bundle, config, catalogue),
+            searcher=RayHop[SearchCall, SearchOutput]("fusion", fusion),
+            suggester=RayHop[SuggestCall, Suggested]("fusion", fusion),
         )
         self._desk = Desk(
             graph=graph,

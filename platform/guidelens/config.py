@@ -1,5 +1,6 @@
 """One frozen model per stage. Nothing here reads the environment: entry points do, once, and pass the result on."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -422,6 +423,22 @@ class RerankConfig(Frozen):
     rules: Path = Path("rules.yaml")
 
 
+EMBEDDED = "embedded"
+
+
+class SearchConfig(Frozen):
+    """vectors: where a large catalogue's vectors are searched: `embedded` (in the release), or the address of a PostgreSQL with pgvector.
+    An address holds no password, as it goes into runs and bundles: libpq reads PGPASSWORD and password files itself."""
+
+    vectors: Annotated[str, Field(pattern=r"^(embedded|postgres(ql)?://.+)$")] = EMBEDDED
+
+    @model_validator(mode="after")
+    def _no_password(self) -> Self:
+        if re.search(r"//[^/@]*:[^/@]*@|[?&]password=", self.vectors):
+            raise ValueError("serve.search.vectors must hold no password, as it goes into runs and bundles; set PGPASSWORD or a password file")
+        return self
+
+
 class ServeConfig(Frozen):
     """Explore: temperature of the Plackett-Luce draw over scores, and the share of uniformly drawn guide steps. plan_beam: plans that
     beam search keeps while it looks for the likeliest one; 1 takes the likeliest step each time.
@@ -435,6 +452,7 @@ class ServeConfig(Frozen):
     explore_step_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
     plan_beam: Annotated[int, Field(ge=1, le=64)] = 1
     rerank: RerankConfig = RerankConfig()
+    search: SearchConfig = SearchConfig()
     max_ongoing_requests: Annotated[int, Field(ge=1)] = 16
     max_queued_requests: Annotated[int, Field(ge=1)] = 64
     min_replicas: Annotated[int, Field(ge=1)] = 1
