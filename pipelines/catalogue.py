@@ -2,6 +2,7 @@
 
 import click
 
+from pipelines.catalogue_add import add_command, remove_command
 from pipelines.entry import run_command
 from pipelines.import_folders import import_folders_command
 
@@ -11,7 +12,8 @@ def command() -> None:
     """Bring products: folders of photos, or one product at a time without training."""
 
 
-command.add_command(import_folders_command)
+for each in (import_folders_command, add_command, remove_command):
+    command.add_command(each)
 
 
 if __name__ == "__main__":

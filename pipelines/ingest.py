@@ -1,7 +1,7 @@
 """Take catalogue, photos, shoppers, reviews and events into the lake. Without a source: drain the event inbox."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ import click
 
 from guidelens.config import Config, Home
 from guidelens.data.records.sources import IngestSources, Kind
-from guidelens.errors import ConfigError, StorageError
+from guidelens.errors import ConfigError, ContractError, StorageError
 from guidelens.schemas.base import Frozen
 from pipelines.cluster import ray_session
 from pipelines.entry import config_options, emit, home_option, progress, rename_option, run_command, with_renames
@@ -130,8 +130,12 @@ class Ingest:
             size_bytes += plan.size_bytes
         return EventPlan(chunks, uris, size_bytes, kafka)
 
-    def take(self, sources: IngestSources, *, from_inbox: bool = False, plan: EventPlan | None = None) -> IngestResult:
-        """Takes the sources in, of the events what `plan` says, where one was made."""
+    def take(self, sources: IngestSources, *, from_inbox: bool = False, plan: EventPlan | None = None, all_or_nothing: bool = False) -> IngestResult:
+        """Takes the sources in, of the events what `plan` says, where one was made.
+
+        Raises:
+            ContractError: `all_or_nothing`, and a record that is no event would go to quarantine; nothing was changed.
+        """
         from guidelens.data.ingest.intake import take_in
         from guidelens.data.lake.staging import remove_stale, staging
 
@@ -141,6 +145,8 @@ class Ingest:
             staged[Kind.PHOTOS] = self._photos(sources, staged.get(Kind.CATALOGUE))
             models = self._models(sources.photos, staged.get(Kind.CATALOGUE))
             staged |= {} if models is None else {Kind.MODELS: models}
+        if all_or_nothing:
+            _require_all(staged)
         plan, rates = plan or self.plan(sources), _Rates()
         with staging(self.lake.store) as prefix, nullcontext() if self.passing else _timed("all of it, commit included"):
             events = self._events(plan, from_inbox, prefix, rates) if sources.events or from_inbox else None
@@ -180,7 +186,7 @@ class Ingest:
         base = self.lake.manifest()
         images = images_of_products(self.lake, None if catalogue is None else catalogue.rows)
         plan = plan_photos(sources, images, known_photos(self.lake, base), self.home.s3)
-        if plan.missing:
+        if plan.missing and sources.photo_list is None:
             progress(f"photos: {len(plan.missing)} images that products name are not in {sources.photos}, the first is {plan.missing[0]}")
         with _timed("photos: read, decode, embed") as took:
             rows = embed_photos(plan.tasks, plan.contents, sources.photos, self.home.s3, self.config.ingest)
@@ -227,6 +233,14 @@ class Ingest:
         for kind, report in done.reports.items():
             for remark, number in sorted(report.remarks.items(), key=lambda pair: -pair[1])[:_SHOWN_RULES]:
                 progress(f"{kind}: {remark}: {number} records")
+
+
+def _require_all(staged: "Mapping[Kind, StagedKind]") -> None:
+    for kind, brought in staged.items():
+        for rows in (brought.rows, brought.refused_labels):
+            refused = None if rows is None else rows.filter(rows["rule"].is_not_null())
+            if refused is not None and refused.height:
+                raise ContractError(f"{kind}: {refused['message'][0]} ({refused['rule'][0]}); nothing was changed")
 
 
 def _waiting(plan: EventPlan) -> int | None:
