@@ -58,7 +58,8 @@ def _renumbered(numbers: NDArray[Any], rows_P: Rows, num_before: int) -> NDArray
     new_of = np.full(num_before + 1, -1, dtype=np.int32)
     kept = np.flatnonzero(rows_P >= 0)
     new_of[rows_P[kept]] = kept
-    return new_of[numbers]
+    renumbered: NDArray[np.int32] = new_of[numbers]
+    return renumbered
 
 
 def _json_file(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

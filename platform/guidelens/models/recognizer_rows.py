@@ -56,7 +56,8 @@ def with_rows(folder: Path, rows_P: Rows, added: Mapping[int, ProductImages], ca
 
 def _prototype(whitening: Whitening, images: ProductImages) -> Floats:
     weights_M = np.where(images.is_catalogue & ~images.is_catalogue.all(), CATALOGUE_SHARE, 1.0).astype(np.float32)
-    return unit((whitening(images.embeddings) * weights_M[:, None]).sum(0, keepdims=True))[0]
+    prototype_D: Floats = unit((whitening(images.embeddings) * weights_M[:, None]).sum(0, keepdims=True))[0]
+    return prototype_D
 
 
 def _families(family_of: Sequence[int], rows_P: Rows, categories_P: Sequence[str]) -> list[int]:
