@@ -68,6 +68,7 @@ NEEDS_joint = $(if $(MOVIELENS),--data $(MOVIELENS),MOVIELENS=DIR)
 NEEDS_top_n = $(NEEDS_joint)
 NEEDS_next_item = $(if $(SEQUENCES),--data $(SEQUENCES) --attributes $(ATTRIBUTES),SEQUENCES=FILE ATTRIBUTES=FILE)
 NEEDS_multi_task_speed = $(if $(PEERS),--peers $(PEERS),PEERS=DIR)
+NEEDS_frames = $(if $(GROCERIES),--data $(GROCERIES),GROCERIES=DIR)
 NEEDS_recognition = $(if $(GROCERIES),--data $(GROCERIES),GROCERIES=DIR)
 BENCHMARKS = $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py))
 

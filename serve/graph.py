@@ -85,10 +85,12 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What the session did before this request; `focus_row` is the product it opened last, or -1."""
+    """What the session did before this request; `focus_row` is the product it opened last, or -1. steady: a frame's answer in the light of the
+    session's earlier frames; None where these are not remembered."""
 
     steps: SessionSteps
     focus_row: int
+    steady: Callable[[RecognizeReply], RecognizeReply] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,8 @@ class Graph:
         if not self.has_guide:
             trace.fall(Degraded.NO_GUIDE_MODEL)
         seen, packed = await asyncio.gather(self._recognize(asked, trace), self._shopper(shopper_key, trace))
+        if seen is not None and session.steady is not None:
+            seen = session.steady(seen)
         view = _in_view(seen, session)
         ranked = await self._fuse_and_rank(request_id, asked, seen, packed, session, view, trace)
         if ranked is None:
@@ -316,6 +320,8 @@ class Graph:
             intent=ranked.intent,
             timings_ms=trace.timings_ms,
             rules=ranked.ranking.rules,
+            evidence=() if seen is None or seen.in_catalogue is None else seen.evidence,
+            barcodes=() if seen is None else seen.codes,
         )
 
     def _missing(self, ranked: Ranked) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from serve.messages import FrameProblem, FuseCall, FuseReply, RankCall, RankRepl
 from serve.metrics import ServeMetrics
 from serve.online import NoStore, OnlineFeatures, OnlineStore
 from serve.release import baseline, open_bundle
+from serve.sights import SightLog
 
 log = logging.getLogger(__name__)
 _PROBE_S = 10.0
@@ -62,6 +63,7 @@ class Ingress:
             max_in_flight=config.max_ongoing_requests + config.max_queued_requests,
             probe=lambda: probe(graph),
             run_id=manifest.run_id,
+            sights=SightLog(len(catalogue.items)) if config.fuse_frames else None,
         )
         # Threads for the files and the inbox; the default of asyncio is sized by cores.
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="ingress")

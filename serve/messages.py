@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guidelens.errors import GuideLensError
-from guidelens.schemas.guide import RuleEffect
+from guidelens.schemas.guide import Evidence, RuleEffect
 
 Rows = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -31,15 +31,19 @@ class RecognizeCall:
 
 @dataclass(frozen=True, slots=True)
 class RecognizeReply:
-    """embedding: (1280,). rows, confidences: (K,), best first; calibrated; empty where not in the catalogue.
+    """embedding: (1280,). rows, confidences: (K,), best first; calibrated, given that the frame shows one of the catalogue.
 
-    in_catalogue: None where this release has no recognizer.
+    in_catalogue: None where this release has no recognizer. margin: evidence above what `in_catalogue` needs.
+    codes: GTINs read in the frame, known or not. evidence: what the answer rests on.
     """
 
     embedding: Floats
     in_catalogue: bool | None
     rows: Rows
     confidences: Floats
+    margin: float = 0.0
+    codes: tuple[str, ...] = ()
+    evidence: tuple[Evidence, ...] = ("image",)
 
 
 @dataclass(frozen=True, slots=True)

@@ -404,6 +404,7 @@ class ServeConfig(Frozen):
     beam search keeps while it looks for the likeliest one; 1 takes the likeliest step each time.
 
     score_exactly_up_to: products up to which retrieval scores the whole catalogue; above, what the vector index nominates.
+    fuse_frames: frames of one session that show the same view answer together. read_barcodes: where products have some.
     """
 
     num_candidates: Annotated[int, Field(ge=1)] = 100
@@ -411,6 +412,8 @@ class ServeConfig(Frozen):
     explore_temperature: Annotated[float, Field(ge=0)] = 0.05
     explore_step_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
     plan_beam: Annotated[int, Field(ge=1, le=64)] = 1
+    fuse_frames: bool = True
+    read_barcodes: bool = True
     rerank: RerankConfig = RerankConfig()
     max_ongoing_requests: Annotated[int, Field(ge=1)] = 16
     max_queued_requests: Annotated[int, Field(ge=1)] = 64

@@ -37,11 +37,13 @@ class Recognition:
         in_catalogue: False if the frame looks like nothing in the catalogue; rows and confidences are given all the same.
         product_rows: (K,) int64.
         confidences: (K,) float32, the calibrated probability of each product given that the frame shows one of the catalogue.
+        margin: evidence above what `in_catalogue` needs, about a logit; negative where that is False.
     """
 
     in_catalogue: bool
     product_rows: Rows
     confidences: Floats
+    margin: float = 0.0
 
 
 class RecognizerFacts(Frozen):
@@ -164,10 +166,10 @@ class Recognizer:
         queries_BD = self._whitening(embeddings_BD)
         cosines_BP = self._gallery.cosines(queries_BD)
         chances_BP = softmax(cosines_BP / self.facts.temperature)
-        known_B = self._gallery.evidence(queries_BD) @ self._evidence_weights_E >= self.facts.min_evidence
+        margin_B = self._gallery.evidence(queries_BD) @ self._evidence_weights_E - np.float32(self.facts.min_evidence)
         order_BK = np.argsort(-cosines_BP, axis=1, kind="stable")[:, : min(top, self._num_recognisable)]
         chances_BK = np.take_along_axis(chances_BP, order_BK, axis=1)
-        return [Recognition(bool(known), rows, chances) for known, rows, chances in zip(known_B, order_BK, chances_BK, strict=True)]
+        return [Recognition(bool(margin >= 0), rows, chances, float(margin)) for margin, rows, chances in zip(margin_B, order_BK, chances_BK, strict=True)]
 
     def save(self, folder: Path) -> None:
         """Writes recognizer.safetensors and recognizer.json."""
