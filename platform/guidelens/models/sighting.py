@@ -8,6 +8,7 @@ the catalogue at all is the mean of the frames' evidence over the same view. Kno
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from guidelens.models.recognizer import Floats, Rows, rooted
 from guidelens.schemas.base import Frozen
@@ -20,13 +21,15 @@ class SightingConfig(Frozen):
 
     Attributes:
         moved_at, moved_slope: two frames show different things with chance sigmoid(slope x (at - cosine of their rooted embeddings)).
-        sharpness: exponent of a frame's confidences; 1 would take frames of one view as independent.
+        sharpness: how much surer frames of one view make each other: 0 takes them as one frame, 1 as independent.
+        memory: frames of a view weigh as this many at most, so that what is put in its place is seen.
         least_moved: the chance stays above this, so that no belief is forever.
     """
 
     moved_at: float = 0.78
     moved_slope: float = 43.0
-    sharpness: float = 0.5
+    sharpness: float = 0.1
+    memory: float = 4.0
     least_moved: float = 0.05
 
 
@@ -91,12 +94,19 @@ def then(before: Sighting, frame: Frame, config: SightingConfig) -> Sighting:
     times = np.array([*(1 for _ in rows), others])
     same = (1 - chance_moved) * float((times * prior * likely).sum())
     share_same = same / (same + chance_moved / num_products)
-    together = prior * likely**config.sharpness
+    weight = share_same * min(before.weight, config.memory)
+    together = _together(prior, likely, weight, config.sharpness)
     belief = share_same * together / float((times * together).sum()) + (1 - share_same) * likely
     kept = np.argsort(-belief[:-1], kind="stable")[:_KEPT]
-    weight = share_same * before.weight
     margin = (weight * before.margin + frame.margin) / (weight + 1)
     return Sighting(frame.embedding_D, {rows[place]: float(belief[place]) for place in kept}, num_products, margin, weight + 1)
+
+
+def _together(prior: NDArray[np.float64], likely: NDArray[np.float64], weight: float, sharpness: float) -> NDArray[np.float64]:
+    """What `weight` frames believed and one more, unnormalized: the geometric mean of all their confidences, to the power of their number ** sharpness."""
+    before, after = max(weight, 1.0), max(weight, 1.0) + 1
+    logs: NDArray[np.float64] = after ** (sharpness - 1) * (before ** (1 - sharpness) * np.log(prior) + np.log(likely))
+    return np.exp(logs - logs.max())
 
 
 def _floor(chances: dict[int, float], num_products: int) -> float:
