@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from coded_frames import CODE, frame_with_code
 from PIL import Image, ImageDraw, ImageEnhance
 from served_shop import ReleasedShop, serving
 
@@ -43,7 +44,15 @@ def test_a_product_joins_is_recognised_and_found_and_leaves_again(released_shop:
     before = registry.alias(CHAMPION)
     assert before is not None
     (tmp_path / "kazoo.JPG").write_bytes(kazoo(seen_by_a_camera=False))
-    fields = {"product_id": PRODUCT, "title": "Zephyr kazoo", "title_zh": "西风卡祖笛", "category": "Toys/Music", "price_minor": 900, "currency": "CNY"}
+    fields = {
+        "product_id": PRODUCT,
+        "title": "Zephyr kazoo",
+        "title_zh": "西风卡祖笛",
+        "category": "Toys/Music",
+        "price_minor": 900,
+        "currency": "CNY",
+        "attributes": {"gtin": CODE},
+    }
     done = add(home, [PRODUCT], NewProduct(fields=fields, images=(tmp_path / "kazoo.JPG",)))
     assert (done.release.base, done.release.alias) == (before, CHALLENGER)
     try:
@@ -52,9 +61,14 @@ def test_a_product_joins_is_recognised_and_found_and_leaves_again(released_shop:
             seen = shop.guide(kazoo(seen_by_a_camera=True)).json()
             assert seen["release"] == done.release.version
             assert seen["recognized"][0]["product_id"] == PRODUCT
+            again = shop.guide(kazoo(seen_by_a_camera=True), session_id="steady"), shop.guide(kazoo(seen_by_a_camera=True), session_id="steady")
+            assert [each.json()["evidence"] for each in again] == [["image"], ["image", "earlier_frames"]]
             for text in ("zephyr kazoo", "西风卡祖笛"):
                 assert shop.guide(text=text).json()["slate"][0]["product_id"] == PRODUCT
             assert shop.client.get(f"/v1/products/{PRODUCT.replace('/', '%2F')}").json()["price_minor"] == 900
+            coded = shop.guide(frame_with_code(CODE)).json()
+            assert (coded["recognized"][0]["product_id"], coded["in_catalogue"], coded["barcodes"]) == (PRODUCT, True, ["0" + CODE])
+            assert coded["evidence"] == ["image", "barcode"]
             old_frame, old_product = released_shop.frames[0]
             assert old_product in [each["product_id"] for each in shop.guide(old_frame.read_bytes()).json()["recognized"]]
 
