@@ -27,6 +27,7 @@ _VERBS: dict[str, tuple[str, str]] = {
     "retention": ("pipelines.retention", "Remove what is older than its table's time."),
     "lake": ("pipelines.lake", "Describe the lake's tables."),
     "quarantine": ("pipelines.quarantine", "List, show and replay rejected records."),
+    "review": ("pipelines.review", "Unknown frames: list, show, label, drop."),
     "world": ("pipelines.world", "Write a simulated shop's files, of any size, with the truth behind them."),
 }
 

@@ -39,7 +39,7 @@ class PartitionRead(Frozen):
 class IngestResult(Frozen):
     """Counts by kind, for the kinds that were given; read = accepted + quarantined + duplicate. manifest: the lake's version after it.
     remarks: on how many records each was made, of kinds with any: unknown fields, wrong clocks, unknown products. partitions: of Kafka
-    sources. waiting: messages that came to them meanwhile; None where the brokers would not say."""
+    sources. waiting: messages that came to them meanwhile; None where the brokers would not say. reviewed: frames that people labelled, now photos."""
 
     lake: str
     manifest: int
@@ -50,6 +50,7 @@ class IngestResult(Frozen):
     remarks: dict[Kind, dict[str, int]] = {}
     partitions: dict[str, PartitionRead] = {}
     waiting: int | None = None
+    reviewed: int = 0
 
 
 class EventPlan(NamedTuple):
@@ -77,9 +78,12 @@ def run(home: Home, config: Config, sources: IngestSources, lake: str | None = N
 
     with ray_session():
         set_up_ray_data()
+        reviewed = Ingest(home, config, lake).take_reviewed()
         if sources.names_something:
-            return Ingest(home, config, lake).take(sources)
-        return drain_inbox(home.inbox, lambda sealed: Ingest(home, config, lake).take(inbox_sources(sealed), from_inbox=True))
+            done = Ingest(home, config, lake).take(sources)
+        else:
+            done = drain_inbox(home.inbox, lambda sealed: Ingest(home, config, lake).take(inbox_sources(sealed), from_inbox=True))
+        return done.model_copy(update={"reviewed": reviewed})
 
 
 def inbox_sources(sealed: Sequence[Path]) -> IngestSources:
@@ -153,6 +157,21 @@ class Ingest:
             done = take_in(self.lake, staged, self.embed, self.now, events, pseudonyms=self.pseudonyms, passing=self.passing)
             rates.end()
         return self._result(done, plan)
+
+    def take_reviewed(self) -> int:
+        """Takes what people said of unknown frames in as photos, by their embeddings alone, and removes them from the queue; how many those were."""
+        from guidelens.data.ingest.intake import StagedKind, take_in
+        from guidelens.data.ingest.reviewed import photos_of
+        from guidelens.data.review import ReviewQueue
+
+        queue = ReviewQueue(self.home.review, self.home.keys)
+        entries = queue.labelled()
+        if not entries:
+            return 0
+        take_in(self.lake, {Kind.PHOTOS: StagedKind(photos_of(entries), ["review", "review"])}, self.embed, self.now, pseudonyms=self.pseudonyms)
+        queue.remove(entries)
+        progress(f"review: {len(entries)} frames that people labelled are photos now")
+        return len(entries)
 
     def _events(self, plan: EventPlan, from_inbox: bool, prefix: str, rates: "_Rates") -> "EventIntake":
         from guidelens.data.ingest.event_intake import EventIntake, EventSource

@@ -133,6 +133,8 @@ class Graph:
     missing: tuple[str, ...]
     metrics: ServeMetrics
     rules: LiveRules
+    unknown: Callable[[Asked, RecognizeReply], None] | None = None
+    """Is told of each frame that shows nothing of the catalogue."""
 
     async def answer(self, request_id: str, asked: Asked, shopper_key: str | None, session: Session) -> GuideReply:
         """The reply to one request.
@@ -150,6 +152,8 @@ class Graph:
         seen, packed = await asyncio.gather(self._recognize(asked, trace), self._shopper(shopper_key, trace))
         if seen is not None and session.steady is not None:
             seen = session.steady(seen)
+        if seen is not None and seen.in_catalogue is False and self.unknown is not None:
+            self.unknown(asked, seen)
         view = _in_view(seen, session)
         ranked = await self._fuse_and_rank(request_id, asked, seen, packed, session, view, trace)
         if ranked is None:

@@ -95,6 +95,11 @@ class Home(Frozen):
         return self.root / "inbox"
 
     @property
+    def review(self) -> Path:
+        """Frames that wait for a person to say what they show."""
+        return self.root / "review"
+
+    @property
     def keys(self) -> Path:
         return self.root / "keys"
 
@@ -399,6 +404,14 @@ class RerankConfig(Frozen):
     rules: Path = Path("rules.yaml")
 
 
+class ReviewConfig(Frozen):
+    """Frames that show nothing of the catalogue, kept for a person to say what they show: keep_days until an entry expires (0 keeps none),
+    max_entries in all."""
+
+    keep_days: Annotated[float, Field(ge=0, le=365)] = 30.0
+    max_entries: Annotated[int, Field(ge=1, le=100_000)] = 1000
+
+
 class ServeConfig(Frozen):
     """Explore: temperature of the Plackett-Luce draw over scores, and the share of uniformly drawn guide steps. plan_beam: plans that
     beam search keeps while it looks for the likeliest one; 1 takes the likeliest step each time.
@@ -414,6 +427,7 @@ class ServeConfig(Frozen):
     plan_beam: Annotated[int, Field(ge=1, le=64)] = 1
     fuse_frames: bool = True
     read_barcodes: bool = True
+    review: ReviewConfig = ReviewConfig()
     rerank: RerankConfig = RerankConfig()
     max_ongoing_requests: Annotated[int, Field(ge=1)] = 16
     max_queued_requests: Annotated[int, Field(ge=1)] = 64

@@ -12,17 +12,27 @@ from served_shop import ReleasedShop, serving
 
 from guidelens.bundle import read_manifest
 from guidelens.data.lake.lake import Lake
+from guidelens.data.records.sources import IngestSources
+from guidelens.data.review import ReviewQueue
 from guidelens.errors import ContractError, InputError, NotFoundError
 from guidelens.inference.guide_files import load_items
 from guidelens.inference.scorer import GuideScorer
 from guidelens.registry import CHALLENGER, CHAMPION, Registry
 from guidelens.schemas.tables import Table
-from pipelines import catalogue, promote
+from pipelines import catalogue, ingest, promote
 from pipelines.amended_release import amend
 from pipelines.catalogue_add import NewProduct, add, remove
 
+
+def flat_wall() -> bytes:
+    sink = io.BytesIO()
+    Image.new("RGB", (320, 240), (120, 118, 110)).save(sink, "JPEG")
+    return sink.getvalue()
+
+
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 PRODUCT = "a kazoo/卡祖笛 1"
+WALL = flat_wall()
 
 
 def kazoo(seen_by_a_camera: bool) -> bytes:
@@ -69,8 +79,21 @@ def test_a_product_joins_is_recognised_and_found_and_leaves_again(released_shop:
             coded = shop.guide(frame_with_code(CODE)).json()
             assert (coded["recognized"][0]["product_id"], coded["in_catalogue"], coded["barcodes"]) == (PRODUCT, True, ["0" + CODE])
             assert coded["evidence"] == ["image", "barcode"]
+            wall = shop.guide(WALL, consent={"frame_retention": True}).json()
+            assert (wall["in_catalogue"], wall["recognized"]) == (False, [])
             old_frame, old_product = released_shop.frames[0]
             assert old_product in [each["product_id"] for each in shop.guide(old_frame.read_bytes()).json()["recognized"]]
+
+        queue = ReviewQueue(home.review, home.keys)
+        (entry,) = queue.entries()
+        assert queue.frame(entry.entry_id) == WALL
+        queue.label(entry.entry_id, PRODUCT)
+        assert ingest.run(home, released_shop.config, IngestSources()).reviewed == 1
+        photos = Lake(home.lake_uri, home.s3).read(Table.PHOTOS)
+        assert photos.filter(photos["path"] == f"review/{entry.entry_id}").select("product_id", "is_catalogue_image", "thumbnail").rows() == [
+            (PRODUCT, False, None)
+        ]
+        assert queue.entries() == []
 
         with pytest.raises(InputError, match="must not be in release"):
             add(home, [PRODUCT])

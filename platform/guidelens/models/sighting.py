@@ -106,7 +106,8 @@ def _together(prior: NDArray[np.float64], likely: NDArray[np.float64], weight: f
     """What `weight` frames believed and one more, unnormalized: the geometric mean of all their confidences, to the power of their number ** sharpness."""
     before, after = max(weight, 1.0), max(weight, 1.0) + 1
     logs: NDArray[np.float64] = after ** (sharpness - 1) * (before ** (1 - sharpness) * np.log(prior) + np.log(likely))
-    return np.exp(logs - logs.max())
+    together: NDArray[np.float64] = np.exp(logs - logs.max())
+    return together
 
 
 def _floor(chances: dict[int, float], num_products: int) -> float:
