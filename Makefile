@@ -69,6 +69,7 @@ NEEDS_top_n = $(NEEDS_joint)
 NEEDS_next_item = $(if $(SEQUENCES),--data $(SEQUENCES) --attributes $(ATTRIBUTES),SEQUENCES=FILE ATTRIBUTES=FILE)
 NEEDS_multi_task_speed = $(if $(PEERS),--peers $(PEERS),PEERS=DIR)
 NEEDS_frames = $(if $(GROCERIES),--data $(GROCERIES),GROCERIES=DIR)
+NEEDS_rough_photos = $(NEEDS_frames)
 NEEDS_recognition = $(if $(GROCERIES),--data $(GROCERIES),GROCERIES=DIR)
 BENCHMARKS = $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py))
 

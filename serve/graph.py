@@ -177,9 +177,10 @@ class Graph:
     async def _recognize(self, asked: Asked, trace: Trace) -> RecognizeReply | None:
         if asked.frame is None and asked.embedding is None:
             return None
-        call = RecognizeCall(self.release, asked.frame, None if asked.frame is not None else asked.embedding)
+        budget_s = trace.budget.share_s(_RECOGNIZE_SHARE)
+        call = RecognizeCall(self.release, asked.frame, None if asked.frame is not None else asked.embedding, budget_s)
         with trace.stage("recognize"):
-            found = await self._hop("recognizer", self.recognizer.ask(call, trace.budget.share_s(_RECOGNIZE_SHARE)))
+            found = await self._hop("recognizer", self.recognizer.ask(call, budget_s))
         if isinstance(found, FrameProblem):
             raise ApiError(found.code, found.message)
         if found is None:

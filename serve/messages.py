@@ -4,6 +4,7 @@ Every call carries the release it is meant for; a replica that holds another one
 Letters: D = width of the intent, C = candidates, K = recognized products, L = guide steps already shown.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,11 +23,12 @@ class ReleaseMismatchError(GuideLensError):
 
 @dataclass(frozen=True, slots=True)
 class RecognizeCall:
-    """Exactly one of `frame` (JPEG, PNG or WebP bytes) and `embedding` ((1280,), made on the device) is set."""
+    """Exactly one of `frame` (JPEG, PNG or WebP bytes) and `embedding` ((1280,), made on the device) is set. budget_s: what may be spent on it."""
 
     release: str
     frame: bytes | None
     embedding: Floats | None
+    budget_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
