@@ -3,8 +3,8 @@
     python -m benchmarks.rough_photos --data FOLDER [--seed S] [--out DIR]
 
 The first of four folds of look-alike photos (models/recognizer_fit.py) is asked about as it is and hurt, by a recognizer fitted on the other three without every fifth
-product, whose photos stand for what is not in the catalogue. Each photo is answered at once, and as serving does: turned by quarters where the recognizer is unsure
-(models/turned.py). Intervals draw products.
+product, whose photos stand for what is not in the catalogue. Each photo is answered at once, and as serving does: brightened where it is dark
+(data/images/dark.py), and turned by quarters where the recognizer is unsure (models/turned.py). Intervals draw products.
 """
 
 # Letters: H = photos of the held-back fold, P = products.
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from benchmarks._results import keep, machine, today
 from guidelens.config import RecognizerConfig
 from guidelens.data.adapters import grocery_store
+from guidelens.data.images.dark import brightened
 from guidelens.data.images.decoding import Pixels, encoder_input, upright_pixels
 from guidelens.encoders.image import load_image_encoder
 from guidelens.evaluation.bootstrap import Interval, mean_interval, paired_difference
@@ -122,7 +123,7 @@ def studied(data: Path, seed: int, command: str) -> RoughStudy:
         random = np.random.default_rng(seed)
         inputs = [encoder_input(hurt(photos[place], random)) for place in asked]
         once = recognizer.recognize(np.concatenate([encoder.embed(pixels[None]) for pixels in inputs]))
-        twice = [_second(recognizer, encoder.embed, pixels, look) if is_unsure(look) else look for pixels, look in zip(inputs, once, strict=True)]
+        twice = [_second(recognizer, encoder.embed, pixels, look) for pixels, look in zip(inputs, once, strict=True)]
         found[name] = _measured(once, twice, rows[asked], left_out[asked])
         progress(f"rough photos: {name}: {found[name].once.top1.value:.3f} at once, {found[name].twice.top1.value:.3f} with a second look")
     new = int(left_out[asked].sum())
@@ -130,7 +131,11 @@ def studied(data: Path, seed: int, command: str) -> RoughStudy:
 
 
 def _second(recognizer: Recognizer, embed: Callable[[Pixels], NDArray[np.float32]], pixels: Pixels, look: Recognition) -> Recognition:
-    return surest([look, *recognizer.recognize(embed(turns(pixels)))])[1]
+    """As serve/recognizer.py goes about it."""
+    bright = brightened(pixels)
+    if bright is not None:
+        pixels, look = bright, recognizer.recognize(embed(bright[None]))[0]
+    return surest([look, *recognizer.recognize(embed(turns(pixels)))])[1] if is_unsure(look) else look
 
 
 def _measured(once: list[Recognition], twice: list[Recognition], rows_H: NDArray[np.int64], new_H: NDArray[np.bool_]) -> Measured:
@@ -153,7 +158,7 @@ def as_markdown(study: RoughStudy) -> str:
         "# Photos as phones take them",
         "",
         f"`{study.command}`, {study.date}, {study.machine}. grocery-store's train part, {study.photos} photos of visits that no fit saw, and {study.photos_left_out} of products left out of",
-        "the catalogue; closed form, frozen encoder. Twice: looked at again turned by quarters where unsure. 95 % intervals over products.",
+        "the catalogue; closed form, frozen encoder. Twice: brightened where dark, and looked at again turned by quarters where unsure. 95 % intervals over products.",
         "",
         "| photos | top-1 at once | top-1 twice | gain | unsure | kept: once, twice | not in the catalogue, accepted: once, twice |",
         "|---|---|---|---|---|---|---|",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from guidelens.config import Home, ServeConfig
 from guidelens.data.images.barcodes import retail_codes
+from guidelens.data.images.dark import brightened
 from guidelens.data.images.decoding import INPUT_SIZE_PX, decode_image
 from guidelens.encoders.image import load_image_encoder
 from guidelens.errors import UnreadableImageError
@@ -47,6 +48,7 @@ class Recognizer:
         self._encoder = load_image_encoder(cache_dir=home.root / "cache")
         self._fitted = FittedRecognizer.load(bundle) if (bundle / "recognizer.json").exists() else None
         self._turns = config is None or config.turn_unsure_frames
+        self._brightens = config is None or config.brighten_dark_frames
         self._answer(RecognizeCall(release, None, np.zeros(IMAGE_DIM, dtype=np.float32)))
         self._see(np.zeros((1, INPUT_SIZE_PX, INPUT_SIZE_PX, 3), dtype=np.uint8))
 
@@ -69,6 +71,8 @@ class Recognizer:
             pixels = decode_image(call.frame, max_bytes=MAX_FRAME_BYTES, max_pixels=MAX_FRAME_PIXELS)
         except UnreadableImageError as error:
             return FrameProblem(error.code, str(error))
+        bright = brightened(pixels) if self._brightens else None
+        pixels = pixels if bright is None else bright
         embeddings, looks = self._see(pixels[None])
         codes = retail_codes(call.frame) if len(self._barcodes) else ()
         coded = self._barcodes.rows(codes)

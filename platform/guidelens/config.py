@@ -419,6 +419,7 @@ class ServeConfig(Frozen):
     score_exactly_up_to: products up to which retrieval scores the whole catalogue; above, what the vector index nominates.
     fuse_frames: frames of one session that show the same view answer together. read_barcodes: where products have some.
     turn_unsure_frames: one that the recognizer is not sure of is looked at again, turned by quarters, where the deadline allows.
+    brighten_dark_frames: those taken in the dark are looked at as bright as photos are.
     """
 
     num_candidates: Annotated[int, Field(ge=1)] = 100
@@ -429,6 +430,7 @@ class ServeConfig(Frozen):
     fuse_frames: bool = True
     read_barcodes: bool = True
     turn_unsure_frames: bool = True
+    brighten_dark_frames: bool = True
     review: ReviewConfig = ReviewConfig()
     rerank: RerankConfig = RerankConfig()
     max_ongoing_requests: Annotated[int, Field(ge=1)] = 16
