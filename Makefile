@@ -71,9 +71,10 @@ NEEDS_multi_task_speed = $(if $(PEERS),--peers $(PEERS),PEERS=DIR)
 NEEDS_frames = $(if $(GROCERIES),--data $(GROCERIES),GROCERIES=DIR)
 NEEDS_rough_photos = $(NEEDS_frames)
 NEEDS_recognition = $(if $(GROCERIES),--data $(GROCERIES),GROCERIES=DIR)
+NEEDS_encoders = $(if $(PHOTOS),--photos $(PHOTOS),PHOTOS=DIR)
 BENCHMARKS = $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py))
 
-bench: $(VENV)/.installed-dev ## every benchmark, one after another (MOVIELENS=DIR SEQUENCES=FILE ATTRIBUTES=FILE PEERS=DIR GROCERIES=DIR add those that need them)
+bench: $(VENV)/.installed-dev ## every benchmark, one after another (MOVIELENS=DIR SEQUENCES=FILE ATTRIBUTES=FILE PEERS=DIR GROCERIES=DIR PHOTOS=DIR add those that need them)
 	@$(foreach name,$(BENCHMARKS),echo "== $(name)"; $(if $(findstring =,$(NEEDS_$(name))),echo "left out: make bench $(NEEDS_$(name))",$(BIN)/python -m benchmarks.$(name) $(NEEDS_$(name)));) true
 
 clean: ## remove caches and reports; keeps .venv and every home

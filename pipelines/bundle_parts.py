@@ -7,8 +7,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from guidelens.bundle import DEVICE_ENCODER
 from guidelens.data.examples import Examples, row_of
 from guidelens.data.lake.lake import Lake
+from guidelens.encoders.image import load_image_encoder
 from guidelens.inference.fusion import INDEX
 from guidelens.inference.guide_files import has_guide, load_items
 from guidelens.inference.scorer import GuideScorer
@@ -49,6 +51,12 @@ def with_index(fit: Path, asked: Callable[[], Examples] | None = None) -> None:
     vectors = scorer.index_vectors()
     queries = scorer.index_queries(asked()) if asked is not None and len(vectors) >= EXACT_BELOW else None
     VectorIndex.build(vectors, queries).save(fit / INDEX)
+
+
+def with_device_encoder(fit: Path) -> None:
+    """Adds the image encoder that shoppers' devices run, so that they send an embedding in place of a photo."""
+    encoder = load_image_encoder(runtime="torch")
+    (fit / DEVICE_ENCODER).write_bytes(encoder.graph(half=True))
 
 
 def _content_vectors(fit: Path) -> NDArray[np.float32]:

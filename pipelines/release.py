@@ -96,10 +96,11 @@ def _report(home: Home, registry: Registry, run_id: str) -> Report:
 
 
 def _build(files: "RunFiles", report: Report, dest: Path) -> BundleManifest:
-    from pipelines.bundle_parts import models, thumbnails, with_index
+    from pipelines.bundle_parts import models, thumbnails, with_device_encoder, with_index
 
     record = files.record
     with_index(files.fit, lambda: files.examples().of("val"))
+    with_device_encoder(files.fit)
     origin = BundleOrigin(
         run_id=files.run_id,
         feature_service=record.feature_service,

@@ -31,6 +31,7 @@ from serve.requests import Asked, read_events_request, read_guide_request
 
 log = logging.getLogger(__name__)
 WEB = Path(__file__).parent / "web"
+_DEVICE_ENCODER = "/v1/encoder.onnx"
 _SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; "
@@ -48,13 +49,14 @@ class Health(Frozen):
 
 class CurrentRelease(Frozen):
     """What is being served. `missing` names the inputs that the release was trained without; `baseline` the recommender behind the rung
-    of that name, null where the release carries none."""
+    of that name, and `device_encoder` the address of the image encoder for shoppers' devices, null where the release carries none."""
 
     release: str
     run_id: str | None
     num_products: int
     missing: tuple[str, ...]
     baseline: str | None
+    device_encoder: str | None
 
 
 def build_api(desk: Desk) -> FastAPI:
@@ -72,7 +74,7 @@ def build_api(desk: Desk) -> FastAPI:
     _add_guide(app, desk)
     _add_products(app, desk)
     _add_operations(app, desk)
-    _add_page(app)
+    _add_page(app, desk)
     _add_openapi(app)
     _answer_head(app)
     return app
@@ -253,20 +255,32 @@ def _add_operations(app: FastAPI, desk: Desk) -> None:
             num_products=len(graph.catalogue.items),
             missing=graph.missing,
             baseline=None if graph.baseline is None else graph.baseline.header.baseline,
+            device_encoder=None if graph.catalogue.device_encoder is None else _DEVICE_ENCODER,
         )
+
+    @app.get(
+        _DEVICE_ENCODER, response_class=FileResponse, responses={404: _PROBLEMS[404]}, summary="The release's image encoder for a shopper's device, as ONNX"
+    )
+    async def encoder() -> Response:
+        path = desk.graph.catalogue.device_encoder
+        if path is None:
+            raise ApiError("not_found", f"release {desk.graph.release} carries no encoder for devices; send frames, or release again")
+        return FileResponse(path, media_type="application/octet-stream", headers={"Cache-Control": "no-cache"})
 
     @app.get("/metrics", response_class=Response, summary="Counters and latencies of this replica, as Prometheus reads them")
     async def metrics() -> Response:
         return Response(desk.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
-def _add_page(app: FastAPI) -> None:
+def _add_page(app: FastAPI, desk: Desk) -> None:
     has_viewer = (WEB / "vendor" / "model-viewer.min.js").is_file()
+    has_runtime = (WEB / "vendor" / "ort.wasm.min.mjs").is_file()
     html = (WEB / "index.html").read_text().replace("{{viewer}}", "yes" if has_viewer else "no")
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
-        return HTMLResponse(html, headers=_SECURITY_HEADERS | {"Cache-Control": "no-cache"})
+        embeds = has_runtime and desk.graph.catalogue.device_encoder is not None
+        return HTMLResponse(html.replace("{{embedder}}", "yes" if embeds else "no"), headers=_SECURITY_HEADERS | {"Cache-Control": "no-cache"})
 
     app.mount("/page", StaticFiles(directory=WEB / "page"), name="page")
     app.mount("/vendor", StaticFiles(directory=WEB / "vendor", check_dir=False), name="vendor")

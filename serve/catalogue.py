@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from guidelens.bundle import DEVICE_ENCODER
 from guidelens.errors import BundleError
 from guidelens.schemas.base import Frozen
 
@@ -90,6 +91,7 @@ class Catalogue:
         if not {"product_id", "title"} <= known:
             raise BundleError(f"{path}: the item table needs product_id and title, got {sorted(known)}")
         self._media = bundle / "media"
+        self.device_encoder = path if (path := bundle / DEVICE_ENCODER).is_file() else None
         self.items = tuple(self._item(row, index, release) for index, row in enumerate(rows))
         self.row_of = {item.view.product_id: index for index, item in enumerate(self.items)}
 

@@ -23,7 +23,9 @@ BUNDLE_SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 MEDIA = "media"
 NOT_SERVED = frozenset({"controls"})
-SUFFIXES = frozenset({".safetensors", ".json", ".parquet", ".usearch", ".jpg", ".glb"})
+SUFFIXES = frozenset({".safetensors", ".json", ".parquet", ".usearch", ".onnx", ".jpg", ".glb"})
+DEVICE_ENCODER = "encoder.onnx"
+"""The image encoder for shoppers' devices; bundles of before it was written have none."""
 _PICKLE_STARTS = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
 _ZIP_START = b"PK\x03\x04"
 _SEAL = "manifest_sha256"

@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 from served_shop import ReleasedShop, ServedShop, release_some_groceries, serving
 
+from guidelens.data.images.decoding import decode_image
+from guidelens.encoders.image import load_image_encoder
+
 WEB = Path(__file__).resolve().parents[2] / "serve" / "web"
 STEPS = 2
 WIDTH, HEIGHT = 640, 480
@@ -133,3 +136,36 @@ def test_a_real_photo_is_recognized_and_its_size_is_not_made_up(groceries: Serve
     assert (seen["viewer"], len(seen["cards"])) == (False, 8)
     assert "show_3d" not in seen["steps"]
     assert "picture" in seen["viewer_note"]
+
+
+def embedded(url: str, photos: list[Path], chromium: str) -> dict[str, Any]:
+    """What the page made of the photos on the device (embed.mjs)."""
+    command = ["node", str(Path(__file__).with_name("embed.mjs")), url, chromium, *map(str, photos)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    seen: dict[str, Any] = json.loads(ran.stdout.strip().splitlines()[-1])
+    assert "broke" not in seen, (seen["broke"], seen["console"])
+    return seen
+
+
+def test_the_device_embeds_photos_as_the_server_does_and_then_none_is_sent(groceries: ServedShop, chromium: str) -> None:
+    photos = [path for path, _ in groceries.shop.frames][:24]
+    seen = embedded(groceries.url, photos, chromium)
+    assert (seen["console"], seen["foreign"], seen["pressed"]) == ([], [], "true")
+
+    encoder = load_image_encoder()
+    here = encoder.embed(np.stack([decode_image(path.read_bytes()) for path in photos]))
+    there = np.array(seen["embeddings"], np.float32)[:, : encoder.dim]
+    cosines = (here * there).sum(1) / np.linalg.norm(here, axis=1) / np.linalg.norm(there, axis=1)
+    assert cosines.min() > 0.98
+
+    def best(reply: Any) -> Any:
+        return reply.json()["recognized"][0]["product_id"] if reply.json()["recognized"] else None
+
+    by_frame = [best(groceries.guide(path.read_bytes(), personalized=False)) for path in photos]
+    by_embedding = [best(groceries.guide(image_embedding=numbers, personalized=False)) for numbers in seen["embeddings"]]
+    assert sum(one == other for one, other in zip(by_frame, by_embedding, strict=True)) >= len(photos) - 1
+
+    assert [each["type"] for each in seen["asked"]] == ["application/json"], "no photo left the device"
+    product_id = by_embedding[0]
+    assert seen["recognized"] in (groceries.client.get(f"/v1/products/{product_id}").json()["title"], "Not one of ours, as far as we can see")

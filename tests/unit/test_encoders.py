@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from guidelens.encoders.image import ImageEncoder, load_image_encoder
+from guidelens.encoders.onnx_session import OnnxSession
 from guidelens.encoders.text import TextEncoder, load_text_encoder
-from guidelens.errors import ShapeError
+from guidelens.errors import BundleError, ShapeError
 
 
 @cache
@@ -25,6 +26,10 @@ def pictures(count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (count, 224, 224, 3), dtype=np.uint8)
 
 
+def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return np.asarray((one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1))
+
+
 def test_an_embedding_does_not_depend_on_its_batch_mates() -> None:
     images = pictures(7)
     together = image_encoder().embed(images)
@@ -33,6 +38,22 @@ def test_an_embedding_does_not_depend_on_its_batch_mates() -> None:
     alone = np.concatenate([image_encoder().embed(images[row : row + 1]) for row in range(7)])
     assert np.abs(together - alone).max() < 1e-5
     assert np.abs(together[0] - together[1]).max() > 1e-2
+
+
+def test_onnx_runtime_embeds_as_the_network_does_and_half_the_bytes_nearly_so() -> None:
+    images, plain = pictures(3), load_image_encoder(runtime="torch")
+    assert (plain.runtime, image_encoder().runtime, plain.encoder_id) == ("torch", "onnxruntime", image_encoder().encoder_id)
+    assert np.abs(plain.embed(images) - image_encoder().embed(images)).max() < 1e-5
+    small = plain.graph(half=True)
+    assert len(small) < 0.51 * len(plain.graph())
+    (halved,) = OnnxSession(small)(images)
+    assert cosines(halved, plain.embed(images)).min() > 0.9999
+    assert plain.graph(half=True) == small, "the same weights give the same bytes"
+
+
+def test_what_is_no_onnx_model_is_refused() -> None:
+    with pytest.raises(BundleError, match="write it again"):
+        OnnxSession(b"no model")
 
 
 def test_folding_changes_nothing_against_a_plain_forward_pass_with_batch_norms() -> None:

@@ -457,3 +457,13 @@ def test_a_store_that_fails_is_named_and_the_answer_given_without_it(tmp_path: P
     assert (reply["missing"], len(reply["slate"])) == (["stock"], 2)
     assert 'guidelens_hop_failures_total{hop="shopper_features"} 1.0' in metrics
     assert 'guidelens_hop_failures_total{hop="stock"} 1.0' in metrics
+
+
+def test_the_encoder_for_devices_is_served_where_the_release_carries_one(tmp_path: Path) -> None:
+    desk = open_desk(tmp_path)
+    with served(desk) as client:
+        reply = client.get("/v1/encoder.onnx")
+        assert (reply.status_code, reply.json()["error"]["code"], client.get("/v1/releases/current").json()["device_encoder"]) == (404, "not_found", None)
+        desk.graph.catalogue.device_encoder = tmp_path / "encoder.onnx"
+        desk.graph.catalogue.device_encoder.write_bytes(b"weights")
+        assert client.get(client.get("/v1/releases/current").json()["device_encoder"]).content == b"weights"

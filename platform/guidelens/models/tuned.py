@@ -7,6 +7,7 @@ nothing of files a shop brings or of how the weights were found (training/tuning
 import copy
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from guidelens.data.images.decoding import INPUT_SIZE_PX
-from guidelens.encoders.image import EMBEDDING_DIM, ImageEncoder, network_input
+from guidelens.encoders.image import ImageEncoder, network_input
+from guidelens.encoders.layers import EMBEDDING_DIM
+from guidelens.encoders.onnx_graph import GraphWriter
+from guidelens.encoders.onnx_session import OnnxSession
 from guidelens.errors import BundleError, ShapeError
 from guidelens.schemas.base import Frozen
 
@@ -87,6 +91,7 @@ class TunedRecognizer:
     def __init__(self, encoder: ImageEncoder, tuned: TunedBlocks, facts: TunedFacts) -> None:
         self.facts = facts
         self._shared, self._rest = encoder.split(facts.num_shared_blocks)
+        self._runtime = encoder.runtime
         self._tuned = tuned.eval().requires_grad_(False)
         self._absent_P = torch.tensor([not known for known in facts.known])
 
@@ -98,9 +103,35 @@ class TunedRecognizer:
         """
         if images.ndim != 4 or images.shape[1:] != (INPUT_SIZE_PX, INPUT_SIZE_PX, 3) or images.dtype != np.uint8:
             raise ShapeError(f"images must be (B, {INPUT_SIZE_PX}, {INPUT_SIZE_PX}, 3) uint8, got {images.shape} {images.dtype}; use data.images.decode_image")
+        if self._runtime == "onnxruntime":
+            encoder_BD, tuned_BD, products_BP, families_BF = (torch.from_numpy(output) for output in self._session(images))
+            return TunedAnswers(encoder_BD.numpy(), tuned_BD.numpy(), *self._chances(products_BP, families_BF))
         with torch.inference_mode():
             parts = [self._answers(self._shared(network_input(images[start : start + _CHUNK]))) for start in range(0, len(images), _CHUNK)]
         return TunedAnswers(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+    def graph(self, half: bool = False, heads: bool = True) -> bytes:
+        """An ONNX model of both networks, for images as `recognize` takes them; logits are before the softmax, products never seen included.
+
+        Args:
+            half: weights are kept in half precision, for half the bytes.
+            heads: logits of products and families are among the outputs, after the two embeddings.
+        """
+        graph = GraphWriter(half)
+        shared = graph.through(self._shared, graph.pixels())
+        tuned = graph.pooled(graph.through(self._tuned.blocks, shared))
+        outputs = {
+            "embedding": (graph.pooled(graph.through(self._rest, shared)), EMBEDDING_DIM),
+            "tuned_embedding": (tuned, EMBEDDING_DIM),
+        }
+        if heads:
+            outputs["product_logits"] = graph.linear(self._tuned.product, tuned), self._tuned.product.out_features
+            outputs["family_logits"] = graph.linear(self._tuned.family, tuned), self._tuned.family.out_features
+        return graph.model(outputs)
+
+    @cached_property
+    def _session(self) -> OnnxSession:
+        return OnnxSession(self.graph())
 
     def answer_maps(self, maps_BHWC: NDArray[np.float16]) -> TunedAnswers:
         """The same from the shared blocks' maps as training/tuning.py keeps them."""
@@ -111,9 +142,11 @@ class TunedRecognizer:
 
     def _answers(self, maps_BCHW: Tensor) -> tuple[Floats, Floats, Floats, Floats]:
         encoder_BD, tuned_BD = self._rest(maps_BCHW).mean((2, 3)), self._tuned.embed(maps_BCHW)
-        products_BP, families_BF = self._tuned.heads(tuned_BD)
-        products_BP = products_BP.masked_fill(self._absent_P, -torch.inf)
-        return encoder_BD.numpy(), tuned_BD.numpy(), products_BP.softmax(1).numpy(), families_BF.softmax(1).numpy()
+        return encoder_BD.numpy(), tuned_BD.numpy(), *self._chances(*self._tuned.heads(tuned_BD))
+
+    def _chances(self, products_BP: Tensor, families_BF: Tensor) -> tuple[Floats, Floats]:
+        """Probabilities of logits; none of a product that training never saw."""
+        return products_BP.masked_fill(self._absent_P, -torch.inf).softmax(1).numpy(), families_BF.softmax(1).numpy()
 
     def save(self, folder: Path) -> None:
         """Writes tuned.safetensors and tuned.json."""

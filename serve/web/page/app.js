@@ -2,6 +2,7 @@
 
 import { askGuide, flush, flushLast, newId, post, product } from "./api.js";
 import { closeCamera, frameOfFile, frameOfVideo, openCamera } from "./camera.js";
+import { canEmbed, embed } from "./embedder.js";
 import { factName, locale, otherLanguage, price, stepWords, switchLanguage, titleOf, word } from "./text.js";
 import { Viewer } from "./viewer.js";
 
@@ -9,7 +10,7 @@ const $ = (id) => document.getElementById(id);
 const make = (tag, className, text) => Object.assign(document.createElement(tag), { className: className ?? "", textContent: text ?? "" });
 
 const shopper = new URLSearchParams(location.search).get("shopper");
-const state = { session: newId(), personal: true, frame: null, text: "", reply: null, done: 0, shown: -1, busy: false };
+const state = { session: newId(), personal: true, onDevice: false, frame: null, text: "", reply: null, done: 0, shown: -1, busy: false };
 
 // Who the events are of: a named shopper, or this session only. Nothing is kept in the browser.
 function who() {
@@ -41,7 +42,8 @@ async function ask() {
   if (state.personal && shopper) fields.shopper_id = shopper;
   try {
     await flush();
-    state.reply = await askGuide(fields, state.frame);
+    if (state.frame && state.onDevice) fields.image_embedding = await embed(state.frame);
+    state.reply = await askGuide(fields, state.onDevice ? null : state.frame);
     await show();
   } catch (error) {
     notice(error.code === "offline" ? word("offline") : error.code === "overloaded" ? word("busy") : error.message);
@@ -341,6 +343,11 @@ $("privacy").addEventListener("click", async () => {
   if (asked) await ask();
 });
 
+$("device").addEventListener("click", () => {
+  state.onDevice = !state.onDevice;
+  label();
+});
+
 addEventListener("visibilitychange", () => document.visibilityState === "hidden" && flushLast());
 addEventListener("pagehide", () => {
   viewer.close();
@@ -363,6 +370,10 @@ function label() {
   $("privacy").textContent = word(state.personal ? "personal_on" : "personal_off");
   $("privacy").setAttribute("aria-pressed", String(state.personal));
   $("privacy").title = word("personal_title");
+  $("device").hidden = !canEmbed();
+  $("device").textContent = word(state.onDevice ? "photos_stay" : "photos_sent");
+  $("device").setAttribute("aria-pressed", String(state.onDevice));
+  $("device").title = word("photos_title");
 }
 
 label();
