@@ -25,7 +25,6 @@ from pipelines.promote import GATE_TAG
 from pipelines.release_copy import BUNDLE_TAG, local_copy
 
 AMENDS = "amends"
-_TUNED = "tuned"
 
 
 class AmendedRelease(Frozen):
@@ -155,15 +154,16 @@ def _recognizers(home: Home, built: Path, rows: NDArray[np.int64], items: pl.Dat
     from guidelens.data.images.decoding import decode_image
     from guidelens.encoders.image import load_image_encoder
     from guidelens.models.recognizer_rows import ProductImages, with_rows
+    from guidelens.models.released_recognizer import TUNED
     from guidelens.models.tuned import TunedRecognizer
 
     encoder = load_image_encoder(home.root / "cache")
     shown = {row: np.stack([decode_image(each.data) for each in images]) for row, images in pictures.items() if images}
     categories = items["category"].fill_null("").to_list()
-    for folder in (built, built / _TUNED):
+    for folder in (built, built / TUNED):
         if not (folder / "recognizer.json").exists():
             continue
-        tuned = TunedRecognizer.load(folder, encoder) if folder.name == _TUNED else None
+        tuned = TunedRecognizer.load(folder, encoder) if folder.name == TUNED else None
         added = {
             row: ProductImages(
                 encoder.embed(images) if tuned is None else tuned.recognize(images).tuned_BD, np.array([each.is_catalogue for each in pictures[row]], np.bool_)
@@ -221,13 +221,14 @@ def _known_by_own_image(home: Home, path: Path, joining: Joining) -> GateCheck:
     from guidelens.data.images.decoding import decode_image
     from guidelens.encoders.image import load_image_encoder
     from guidelens.inference.guide_files import load_items
-    from guidelens.models.recognizer import Recognizer
+    from guidelens.models.released_recognizer import ReleasedRecognizer
 
     asked = [(product_id, decode_image(each.data)) for product_id, images in joining.pictures.items() for each in images]
     if not asked or not (path / "recognizer.json").exists():
         return GateCheck(name="own_images", passed=None, why="no image, or a release without a recognizer: found by text alone")
     ids = load_items(path)[1].product_ids
-    answers = Recognizer.load(path).recognize(load_image_encoder(home.root / "cache").embed(np.stack([pixels for _, pixels in asked])), top=5)
+    recognizer = ReleasedRecognizer.load(path, load_image_encoder(home.root / "cache"))
+    answers = recognizer.see(np.stack([pixels for _, pixels in asked]), top=5).recognized or []
     lost = sorted({product_id for (product_id, _), answer in zip(asked, answers, strict=True) if product_id not in [ids[row] for row in answer.product_rows]})
     return GateCheck(
         name="own_images",

@@ -21,11 +21,12 @@ from pipelines.run_files import RunFiles
 
 
 def thumbnails(files: RunFiles) -> dict[int, bytes]:
-    """JPEG by product row: the first catalogue image by path, as the run's snapshot has it."""
+    """JPEG by product row, as the run's snapshot has it: the first catalogue image by path, or the first photo where there is none."""
     lake = Lake(files.record.lake, files.home.s3)
-    photos = lake.read(Table.PHOTOS, ["path", "product_id", "thumbnail"], manifest=lake.manifest(files.record.manifest))
+    photos = lake.read(Table.PHOTOS, ["path", "product_id", "is_catalogue_image", "thumbnail"], manifest=lake.manifest(files.record.manifest))
     items, _ = load_items(files.fit)
-    shown = photos.filter(pl.col("thumbnail").is_not_null() & pl.col("product_id").is_not_null()).sort("path").unique("product_id", keep="first")
+    shown = photos.filter(pl.col("thumbnail").is_not_null() & pl.col("product_id").is_not_null())
+    shown = shown.sort(~pl.col("is_catalogue_image").fill_null(False), "path").unique("product_id", keep="first")
     rows = row_of(shown["product_id"], items["product_id"].to_list())
     return {int(row): data for row, data in zip(rows, shown["thumbnail"].to_list(), strict=True) if row >= 0}
 

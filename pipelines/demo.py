@@ -114,7 +114,7 @@ def _loop(home: Home, config: Config, mark: DemoMark, path: Path | None, out: Pa
     with stages.stage("materialize features"):
         materialize.run(home, config, manifest=mark.manifest)
     with stages.stage("train"):
-        fitted = train.run(home, config, manifest=mark.manifest)
+        fitted = train.run(home, _in_minutes(config), manifest=mark.manifest)
     with stages.stage("evaluate"):
         report = read_report(Path(evaluate.run(home, fitted.run, world.root).report))
     with stages.stage("release and promote"):
@@ -132,6 +132,11 @@ def _loop(home: Home, config: Config, mark: DemoMark, path: Path | None, out: Pa
         "release": ReleaseReport(version=released.version, alias="champion", gate=released.gate),
     }
     return _serve_and_report(home, config, stages, shop, report.with_sections(**sections), out, port, keep_serving)
+
+
+def _in_minutes(config: Config) -> Config:
+    recognizer = config.train.recognizer.model_copy(update={"tuning": config.demo.tuning})
+    return config.model_copy(update={"train": config.train.model_copy(update={"recognizer": recognizer})})
 
 
 def _with_manifest(home: Home, mark: DemoMark, manifest: int) -> DemoMark:

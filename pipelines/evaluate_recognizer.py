@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 import click
 
-from guidelens.bundle import BundleManifest
+from guidelens.bundle import BundleManifest, media_name
 from guidelens.config import Home
 from guidelens.errors import InputError, NotFoundError, StorageError, UnreadableImageError
+from guidelens.evaluation.misses import Picture, miss_classes
 from guidelens.evaluation.recognition import ShownProduct, measure_predictions, predictions, write_predictions
 from guidelens.evaluation.report import RecognitionReport
-from guidelens.models.recognizer import Recognition, Recognizer
+from guidelens.models.recognizer import Recognition
+from guidelens.models.released_recognizer import ReleasedRecognizer
 from guidelens.schemas.base import Frozen
 from pipelines.entry import emit, home_option, progress, run_command
 
@@ -27,6 +29,7 @@ class RecognizerResult(Frozen):
     """What the verb's last line and its JSON file hold.
 
     Attributes:
+        coarse_top1, family_top1: share whose category is right: that of the first product, and the family as a reply names it.
         unknown: share of the photos called "not in the catalogue"; they count in top1 and top5 by the products they were given.
         ms_per_photo: mean milliseconds of decoding, embedding and recognising one photo at a time, on one thread.
         report: the same figures with interval and confusions, for report.json.
@@ -36,6 +39,7 @@ class RecognizerResult(Frozen):
     top1: float
     top5: float
     coarse_top1: float | None
+    family_top1: float | None
     photos: int
     unknown: float
     ms_per_photo: float
@@ -75,12 +79,14 @@ def run(home: Home, release: str, photos: Path, labels: Path, out: Path) -> Reco
     scored = predictions(answers, [one.path for one in asked], [one.product_id for one in asked], products)
     known = "" if seen is None else f", {seen or 'none'} of them in training"
     report = measure_predictions(scored, products, f"{len(asked)} labelled photos of {labels.name}{known}; release {version}.")
+    report = report.model_copy(update={"misses": miss_classes(scored, products, lambda path: (photos / path).read_bytes(), _pictures(bundle, products))})
     write_predictions(scored, out.with_name(PREDICTIONS))
     result = RecognizerResult(
         release=version,
         top1=report.top1,
         top5=report.top5,
         coarse_top1=report.coarse_top1,
+        family_top1=_right_families(answers, asked, products),
         photos=report.photos,
         unknown=1 - (1.0 if report.kept is None else report.kept),
         ms_per_photo=ms_per_photo,
@@ -157,6 +163,22 @@ def read_labels(labels: Path, photos: Path, known: set[str]) -> list[LabelledPho
     return lines
 
 
+def _right_families(answers: Sequence[Recognition], asked: Sequence[LabelledPhoto], products: Sequence[ShownProduct]) -> float | None:
+    """None where the release knows no families."""
+    category_of = {product.product_id: product.category for product in products}
+    said = [answer.family_row for answer in answers]
+    if max(said, default=-1) < 0:
+        return None
+    right = [row >= 0 and products[row].category == category_of[one.product_id] for row, one in zip(said, asked, strict=True)]
+    return sum(right) / len(right)
+
+
+def _pictures(bundle: Path, products: Sequence[ShownProduct]) -> Picture:
+    """The release's own picture of each product."""
+    files = {product.product_id: bundle / media_name(row) for row, product in enumerate(products)}
+    return lambda product_id: files[product_id].read_bytes() if files[product_id].exists() else None
+
+
 def _recognize(home: Home, bundle: Path, photos: Path, labels: Path, asked: Sequence[LabelledPhoto]) -> tuple[list[Recognition], float]:
     """An answer a photo, and mean milliseconds; one photo at a time, as frames arrive."""
     import numpy as np
@@ -166,8 +188,8 @@ def _recognize(home: Home, bundle: Path, photos: Path, labels: Path, asked: Sequ
     from guidelens.evaluation.recognition import TOP
 
     encoder = load_image_encoder(home.root / "cache")
-    recognizer = Recognizer.load(bundle)
-    recognizer.recognize(encoder.embed(np.zeros((1, INPUT_SIZE_PX, INPUT_SIZE_PX, 3), np.uint8)), top=TOP)
+    recognizer = ReleasedRecognizer.load(bundle, encoder)
+    recognizer.see(np.zeros((1, INPUT_SIZE_PX, INPUT_SIZE_PX, 3), np.uint8), top=TOP)
     answers, seconds = [], 0.0
     for one in asked:
         data = (photos / one.path).read_bytes()
@@ -176,7 +198,7 @@ def _recognize(home: Home, bundle: Path, photos: Path, labels: Path, asked: Sequ
             pixels = decode_image(data)
         except UnreadableImageError as error:
             raise InputError(f"{labels} line {one.line}: {one.path} cannot be scored: {error}") from error
-        answers += recognizer.recognize(encoder.embed(pixels[None]), top=TOP)
+        answers += recognizer.see(pixels[None], top=TOP).recognized or []
         seconds += time.perf_counter() - start
     return answers, 1000 * seconds / len(asked)
 

@@ -4,14 +4,11 @@ A part that the data does not allow is left out with its reason; a part that fai
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from guidelens.config import Config, Home, TaskName
 from guidelens.data.examples import Examples
@@ -19,19 +16,17 @@ from guidelens.data.lake.lake import Lake, Manifest
 from guidelens.data.visits import InterestMedians
 from guidelens.models.items import Catalogue
 from guidelens.schemas.base import Frozen
-from guidelens.schemas.ids import sub_seed
-from guidelens.schemas.tables import IMAGE_DIM, Table
+from guidelens.schemas.tables import Table
 from pipelines.entry import progress
+from pipelines.fit_recognizer import TRAINED, TUNING, RecognizerDone, fit_recognizer
 from pipelines.fit_shop import keep_complements, keep_fallback, keep_rules
 
 if TYPE_CHECKING:
     from guidelens.training.loop import EpochLosses
     from guidelens.training.warm_start import WarmStart
 
-TRAINED = "trained"
 EXAMPLES = "examples.parquet"
 POPULARITY_TYPES = {"click": 1.0, "cart": 2.0, "purchase": 5.0}
-_MIN_RECOGNIZED = 2
 MIN_REQUESTS, MIN_CLICKS = 64, 10
 
 
@@ -82,19 +77,26 @@ class FitParts:
         self.start, self.track = start, track
 
     def run(self) -> FitDone:
-        """Everything there is data for. The recognizer is fitted in a thread beside the guide model."""
-        items = self.write_items()
-        with ThreadPoolExecutor(1) as pool:
-            recognizer = pool.submit(self._recognizer, items["product_id"].to_list())
-            guide = self._guide(items)
-            return self._done(items, recognizer, guide)
+        """Everything there is data for. The recognizer is fitted beside the guide model, and given up where that breaks."""
+        from guidelens.training.tuning_fits import in_background, stop_fits
 
-    def _done(self, items: pl.DataFrame, recognizer: "Future[str]", guide: "GuideDone") -> FitDone:
-        parts = Parts(recognizer=recognizer.result(), guide=guide.guide, controls=guide.controls)
+        items = self.write_items()
+        recognizer = in_background(lambda: fit_recognizer(self.lake, self.snapshot, items, self.config, self.work, self.fit_dir, self.track))
+        try:
+            return self._done(items, self._guide(items), recognizer.result())
+        except BaseException:
+            stop_fits(self.work / TUNING)
+            raise
+
+    def _done(self, items: pl.DataFrame, guide: "GuideDone", recognizer: RecognizerDone) -> FitDone:
+        parts = Parts(recognizer=recognizer.state, guide=guide.guide, controls=guide.controls)
         metrics: dict[str, float] = {}
-        for _, values in guide.by_epoch:
+        by_epoch = (*guide.by_epoch, *recognizer.by_epoch)
+        for _, values in by_epoch:
             metrics.update(values)
-        return FitDone(parts, guide.left_out, len(items), metrics, guide.by_epoch)
+        if recognizer.metrics:
+            by_epoch = (*by_epoch, (max((epoch for epoch, _ in by_epoch), default=0), recognizer.metrics))
+        return FitDone(parts, guide.left_out, len(items), {**metrics, **recognizer.metrics}, by_epoch)
 
     def write_items(self) -> pl.DataFrame:
         """items.parquet: Feast's product view at the snapshot, sorted by product_id; its text index; and popularity.json."""
@@ -112,27 +114,6 @@ class FitParts:
         write_popularity(self.fit_dir, [float(weights.get(each, 0.0)) for each in ids], [clicks.get(each, 0) for each in ids])
         keep_rules(self.home, self.config, items, self.fit_dir)
         return items
-
-    def _recognizer(self, item_ids: list[str]) -> str:
-        from guidelens.data.examples import row_of
-        from guidelens.models.recognizer_fit import fit_recognizer
-
-        photos = self.lake.read(Table.PHOTOS, ["path", "product_id", "is_catalogue_image", "embedding"], manifest=self.snapshot).sort("path")
-        rows = row_of(photos["product_id"], item_ids).astype(np.int64)
-        if len(np.unique(rows[rows >= 0])) < _MIN_RECOGNIZED:
-            return f"absent: the lake holds photos of fewer than {_MIN_RECOGNIZED} products; ingest labelled photos or catalogue images"
-        embeddings: NDArray[np.float32] = np.ascontiguousarray(photos["embedding"].cast(pl.Array(pl.Float32, IMAGE_DIM)).to_numpy())
-        fitted = fit_recognizer(
-            embeddings,
-            rows,
-            photos["is_catalogue_image"].fill_null(False).to_numpy(),
-            len(item_ids),
-            self.config.train.recognizer,
-            sub_seed(self.config.seed, "recognizer"),
-        )
-        fitted.save(self.fit_dir)
-        progress(f"train: recognizer of {len(np.unique(rows[rows >= 0]))} products from {np.count_nonzero(rows >= 0):,} labelled photos")
-        return TRAINED
 
     def _guide(self, items: pl.DataFrame) -> GuideDone:
         absent = self._why_no_guide()

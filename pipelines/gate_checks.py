@@ -6,22 +6,25 @@ import numpy as np
 
 from guidelens.bundle import BundleManifest
 from guidelens.data.examples import Examples
+from guidelens.data.images.decoding import INPUT_SIZE_PX
+from guidelens.encoders.image import load_image_encoder
 from guidelens.evaluation.gate import Champion, Paired
 from guidelens.evaluation.guide import interest_mse
+from guidelens.evaluation.held_back import both_held_back
 from guidelens.evaluation.offpolicy import RECOMMENDED, OffPolicyEstimate, estimates
 from guidelens.evaluation.plans import greedy, logged_plans, on_logged_histories, with_plans
 from guidelens.evaluation.ranking import clicked_requests, score_requests
 from guidelens.evaluation.report import GateCheck
 from guidelens.inference.guide_files import has_guide, load_guide, load_items
 from guidelens.inference.scorer import GuideScorer
-from guidelens.models.recognizer import Recognizer
+from guidelens.models.released_recognizer import ReleasedRecognizer
 from guidelens.registry import CHAMPION, Registry
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.tables import IMAGE_DIM
 from pipelines.release_copy import local_copy
 from pipelines.run_files import RunFiles
 
-NUM_PARITY_ROWS = 64
+NUM_PARITY_ROWS, NUM_PARITY_IMAGES = 64, 8
 
 
 def parity_check(files: RunFiles, bundle: Path) -> GateCheck:
@@ -49,10 +52,13 @@ def _guide_error(files: RunFiles, bundle: Path) -> float:
 
 
 def _recognizer_error(files: RunFiles, bundle: Path) -> float:
-    """On seeded embeddings, spread as the encoder's are: non-negative."""
+    """On seeded embeddings, spread as the encoder's are: non-negative; and of a tuned recognizer, on seeded images too."""
     rng = np.random.default_rng(sub_seed(files.record.seed, "parity"))
     embeddings = np.abs(rng.normal(size=(NUM_PARITY_ROWS, IMAGE_DIM))).astype(np.float32)
-    trained, served = (Recognizer.load(folder).recognize(embeddings) for folder in (files.fit, bundle))
+    images = rng.integers(0, 256, (NUM_PARITY_IMAGES, INPUT_SIZE_PX, INPUT_SIZE_PX, 3), dtype=np.uint8)
+    encoder = load_image_encoder()
+    pair = [ReleasedRecognizer.load(folder, encoder) for folder in (files.fit, bundle)]
+    trained, served = ([*(one.recognize(embeddings) or []), *(one.see(images).recognized or [])] for one in pair)
     return max(
         float("inf")
         if a.in_catalogue != b.in_catalogue or a.product_rows.tolist() != b.product_rows.tolist()
@@ -69,8 +75,9 @@ def champion_beside(files: RunFiles, registry: Registry, version: str) -> Champi
     bundle, manifest = local_copy(registry, registry.version(champion))
     why = _why_not_paired(files, bundle, manifest)
     if why:
-        return Champion(champion, manifest.metrics, None, why, manifest.missing)
-    return Champion(champion, manifest.metrics, _paired(files, GuideScorer.load(bundle), files.examples().of("test")), missing=manifest.missing)
+        return Champion(champion, manifest.metrics, None, why, manifest.missing, both_held_back(files.fit, bundle))
+    paired = _paired(files, GuideScorer.load(bundle), files.examples().of("test"))
+    return Champion(champion, manifest.metrics, paired, missing=manifest.missing, recognized_H2=both_held_back(files.fit, bundle))
 
 
 def _why_not_paired(files: RunFiles, bundle: Path, manifest: BundleManifest) -> str:

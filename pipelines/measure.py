@@ -3,22 +3,26 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+import polars as pl
+
 from guidelens.config import Config, TaskName
 from guidelens.data.examples import Examples
 from guidelens.data.lake.lake import Lake
 from guidelens.evaluation.first_place import why_no_first_place
 from guidelens.evaluation.guide import Draws, classic_baselines, measure_interest, measure_ranking
-from guidelens.evaluation.held_back import measure_recognition
+from guidelens.evaluation.held_back import answers_of, measure_own, measure_recognition, shown_products
+from guidelens.evaluation.misses import miss_classes
 from guidelens.evaluation.offpolicy import estimates, overlap, plan_weights
 from guidelens.evaluation.plan_value import PlanValues, measure_values, require_its_world
 from guidelens.evaluation.plans import as_scores, greedy, logged_plans, measure_likeness, on_logged_histories, with_plans
 from guidelens.evaluation.ranking import ProductScorer
-from guidelens.evaluation.report import Curve, InterestReport, PlanReport, RankingReport, Report, SplitDates, StepTime, curves, step_time
+from guidelens.evaluation.report import Curve, InterestReport, PlanReport, RankingReport, RecognitionReport, Report, SplitDates, StepTime, curves, step_time
 from guidelens.inference.guide_files import load_items
 from guidelens.inference.scorer import GuideScorer
 from guidelens.models.plans.asked import StepPolicy
 from guidelens.models.plans.baselines import log_baselines
 from guidelens.schemas.ids import sub_seed
+from guidelens.schemas.tables import Table
 from guidelens.world import World
 from pipelines.entry import progress
 from pipelines.measure_why import beside_ranking
@@ -49,11 +53,27 @@ def measure(files: RunFiles, world: Path | None, config: Config) -> Report:
     )
     progress("evaluate: recognition on photos held back")
     lake = Lake(record.lake, files.home.s3)
-    recognition, why = measure_recognition(lake, lake.manifest(record.manifest), record.config)
+    recognition, why = _recognition(files, lake)
     report = report.with_sections(recognition=recognition) if recognition else _without(report, recognition=why)
     if not files.has_guide:
         return _without(report, ranking=record.parts.guide, interest=record.parts.guide, plan=record.parts.guide)
     return _with_guide(report, files, shop, config, draws)
+
+
+def _recognition(files: RunFiles, lake: Lake) -> tuple[RecognitionReport | None, str]:
+    """On photos that the fit held back, with what was missed; on others where it kept no such answers."""
+    record, answers = files.record, answers_of(files.fit)
+    snapshot = lake.manifest(record.manifest)
+    if not answers:
+        return measure_recognition(lake, snapshot, record.config)
+    products = shown_products(lake, snapshot)
+    found, why = measure_own(answers, products, sub_seed(record.config.seed, "recognizer"))
+    if found is None:
+        return None, why
+    photos = lake.read(Table.PHOTOS, ["path", "product_id", "is_catalogue_image", "thumbnail"], manifest=snapshot).sort("path")
+    of_photo = dict(photos.select("path", "thumbnail").iter_rows())
+    of_product = dict(photos.filter(pl.col("is_catalogue_image").fill_null(False)).select("product_id", "thumbnail").iter_rows())
+    return found.model_copy(update={"misses": miss_classes(answers, products, of_photo.get, of_product.get)}), ""
 
 
 def _with_guide(report: Report, files: RunFiles, shop: World | None, config: Config, draws: Draws) -> Report:

@@ -24,7 +24,8 @@ from guidelens.schemas.base import Frozen
 from guidelens.schemas.ids import sub_seed
 from pipelines.cluster import ray_session
 from pipelines.entry import config_options, emit, home_option, progress, run_command
-from pipelines.fit_parts import TRAINED, FitParts
+from pipelines.fit_parts import FitParts
+from pipelines.fit_recognizer import TRAINED
 from pipelines.materialize import require_features_of
 from pipelines.measure import split_dates
 from pipelines.run_files import open_run

@@ -16,7 +16,8 @@ from guidelens.schemas.tables import Table
 from pipelines import features
 from pipelines.cluster import ray_session
 from pipelines.entry import config_options, emit, home_option, progress, run_command
-from pipelines.fit_parts import EXAMPLES, TRAINED, FitDone, FitParts, Parts
+from pipelines.fit_parts import EXAMPLES, FitDone, FitParts, Parts
+from pipelines.fit_recognizer import TRAINED
 from pipelines.materialize import require_features_of
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from guidelens.inference.reranking import Candidates, LiveRules, Reranker, Situa
 from guidelens.inference.rows import request_row
 from guidelens.inference.words import reason, with_rules
 from guidelens.models.baselines.fallback import Fallback, Spoken
-from guidelens.schemas.guide import Degraded, GuideReply, GuideRequest, PlannedStep, Recognized, SlateItem
+from guidelens.schemas.guide import Degraded, Family, GuideReply, GuideRequest, PlannedStep, Recognized, SlateItem
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.steps import GuideStep
 from serve.catalogue import Catalogue
@@ -319,22 +319,28 @@ class Graph:
             degraded=trace.degraded,
             in_catalogue=None if seen is None else seen.in_catalogue,
             recognized=() if seen is None or not seen.in_catalogue else self._recognized(seen, fields.locale),
-            missing=self._missing(ranked),
+            missing=self._missing(ranked, seen),
             slate=self._slate(ranked.ranking, ranked.stock or {}, fields),
             plan=self._plan(ranked.ranking),
             intent=ranked.intent,
             timings_ms=trace.timings_ms,
             rules=ranked.ranking.rules,
+            family=self._family(seen),
             evidence=() if seen is None or seen.in_catalogue is None else seen.evidence,
             barcodes=() if seen is None else seen.codes,
         )
 
-    def _missing(self, ranked: Ranked) -> tuple[str, ...]:
+    def _missing(self, ranked: Ranked, seen: RecognizeReply | None) -> tuple[str, ...]:
         """What the release lacks, and what this answer had to do without."""
         self.rules.current()
         refused = self.rules.problem is not None
         self.metrics.rules_refused.set(refused)
-        return (*self.missing, *(("stock",) if ranked.stock is None else ()), *(("rules",) if refused else ()))
+        lacks = {"stock": ranked.stock is None, "rules": refused, "frame": seen is not None and seen.lacks_photo}
+        return (*self.missing, *(name for name, is_lacking in lacks.items() if is_lacking))
+
+    def _family(self, seen: RecognizeReply | None) -> Family | None:
+        category = "" if seen is None or seen.family_row < 0 else self.catalogue.items[seen.family_row].view.category
+        return Family(category=category, confidence=min(1.0, max(0.0, seen.family_confidence))) if seen is not None and category else None
 
     def _recognized(self, seen: RecognizeReply, locale: str) -> tuple[Recognized, ...]:
         pairs = list(zip(seen.rows.tolist(), seen.confidences.tolist(), strict=True))[:MAX_RECOGNIZED]

@@ -5,7 +5,7 @@ Letters: D = width of the intent, C = candidates, K = recognized products, L = g
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,8 @@ class RecognizeCall:
 class RecognizeReply:
     """embedding: (1280,). rows, confidences: (K,), best first; calibrated, given that the frame shows one of the catalogue.
 
-    in_catalogue: None where this release has no recognizer. margin: evidence above what `in_catalogue` needs.
+    in_catalogue: None where this release has no recognizer. family_row: a product of the likeliest category, -1 where none is known.
+    lacks_photo: the release would have told more from a frame than from the embedding that was sent. margin: evidence above what `in_catalogue` needs.
     codes: GTINs read in the frame, known or not. evidence: what the answer rests on.
     """
 
@@ -43,9 +44,20 @@ class RecognizeReply:
     in_catalogue: bool | None
     rows: Rows
     confidences: Floats
+    family_row: int = -1
+    family_confidence: float = 0.0
+    lacks_photo: bool = False
     margin: float = 0.0
     codes: tuple[str, ...] = ()
     evidence: tuple[Evidence, ...] = ("image",)
+
+
+def with_family_of_first(reply: RecognizeReply) -> RecognizeReply:
+    """After other evidence changed products and chances: no family where nothing is recognized, and never one less sure than the first product."""
+    if not reply.in_catalogue or not len(reply.rows):
+        return replace(reply, family_row=-1, family_confidence=0.0)
+    sure = float(reply.confidences[0])
+    return reply if reply.family_row >= 0 and reply.family_confidence >= sure else replace(reply, family_row=int(reply.rows[0]), family_confidence=sure)
 
 
 @dataclass(frozen=True, slots=True)

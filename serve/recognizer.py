@@ -10,22 +10,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from guidelens.config import Home, ServeConfig
 from guidelens.data.images.barcodes import retail_codes
 from guidelens.data.images.dark import brightened
-from guidelens.data.images.decoding import INPUT_SIZE_PX, decode_image
+from guidelens.data.images.decoding import INPUT_SIZE_PX, Pixels, decode_image
 from guidelens.encoders.image import load_image_encoder
 from guidelens.errors import UnreadableImageError
 from guidelens.inference.barcodes import BarcodeIndex, with_barcodes
 from guidelens.inference.guide_files import load_items
 from guidelens.models.recognizer import Recognition
-from guidelens.models.recognizer import Recognizer as FittedRecognizer
+from guidelens.models.released_recognizer import ReleasedRecognizer
 from guidelens.models.turned import NUM_TURNS, is_unsure, surest, turns
 from guidelens.schemas.guide import MAX_FRAME_BYTES, MAX_FRAME_PIXELS
 from guidelens.schemas.tables import IMAGE_DIM
-from serve.messages import Floats, FrameProblem, RecognizeCall, RecognizeReply, ReleaseMismatchError
+from serve.messages import Floats, FrameProblem, RecognizeCall, RecognizeReply, ReleaseMismatchError, with_family_of_first
 from serve.release import open_bundle
 
 log = logging.getLogger(__name__)
@@ -34,6 +33,8 @@ _SLOWER = 1.2
 """Further looks may take so much longer than the first one did, and still have to fit into the call's budget."""
 CODE_MARGIN = 5.0
 """Evidence (a logit) of a code that the catalogue knows; earlier frames of the view without one do not outweigh it."""
+_NO_ROWS = np.zeros(0, dtype=np.int32)
+_NO_FLOATS = np.zeros(0, dtype=np.float32)
 
 
 class Recognizer:
@@ -41,16 +42,14 @@ class Recognizer:
 
     def __init__(self, home: Home, release: str, config: ServeConfig | None = None) -> None:
         bundle, _manifest = open_bundle(home, release)
-        self._barcodes = BarcodeIndex.of_items(load_items(bundle)[0]) if config is None or config.read_barcodes else BarcodeIndex(())
+        self._release, self._config = release, config or ServeConfig()
+        self._barcodes = BarcodeIndex.of_items(load_items(bundle)[0]) if self._config.read_barcodes else BarcodeIndex(())
         if self._barcodes.unusable:
             log.warning("release %s: %d products have bar codes that are no GTIN, which are not matched", release, len(self._barcodes.unusable))
-        self._release = release
         self._encoder = load_image_encoder(cache_dir=home.root / "cache")
-        self._fitted = FittedRecognizer.load(bundle) if (bundle / "recognizer.json").exists() else None
-        self._turns = config is None or config.turn_unsure_frames
-        self._brightens = config is None or config.brighten_dark_frames
-        self._answer(RecognizeCall(release, None, np.zeros(IMAGE_DIM, dtype=np.float32)))
-        self._see(np.zeros((1, INPUT_SIZE_PX, INPUT_SIZE_PX, 3), dtype=np.uint8))
+        self._fitted = ReleasedRecognizer.load(bundle, self._encoder)
+        self._fitted.recognize(np.zeros((1, IMAGE_DIM), dtype=np.float32))
+        self._fitted.see(np.zeros((1, INPUT_SIZE_PX, INPUT_SIZE_PX, 3), dtype=np.uint8))
 
     async def handle(self, call: RecognizeCall) -> RecognizeReply | FrameProblem:
         """The products in the frame.
@@ -64,44 +63,50 @@ class Recognizer:
 
     def _answer(self, call: RecognizeCall) -> RecognizeReply | FrameProblem:
         if call.embedding is not None:
-            return _reply(call.embedding, None if self._fitted is None else self._fitted.recognize(call.embedding[None], top=_TOP)[0])
+            found = self._fitted.recognize(call.embedding[None], top=_TOP)
+            return _reply(call.embedding, None if found is None else found[0], lacks_photo=self._fitted.loses_without_photo)
         assert call.frame is not None
         begun = time.perf_counter()
         try:
             pixels = decode_image(call.frame, max_bytes=MAX_FRAME_BYTES, max_pixels=MAX_FRAME_PIXELS)
         except UnreadableImageError as error:
             return FrameProblem(error.code, str(error))
-        bright = brightened(pixels) if self._brightens else None
+        bright = brightened(pixels) if self._config.brighten_dark_frames else None
         pixels = pixels if bright is None else bright
-        embeddings, looks = self._see(pixels[None])
+        embedding, look = self._look(pixels)
         codes = retail_codes(call.frame) if len(self._barcodes) else ()
         coded = self._barcodes.rows(codes)
         if coded:
-            return _with_codes(_reply(embeddings[0], looks[0] if looks else None), codes, coded)
+            return _with_codes(_reply(embedding, look), codes, coded)
         spent_s = time.perf_counter() - begun
-        if looks and self._turns and is_unsure(looks[0]) and spent_s * (1 + NUM_TURNS) * _SLOWER <= call.budget_s:
-            more, others = self._see(turns(pixels))
-            place, found = surest([looks[0], *others])
-            return replace(_reply([embeddings[0], *more][place], found), codes=codes)
-        return replace(_reply(embeddings[0], looks[0] if looks else None), codes=codes)
+        if look is not None and self._config.turn_unsure_frames and is_unsure(look) and spent_s * (1 + NUM_TURNS) * _SLOWER <= call.budget_s:
+            embedding, look = self._look_again(pixels, embedding, look)
+        return replace(_reply(embedding, look), codes=codes)
 
-    def _see(self, images: NDArray[np.uint8]) -> tuple[Floats, list[Recognition]]:
-        """Embeddings of (B, side, side, 3) images, and what each shows; none where the release has no recognizer."""
-        embeddings = self._encoder.embed(images)
-        return embeddings, [] if self._fitted is None else self._fitted.recognize(embeddings, top=_TOP)
+    def _look(self, pixels: Pixels) -> tuple[Floats, Recognition | None]:
+        seen = self._fitted.see(pixels[None], top=_TOP)
+        return seen.embeddings_BD[0], None if seen.recognized is None else seen.recognized[0]
+
+    def _look_again(self, pixels: Pixels, embedding: Floats, look: Recognition) -> tuple[Floats, Recognition]:
+        """The surest of the look and three more, and its embedding."""
+        seen = self._fitted.see(turns(pixels), top=_TOP)
+        place, found = surest([look, *(seen.recognized or ())])
+        return embedding if place == 0 else seen.embeddings_BD[place - 1], found
 
 
 def _with_codes(seen: RecognizeReply, codes: tuple[str, ...], coded: Sequence[int]) -> RecognizeReply:
     """The answer where products `coded` bear a code that was read."""
     rows, confidences = with_barcodes(seen.rows, seen.confidences, coded)
     sure = max(seen.margin, CODE_MARGIN)
-    return replace(seen, in_catalogue=True, rows=rows, confidences=confidences, margin=sure, codes=codes, evidence=(*seen.evidence, "barcode"))
+    evidence = (*seen.evidence, "barcode") if seen.in_catalogue is not None else ("barcode",)
+    return with_family_of_first(replace(seen, in_catalogue=True, rows=rows, confidences=confidences, margin=sure, codes=codes, evidence=evidence))
 
 
-def _reply(embedding: Floats, found: Recognition | None) -> RecognizeReply:
+def _reply(embedding: Floats, found: Recognition | None, *, lacks_photo: bool = False) -> RecognizeReply:
     """found: None where the release has no recognizer."""
     own = np.ascontiguousarray(embedding, dtype=np.float32)
     if found is None:
-        return RecognizeReply(own, None, np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
+        return RecognizeReply(own, None, _NO_ROWS, _NO_FLOATS)
     rows, confidences = np.asarray(found.product_rows, dtype=np.int32), np.asarray(found.confidences, dtype=np.float32)
-    return RecognizeReply(own, bool(found.in_catalogue), rows, confidences, margin=found.margin)
+    family_row = found.family_row if found.in_catalogue else -1
+    return RecognizeReply(own, bool(found.in_catalogue), rows, confidences, family_row, found.family_confidence, lacks_photo, found.margin)

@@ -9,7 +9,7 @@ import numpy as np
 
 from guidelens.models.sighting import Frame, Sighting, SightingConfig, first, then
 from guidelens.schemas.guide import Evidence
-from serve.messages import RecognizeReply
+from serve.messages import RecognizeReply, with_family_of_first
 
 MAX_SIGHTS = 10_000
 MIN_WEIGHT = 1.5
@@ -49,9 +49,10 @@ class SightLog:
         rows, chances = sighting.answer(len(seen.rows))
         together: tuple[Evidence, ...] = ("earlier_frames",) if sighting.weight >= MIN_WEIGHT else ()
         evidence = (*seen.evidence, *together)
-        return dataclasses.replace(
+        steady = dataclasses.replace(
             seen, evidence=evidence, in_catalogue=sighting.in_catalogue, rows=rows.astype(np.int32), confidences=chances, margin=sighting.margin
         )
+        return with_family_of_first(steady)
 
     def _forget_old(self, now_s: float) -> None:
         while self._sights:

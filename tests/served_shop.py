@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +68,7 @@ def release_tiny_world(root: Path) -> ReleasedShop:
     return ReleasedShop(home, config, frames, shopper_id)
 
 
-def release_some_groceries(root: Path, data: Path, num_products: int = 8, photos_each: int = 8) -> ReleasedShop:
+def release_some_groceries(root: Path, data: Path, num_products: int = 8, photos_each: int = 8, settings: Sequence[str] = ()) -> ReleasedShop:
     """A shop of real photos without a log: a few products of the grocery data set, by the same verbs; `frames` are held back."""
     from guidelens.data.adapters import grocery_store
     from pipelines import ingest, materialize, promote, release, train
@@ -80,7 +80,7 @@ def release_some_groceries(root: Path, data: Path, num_products: int = 8, photos
     labels = [label for each in sorted(kept) for label in [label for label in source.labels if label.product_id == each][:photos_each]]
     frames = tuple((source.photos / photo.path, photo.product_id) for photo in source.holdout if photo.product_id in kept)
     home = Home(root=root / "home")
-    config = presets.load("tiny", seed=SEED)
+    config = presets.load("tiny", settings, seed=SEED)
     with contextlib.redirect_stderr(io.StringIO()):
         ingest.run(home, config, source.model_copy(update={"products": products, "labels": tuple(labels)}).write(root / "adapted"))
         materialize.run(home, config)

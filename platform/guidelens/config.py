@@ -167,21 +167,20 @@ class RetentionConfig(Frozen):
     features_days: Days | None = None
 
 
-class RecognizerConfig(Frozen):
-    """The fit itself is closed-form and has nothing to set. false_unknown_share: share of photos of the catalogue's own products, taken
-    on other visits, that may be called "not in the catalogue"."""
-
-    false_unknown_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-
-
 class TuningConfig(Frozen):
     """How the image encoder's last blocks are tuned on a shop's photos.
 
     num_shared_blocks: of the encoder's 16, stay frozen. num_views: random views of each photo, beside the plain one. family_weight: of the
     family head's loss beside the product head's. mixup: both parameters of the Beta distribution blends are drawn from; 0 blends nothing.
-    averaging: share of the running average of weights that one step keeps.
+    averaging: share of the running average of weights that one step keeps. max_views: photos shown over all epochs, about; a shop with
+    more gets fewer epochs. num_cross_fits: further fits, each without a quarter of the photos, on which confidences are calibrated;
+    num_workers: fits that run at once.
     """
 
+    min_products: Annotated[int, Field(ge=2)] = 10
+    num_cross_fits: Annotated[int, Field(ge=1, le=4)] = 1
+    num_workers: Annotated[int, Field(ge=1)] = 2
+    max_views: Annotated[int, Field(ge=1)] = 30_000
     num_shared_blocks: Annotated[int, Field(ge=0, le=15)] = 9
     num_views: Annotated[int, Field(ge=0)] = 5
     epochs: Annotated[int, Field(ge=1)] = 8
@@ -194,6 +193,19 @@ class TuningConfig(Frozen):
     family_weight: Weight = 0.5
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.99
+
+
+class RecognizerConfig(Frozen):
+    """How photos are told apart, and what is held to be none of the catalogue; all of it found on photos held back, as new as tomorrow's.
+
+    false_unknown_share: share of photos of the catalogue's own products that may be called "not in the catalogue". max_false_accepts:
+    instead, share of photos of a product left out of the catalogue that may be taken for one in it. tuning: None leaves the encoder as it
+    is, as do fewer than `tuning.min_products` products with photos.
+    """
+
+    false_unknown_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    max_false_accepts: Annotated[float, Field(gt=0, lt=1)] | None = None
+    tuning: TuningConfig | None = TuningConfig()
 
 
 class ModelConfig(Frozen):
@@ -452,6 +464,9 @@ class WorldSize(Frozen):
 
 
 class DemoConfig(Frozen):
+    """tuning: in place of `train.recognizer.tuning`, which takes longer than all of a demo."""
+
+    tuning: TuningConfig | None = None
     world: WorldSize = WorldSize()
     num_requests: Annotated[int, Field(ge=20)] = 60
 

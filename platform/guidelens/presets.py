@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from guidelens.config import Config, DemoConfig, EvaluateConfig, ModelConfig, TrainConfig, WorldSize
+from guidelens.config import Config, DemoConfig, EvaluateConfig, ModelConfig, RecognizerConfig, TrainConfig, WorldSize
 from guidelens.errors import ConfigError
 
 
@@ -15,7 +15,12 @@ def tiny() -> Config:
     """Seconds: for tests that run the whole loop."""
     return Config(
         preset="tiny",
-        train=TrainConfig(epochs=2, global_batch_size=64, model=ModelConfig(width=16, num_experts=2, num_attention_heads=2)),
+        train=TrainConfig(
+            epochs=2,
+            global_batch_size=64,
+            model=ModelConfig(width=16, num_experts=2, num_attention_heads=2),
+            recognizer=RecognizerConfig(tuning=None),
+        ),
         evaluate=EvaluateConfig(num_bootstrap=20, plan_rollouts=1),
         demo=DemoConfig(
             world=WorldSize(num_products=24, num_shoppers=60, num_sessions=600, num_frames=48, views_per_product=3, num_days=14, reference_sessions=20_000),
@@ -26,7 +31,7 @@ def tiny() -> Config:
 
 def smoke() -> Config:
     """A minute: shows that a shop's own data goes through."""
-    return Config(preset="smoke", train=TrainConfig(epochs=3))
+    return Config(preset="smoke", train=TrainConfig(epochs=3, recognizer=RecognizerConfig(tuning=None)))
 
 
 def laptop() -> Config:

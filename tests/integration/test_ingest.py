@@ -135,7 +135,7 @@ def test_a_shop_becomes_a_lake(ingested: tuple[Home, IngestResult]) -> None:
         ("sub/c.jpg", "p-2", False),
         ("sub/d.jpg", None, False),
     ]
-    assert seen["thumbnail"].is_not_null().to_list() == [True, False, True, False]
+    assert seen["thumbnail"].is_not_null().to_list() == [True, True, True, False]
     assert np.isfinite(seen["embedding"].to_numpy()).all() and seen["embedding"].to_numpy().std() > 0
     items = lake.read(Table.PRODUCTS)
     assert np.allclose(np.linalg.norm(items["text_zh_embedding"].to_numpy(), axis=1), 1, atol=1e-5)

@@ -136,6 +136,18 @@ def test_recognition_may_not_drop() -> None:
     assert beside(Champion("3", {"test/recognition_top1": 0.85}, None))["recognition"].passed is False
 
 
+def test_recognition_is_judged_on_the_photos_that_both_held_back_where_there_are_enough() -> None:
+    """What the champion measured on photos of its own then says nothing."""
+    right = np.ones((40, 2))
+    right[:2, 0] = 0
+    better_elsewhere = Champion("3", {"test/recognition_top1": 0.99}, None)
+    assert beside(better_elsewhere)["recognition"].passed is False
+    found = beside(dataclasses.replace(better_elsewhere, recognized_H2=right[:, ::-1]))["recognition"]
+    assert found.passed and "same 40 photos" in found.why
+    assert beside(dataclasses.replace(better_elsewhere, recognized_H2=right))["recognition"].passed is False
+    assert beside(dataclasses.replace(better_elsewhere, recognized_H2=right[:20, ::-1]))["recognition"].passed is False
+
+
 def test_without_events_every_check_on_the_guide_is_skipped_with_the_reason() -> None:
     bare = Report(source="shop", seed=0, absent=dict.fromkeys(("ranking", "interest", "plan", "recognition"), "the lake holds no events"))
     checks = beside(None, bare)

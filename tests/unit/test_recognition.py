@@ -8,9 +8,13 @@ import pyarrow as pa
 import pytest
 
 from guidelens.config import Home
+from guidelens.data.images.decoding import thumbnail
 from guidelens.data.lake.lake import Lake
 from guidelens.errors import InputError, ShapeError
+from guidelens.evaluation.misses import miss_classes
 from guidelens.evaluation.recognition import ShownProduct, measure_predictions, predictions, write_predictions
+from guidelens.evaluation.report import Report
+from guidelens.evaluation.report_html import render
 from guidelens.models.recognizer import Recognition
 from guidelens.schemas.tables import SCHEMAS, Table
 from pipelines.evaluate_recognizer import LabelledPhoto, read_labels, seen_in_training
@@ -58,6 +62,20 @@ def test_predictions_have_a_line_a_photo(tmp_path: Path) -> None:
     assert lines[1] == "1.jpg,a,a,0.900000,true,a;b;c"
     assert lines[4] == "4.jpg,c,c,0.900000,false,c;a"
     assert len(lines) == 5
+
+
+def test_every_pair_that_was_missed_is_shown_with_its_photos_and_so_is_what_was_refused() -> None:
+    picture = thumbnail(np.full((40, 60, 3), 200, np.uint8))
+    found = miss_classes(scored(), PRODUCTS, lambda path: picture if path == "2.jpg" else None, lambda _product: None)
+    assert [(one.shown, one.answered, one.photos, one.of_photos) for one in found] == [
+        ("Apple", "Other apple", 1, 3),
+        ("Apple", "Milk", 1, 3),
+        ("Milk", None, 1, 1),
+    ]
+    assert found[0].examples[0].picture is not None and found[0].examples[0].picture.startswith("data:image/jpeg;base64,")
+    assert found[1].examples[0].picture is None
+    page = render(Report(source="s", seed=0, recognition=measure_predictions(scored(), PRODUCTS, "four photos").model_copy(update={"misses": found})))
+    assert page.count("<img src=") == 1 and "none of the catalogue" in page and "90.0 %, refused" in page
 
 
 def test_nothing_scored_or_lists_of_different_length_are_refused() -> None:

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from guidelens.config import RecognizerConfig
 from guidelens.errors import BundleError, ContractError, ShapeError
 from guidelens.models.recognizer import Recognizer
-from guidelens.models.recognizer_fit import NUM_FOLDS, Backgrounds, _shrinkage, fit_recognizer, folds
+from guidelens.models.recognizer_fit import NUM_FOLDS, Backgrounds, CrossFit, _shrinkage, fit_and_answer, fit_recognizer, folds
 from guidelens.models.recognizer_rows import ProductImages, with_rows
 
 WIDTH = 48
@@ -118,7 +118,7 @@ def test_a_product_known_by_its_catalogue_image_alone_holds_its_own_beside_photo
     unscaled = Recognizer(
         recognizer._whitening,
         replace(recognizer._gallery, catalogue_scale=1.0, catalogue_shift=0.0),
-        recognizer._evidence_weights_E,
+        recognizer.evidence_weights_E,
         recognizer.facts,
     )
     alone, photographed = np.repeat([NUM_PRODUCTS - 2, NUM_PRODUCTS - 1], 40), np.repeat(np.arange(NUM_PRODUCTS - 2), 20)
@@ -176,8 +176,8 @@ def test_a_recognizer_of_the_version_before_is_read_and_answers_as_it_did(tmp_pa
     save_file(tensors, tmp_path / "recognizer.safetensors")
     before = Recognizer.load(tmp_path)
     assert [answer.confidences.tolist() for answer in before.recognize(asked)] == [answer.confidences.tolist() for answer in recognizer.recognize(asked)]
-    (tmp_path / "recognizer.json").write_text(json.dumps(kept | {"schema_version": 3}))
-    with pytest.raises(BundleError, match="1 or 2"):
+    (tmp_path / "recognizer.json").write_text(json.dumps(kept | {"schema_version": 4}))
+    with pytest.raises(BundleError, match="1 or 2 or 3"):
         Recognizer.load(tmp_path)
 
 
@@ -256,3 +256,47 @@ def test_wrong_input_is_refused(tmp_path: Path) -> None:
         fitted(shop).recognize(np.zeros((1, WIDTH + 1), np.float32))
     with pytest.raises(BundleError):
         Recognizer.load(tmp_path)
+
+
+def test_the_threshold_keeps_false_accepts_to_what_was_asked_for_and_says_what_it_costs() -> None:
+    loose, strict = (fitted(Shop(), noise=2.0, config=RecognizerConfig(max_false_accepts=share)).facts for share in (0.5, 0.1))
+    assert loose.held_back_false_accepts is not None and strict.held_back_false_accepts is not None
+    assert 0.4 < loose.held_back_false_accepts <= 0.5
+    assert 0.05 < strict.held_back_false_accepts <= 0.1
+    assert loose.held_back_unknown_share is not None and strict.held_back_unknown_share is not None
+    assert loose.held_back_unknown_share < strict.held_back_unknown_share
+
+
+def in_families(config: RecognizerConfig = CONFIG, **given: object) -> tuple[Recognizer, Shop]:
+    """Products two by two in a family, the last two in none; the two of a family differ little."""
+    shop = Shop()
+    shop.patterns[1::2] = 0.8 * shop.patterns[0::2] + 0.2 * shop.patterns[1::2]
+    rows = np.repeat(np.arange(NUM_PRODUCTS), 10)
+    family_of = (0, 0, 1, 1, 2, 2, -1, -1)
+    embeddings = shop.photos(rows, NOISE)
+    return fit_and_answer(embeddings, rows, np.zeros(len(rows), bool), NUM_PRODUCTS, config, 0, shop.backgrounds(), family_of)[0], shop
+
+
+def test_the_family_is_surer_than_any_product_of_it_and_oftener_right(tmp_path: Path) -> None:
+    recognizer, shop = in_families()
+    recognizer.save(tmp_path)
+    rows = np.repeat(np.arange(6), 20)
+    answers = Recognizer.load(tmp_path).recognize(shop.photos(rows, NOISE))
+    assert all(answer.family_confidence >= answer.confidences[0] - 1e-6 for answer in answers if answer.family_row // 2 == answer.product_rows[0] // 2)
+    of_family = np.mean([answer.family_row // 2 == row // 2 for answer, row in zip(answers, rows, strict=True)])
+    assert of_family > np.mean([answer.product_rows[0] == row for answer, row in zip(answers, rows, strict=True)]) + 0.05
+
+
+def test_what_calibrates_is_what_an_encoder_that_has_not_seen_the_photos_makes_of_them() -> None:
+    """Embeddings that give the product away, as those of photos an encoder was tuned on, make nothing surer."""
+    shop, rows = Shop(), np.repeat(np.arange(NUM_PRODUCTS), 10)
+    honest, drawn = shop.photos(rows, 3.0), shop.backgrounds()
+    flattering = shop.patterns[rows].astype(np.float32)
+    held = (np.arange(len(rows)) % 4 == 0) & (rows > 0)
+    crossed = [CrossFit(held, rows == 0, honest, drawn.embeddings)]
+    plain, answers = fit_and_answer(flattering, rows, np.zeros(len(rows), bool), NUM_PRODUCTS, CONFIG, 0, drawn, cross_fits=crossed)
+    flattered = fit_recognizer(flattering, rows, np.zeros(len(rows), bool), NUM_PRODUCTS, CONFIG, 0, drawn)
+    assert plain.facts.temperature > flattered.facts.temperature
+    assert answers is not None and sorted(answers.photos_H.tolist()) == np.flatnonzero(held).tolist()
+    assert (plain.facts.novel_products, flattered.facts.novel_products) == (1, 0)
+    assert plain.facts.held_back_top1 == (answers.product_rows_HK[:, 0] == rows[answers.photos_H]).mean() < 1

@@ -14,7 +14,7 @@ from guidelens.data.images.views import random_view
 from guidelens.encoders.image import ImageEncoder, load_image_encoder
 from guidelens.errors import BundleError, ContractError, ShapeError
 from guidelens.models.tuned import TunedRecognizer
-from guidelens.training.tuning import TuningEpoch, tune_recognizer
+from guidelens.training.tuning import Tuning, TuningEpoch, scaled_to, shared_maps, tune_recognizer
 
 TINY = TuningConfig(num_shared_blocks=15, num_views=2, epochs=6, batch_size=8)
 FAMILY_OF = (0, 0, 1, 1)
@@ -157,3 +157,29 @@ def test_views_of_a_photo_differ_and_keep_the_encoders_shape() -> None:
     assert first.shape == second.shape == (224, 224, 3)
     assert first.dtype == np.uint8
     assert np.abs(first.astype(int) - second).mean() > 2
+
+
+def test_a_fit_saved_after_an_epoch_goes_on_with_the_very_steps_it_would_have_taken(tmp_path: Path) -> None:
+    images, rows = photos(0)
+    maps = shared_maps(encoder(), images, TINY, 1, tmp_path / "maps")
+
+    def begun() -> Tuning:
+        return Tuning(encoder(), maps, rows, FAMILY_OF, TINY, seed=1)
+
+    whole, stopped = begun(), begun()
+    for _ in range(2):
+        stopped.epoch()
+    stopped.save(tmp_path)
+    resumed = begun()
+    resumed.restore(tmp_path)
+    assert resumed.epochs_done == 2
+    losses = [whole.epoch().loss for _ in range(TINY.epochs)]
+    assert [resumed.epoch().loss for _ in range(TINY.epochs - 2)] == losses[2:]
+    assert resumed.is_done
+    found = [one.recognizer().recognize(unseen()[0]).tuned_BD for one in (whole, resumed)]
+    assert (found[0] == found[1]).all()
+
+
+def test_a_shop_of_many_photos_gets_fewer_epochs_and_no_views_it_would_not_see() -> None:
+    config = TuningConfig(epochs=8, num_views=5, max_views=30_000)
+    assert [(one.epochs, one.num_views) for one in (scaled_to(config, number) for number in (100, 3_750, 10_000, 100_000))] == [(8, 5), (8, 5), (3, 3), (1, 1)]

@@ -7,7 +7,7 @@ from guidelens.models.turned import is_unsure, surest, turns
 
 
 def look(row: int, confidence: float, margin: float) -> Recognition:
-    return Recognition(margin >= 0, np.array([row, 99]), np.array([confidence, 0.01], np.float32), margin)
+    return Recognition(margin >= 0, np.array([row, 99]), np.array([confidence, 0.01], np.float32), margin=margin)
 
 
 def test_turns_are_the_other_three_ways_a_phone_is_held() -> None:

@@ -4,7 +4,7 @@ A check that cannot be made is skipped with its reason (`passed` is null), never
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from guidelens.evaluation.slices import MIN_REQUESTS, slices
 
 GUARDED_SLICE = "new shoppers"
 MIN_EFFECTIVE_SESSIONS = 10.0
+MIN_BOTH_HELD_BACK = 30
+"""Photos that say more of two recognizers than what each measured on its own."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,14 @@ class Paired:
 @dataclass(frozen=True)
 class Champion:
     """What is known of the champion. `paired` is None where it cannot score the release's test requests; `why` says so. missing: what it
-    was made without (a task, photos, events)."""
+    was made without (a task, photos, events). recognized_H2: right or wrong, the release's and its own, on photos that both held back."""
 
     version: str
     metrics: Mapping[str, float]
     paired: Paired | None
     why: str = ""
     missing: tuple[str, ...] = ()
+    recognized_H2: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
 
 
 def judge(report: Report, champion: Champion | None, config: GateConfig, draws: Draws) -> Iterator[GateCheck]:
@@ -84,6 +87,11 @@ def _recognition(report: Report, champion: Champion | None, config: GateConfig) 
     name = "recognition"
     if report.recognition is None:
         return skipped(name, report.absent.get("recognition", "not measured"))
+    if champion is not None and len(champion.recognized_H2) >= MIN_BOTH_HELD_BACK:
+        right, was_right = champion.recognized_H2.mean(axis=0).tolist()
+        limit = was_right - config.max_recognition_drop
+        why = f"top-1 {right:.3f}, champion {champion.version} {was_right:.3f} on the same {len(champion.recognized_H2)} photos, which both held back"
+        return GateCheck(name=name, passed=right >= limit, why=f"{why}; at least {limit:.3f}")
     ours, theirs = report.recognition.top1, champion.metrics.get("test/recognition_top1") if champion else None
     if champion is None or theirs is None:
         return skipped(name, f"top-1 {ours:.3f}; no champion measured it")

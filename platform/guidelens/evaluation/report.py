@@ -45,11 +45,32 @@ class Confusion(Frozen):
     count: int
 
 
+class MissExample(Frozen):
+    """A photo that was missed, and how sure the wrong answer was. picture: a small JPEG as a data URI, null where none is kept."""
+
+    path: str
+    confidence: float
+    in_catalogue: bool
+    picture: str | None = None
+
+
+class MissClass(Frozen):
+    """`photos` of the `of_photos` photos of a product were answered with another one; where `answered` is null, rightly, but as none of the
+    catalogue. shown, answered: titles. picture: of the product answered."""
+
+    shown: str
+    answered: str | None
+    photos: int
+    of_photos: int
+    picture: str | None = None
+    examples: tuple[MissExample, ...] = ()
+
+
 class RecognitionReport(Frozen):
     """Shares of photos answered rightly first, or among five. `protocol` says which photos these are and what was fitted.
 
     `coarse_top1`: share whose whole category is right. `confusions`: the most frequent ones, at product level.
-    `matrix`: counts by (true, predicted) coarse label, rows in the order of `labels`.
+    `matrix`: counts by (true, predicted) coarse label, rows in the order of `labels`. `misses`: every pair of products that was confused.
     """
 
     top1: float
@@ -62,6 +83,7 @@ class RecognitionReport(Frozen):
     labels: tuple[str, ...] = ()
     matrix: tuple[tuple[int, ...], ...] = ()
     confusions: tuple[Confusion, ...] = ()
+    misses: tuple[MissClass, ...] = ()
 
 
 class RankingScores(Frozen):
@@ -263,7 +285,7 @@ class Report(Frozen):
             found |= {f"test/plan_off_policy_{one.estimator}": one.value for one in self.plan.off_policy}
         found |= self._beside_ranking()
         if self.recognition:
-            found |= {"test/recognition_top1": self.recognition.top1, "test/recognition_top5": self.recognition.top5}
+            found |= {f"test/recognition_{name}": getattr(self.recognition, name) for name in ("top1", "top5", "coarse_top1")}
         return {name: value for name, value in found.items() if value is not None}
 
     def _beside_ranking(self) -> dict[str, float | None]:

@@ -24,8 +24,8 @@ from guidelens.schemas.base import Frozen
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
-RECOGNIZER_SCHEMA_VERSION = 2
-_READABLE_VERSIONS = (1, 2)
+RECOGNIZER_SCHEMA_VERSION = 3
+_READABLE_VERSIONS = (1, 2, 3)
 EVIDENCE = ("prototype", "lead", "background")
 
 
@@ -37,12 +37,17 @@ class Recognition:
         in_catalogue: False if the frame looks like nothing in the catalogue; rows and confidences are given all the same.
         product_rows: (K,) int64.
         confidences: (K,) float32, the calibrated probability of each product given that the frame shows one of the catalogue.
+        family_row: the likeliest product of the likeliest family (a product's whole category), which may be another than the first; -1 where
+            the likeliest products have no category.
+        family_confidence: the probability of that family, the sum of its products'.
         margin: evidence above what `in_catalogue` needs, about a logit; negative where that is False.
     """
 
     in_catalogue: bool
     product_rows: Rows
     confidences: Floats
+    family_row: int = -1
+    family_confidence: float = 0.0
     margin: float = 0.0
 
 
@@ -55,6 +60,11 @@ class RecognizerFacts(Frozen):
         calibration: "held_back_photos", or "backgrounds_only" where no product has two photos to hold one back.
         held_back_photos, held_back_top1, held_back_unknown_share: of the folds the calibration rests on.
         catalogue_scale, catalogue_shift: turn a cosine to a catalogue image into the cosine to photos that is evidence as strong.
+        held_back_coarse: share of these photos whose first product is of the right family.
+        held_back_false_accepts: share of photos still taken for a product of the catalogue where their own is left out of it.
+        novel_products: products of these photos that the encoder had never learned; 0 where it had, from other photos, or learned from none.
+        family_of: of each product; families are numbered from 0, -1 for a product without a category. Empty where none are known.
+        encoder_top1: share of the same photos that is right by the encoder as it is, where these embeddings are of a tuned one.
         unseen_product_auroc: how well evidence tells photos of a product in the catalogue from photos of one left out of it.
         background_unknown_share: of drawn images without a product, by a recognizer that never saw their kind.
     """
@@ -69,6 +79,11 @@ class RecognizerFacts(Frozen):
     held_back_photos: int = 0
     held_back_top1: float | None = None
     held_back_unknown_share: float | None = None
+    held_back_coarse: float | None = None
+    held_back_false_accepts: float | None = None
+    novel_products: int = 0
+    encoder_top1: float | None = None
+    family_of: tuple[int, ...] = ()
     unseen_product_auroc: float | None = None
     background_unknown_share: float | None = None
 
@@ -151,8 +166,10 @@ class Recognizer:
         self.facts = facts
         self._whitening = whitening
         self._gallery = gallery
-        self._evidence_weights_E = evidence_weights_E
+        self.evidence_weights_E = evidence_weights_E
         self._num_recognisable = int(gallery.recognisable.sum())
+        family_of = np.array(facts.family_of, np.int64)
+        self._families_PF = np.eye(family_of.max() + 1, dtype=np.float32)[family_of] * (family_of >= 0)[:, None] if (family_of >= 0).any() else None
 
     def recognize(self, embeddings_BD: NDArray[np.floating], top: int = 5) -> list[Recognition]:
         """(B, D) embeddings as the image encoder makes them, to an answer each, of at most `top` products.
@@ -166,10 +183,23 @@ class Recognizer:
         queries_BD = self._whitening(embeddings_BD)
         cosines_BP = self._gallery.cosines(queries_BD)
         chances_BP = softmax(cosines_BP / self.facts.temperature)
-        margin_B = self._gallery.evidence(queries_BD) @ self._evidence_weights_E - np.float32(self.facts.min_evidence)
+        margin_B = self._gallery.evidence(queries_BD) @ self.evidence_weights_E - np.float32(self.facts.min_evidence)
         order_BK = np.argsort(-cosines_BP, axis=1, kind="stable")[:, : min(top, self._num_recognisable)]
         chances_BK = np.take_along_axis(chances_BP, order_BK, axis=1)
-        return [Recognition(bool(margin >= 0), rows, chances, float(margin)) for margin, rows, chances in zip(margin_B, order_BK, chances_BK, strict=True)]
+        families_B, sure_B = self._families(cosines_BP, chances_BP)
+        columns = ((margin_B >= 0).tolist(), order_BK, chances_BK, families_B.tolist(), sure_B.tolist(), margin_B.tolist())
+        return [Recognition(*one) for one in zip(*columns, strict=True)]
+
+    def _families(self, cosines_BP: Floats, chances_BP: Floats) -> tuple[Rows, Floats]:
+        """(B,) the likeliest product of the likeliest family, and that family's probability."""
+        if self._families_PF is None:
+            return np.full(len(cosines_BP), -1), np.zeros(len(cosines_BP), np.float32)
+        sums_BF = chances_BP @ self._families_PF
+        likeliest_B = sums_BF.argmax(axis=1)
+        of_family_BP = self._families_PF.T[likeliest_B] > 0
+        rows_B = np.where(of_family_BP, cosines_BP, -np.inf).argmax(axis=1)
+        sure_B = np.minimum(sums_BF.max(axis=1), 1.0).astype(np.float32)
+        return np.where(sure_B > 0, rows_B, -1), sure_B
 
     def save(self, folder: Path) -> None:
         """Writes recognizer.safetensors and recognizer.json."""
@@ -179,7 +209,7 @@ class Recognizer:
             "projection": self._whitening.projection_DD,
             "prototypes": self._gallery.prototypes_PD,
             "backgrounds": self._gallery.backgrounds_ND,
-            "evidence_weights": self._evidence_weights_E,
+            "evidence_weights": self.evidence_weights_E,
             "from_catalogue": self._gallery.from_catalogue_P,
         }
         save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, folder / "recognizer.safetensors")

@@ -1,6 +1,7 @@
 """Fits and calibrates the recognizer: whitening, prototypes, and by folds the scale of catalogue images, the temperature and the "not in the
 catalogue" rule."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +30,7 @@ _MIN_PRODUCTS_WITH_BOTH = 5
 _MIN_SCALE_PHOTOS, _MAX_SCALE_CELLS = 100, 500_000
 """In each fold the scale is found on this many photos at least, and on no more cosines than that: three numbers need few, and a large catalogue has many."""
 _SAME_SCALE = (1.0, 0.0)
+_TOP = 5
 _CATALOGUE_SHARE = 0.5
 """Weight of a catalogue image beside the photos of its product, which show it as cameras see it."""
 
@@ -39,6 +41,29 @@ class Backgrounds:
 
     embeddings: Floats
     kinds: Rows
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """What an encoder that has not seen the photos in `held_M`, and of the products in `novel_M` none, makes of all photos (M, D) and of the
+    drawn backgrounds (N, D). Without novel products a photo held back stands for one of a product that is not in the catalogue, which
+    flatters where the encoder has learned that product from other photos."""
+
+    held_M: NDArray[np.bool_]
+    novel_M: NDArray[np.bool_]
+    embeddings: Floats
+    backgrounds: Floats
+
+
+@dataclass(frozen=True)
+class HeldBackAnswers:
+    """What calibration rests on: of each photo held back its place among those given (H,), and what was answered without it: at most five
+    products (H, K), best first, their confidences, and whether it was taken for one of the catalogue."""
+
+    photos_H: Rows
+    product_rows_HK: Rows
+    confidences_HK: Floats
+    in_catalogue_H: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -61,14 +86,16 @@ class _Shown:
 
 @dataclass(frozen=True)
 class _HeldBack:
-    """Each photo as a recognizer saw it that was fitted without it: cosines (H, P), its product, and its evidence
-    with the product in the catalogue and with it left out."""
+    """Each photo as a recognizer saw it that was fitted without it: cosines (H, P), its product, and its evidence; the evidence of photos whose
+    product is left out of the catalogue; and how many products no such encoder had learned, where there are any."""
 
+    photos_H: Rows
     cosines_HP: Floats
     rows_H: Rows
     evidence_HE: Floats
     unseen_evidence_HE: Floats
     background_evidence_NE: Floats
+    num_novel: int
 
 
 def fit_recognizer(
@@ -80,13 +107,31 @@ def fit_recognizer(
     seed: int,
     backgrounds: Backgrounds | None = None,
 ) -> Recognizer:
-    """A recognizer of `num_products` products from their photos, catalogue images, or both.
+    """`fit_and_answer` without its answers."""
+    return fit_and_answer(embeddings, product_rows, is_catalogue_image, num_products, config, seed, backgrounds)[0]
+
+
+def fit_and_answer(
+    embeddings: NDArray[np.floating],
+    product_rows: NDArray[np.integer],
+    is_catalogue_image: NDArray[np.bool_],
+    num_products: int,
+    config: RecognizerConfig,
+    seed: int,
+    backgrounds: Backgrounds | None = None,
+    family_of: Sequence[int] = (),
+    cross_fits: Sequence[CrossFit] = (),
+) -> tuple[Recognizer, HeldBackAnswers | None]:
+    """A recognizer of `num_products` products from their photos, catalogue images, or both, and its answers to photos held back from it.
 
     Args:
         embeddings: (M, D) as the image encoder makes them.
         product_rows: (M,) in [0, num_products), -1 for a photo without a product, which is ignored.
         is_catalogue_image: (M,) bool; a catalogue image weighs less than a photo where a product has both.
         backgrounds: images without a product; by default drawn and embedded here, which takes seconds.
+        family_of: as in RecognizerFacts.
+        cross_fits: of an encoder that learned from these photos, whose embeddings of them flatter: calibration rests on photos that the
+            encoder of each has not seen. Without them it rests on four folds of the embeddings.
 
     Raises:
         ShapeError: lengths differ.
@@ -94,17 +139,31 @@ def fit_recognizer(
     """
     shown = _checked(embeddings, product_rows, is_catalogue_image, num_products)
     drawn = backgrounds or Backgrounds(*background_embeddings(load_image_encoder(), seed))
+    known = product_rows >= 0
+    crossed = [CrossFit(one.held_M[known], one.novel_M[known], one.embeddings[known], one.backgrounds) for one in cross_fits]
     whitening = _whitening(shown.embeddings, shown.rows)
     gallery = _gallery(whitening, shown, drawn)
-    held = _hold_back(shown, drawn, seed)
+    held = _hold_back(shown, drawn, seed, crossed)
     if held is None:
-        return _calibrated_on_backgrounds(whitening, gallery, num_products)
+        return _calibrated_on_backgrounds(whitening, gallery, num_products, family_of), None
     # Also where every product has photos: one may join later by its catalogue image alone (recognizer_rows.py).
     scale = _catalogue_scale(shown, seed)
     if scale != _SAME_SCALE:
         gallery = replace(gallery, catalogue_scale=scale[0], catalogue_shift=scale[1])
-        held = (_hold_back(shown, drawn, seed, scale) if gallery.from_catalogue_P.any() else None) or held
-    return _calibrated(whitening, gallery, held, num_products, config)
+        held = (_hold_back(shown, drawn, seed, crossed, scale) if gallery.from_catalogue_P.any() else None) or held
+    fitted = _calibrated(whitening, gallery, held, num_products, config, family_of)
+    return fitted, _answers(fitted, held, np.flatnonzero(known))
+
+
+def _answers(fitted: Recognizer, held: _HeldBack, places_M: Rows) -> HeldBackAnswers:
+    chances_HP = softmax(held.cosines_HP / np.float32(fitted.facts.temperature))
+    order_HK = np.argsort(-held.cosines_HP, axis=1, kind="stable")[:, :_TOP]
+    return HeldBackAnswers(
+        places_M[held.photos_H],
+        order_HK,
+        np.take_along_axis(chances_HP, order_HK, axis=1),
+        held.evidence_HE @ fitted.evidence_weights_E >= fitted.facts.min_evidence,
+    )
 
 
 def answers_held_back(
@@ -191,32 +250,42 @@ def _prototypes(whitening: Whitening, shown: _Shown) -> Floats:
     return unit(sums_PD)
 
 
-def _hold_back(shown: _Shown, drawn: Backgrounds, seed: int, scale: tuple[float, float] = _SAME_SCALE) -> _HeldBack | None:
-    """Every photo whose product keeps another one outside its fold, judged by a fit without the fold."""
-    folds_M = np.full(len(shown.rows), -1)
-    photos = shown.weights == 1
-    folds_M[photos] = folds(shown.embeddings[photos], shown.rows[photos], seed)
+def _hold_back(shown: _Shown, drawn: Backgrounds, seed: int, crossed: Sequence[CrossFit], scale: tuple[float, float] = _SAME_SCALE) -> _HeldBack | None:
+    """Every photo of a fold whose product keeps another one outside it, judged by a fit without the fold."""
     parts: list[_HeldBack] = []
-    for fold in range(NUM_FOLDS):
-        kept = folds_M != fold
-        held = ~kept & np.isin(shown.rows, shown.rows[kept])
+    for one in crossed or _folds_of_embeddings(shown, drawn, seed):
+        held = one.held_M & np.isin(shown.rows, shown.rows[~one.held_M])
         if not held.any():
             continue
-        fit = shown.where(kept)
-        whitening = _whitening(fit.embeddings, fit.rows)
-        gallery = _gallery(whitening, fit, drawn, scale)
-        queries, its = whitening(shown.embeddings[held]), shown.rows[held]
+        seen = replace(shown, embeddings=one.embeddings)
+        whitening = _whitening(*seen.where(~one.held_M & ~one.novel_M).points)
+        gallery = _gallery(whitening, seen.where(~one.held_M), replace(drawn, embeddings=one.backgrounds), scale)
+        queries = whitening(seen.embeddings[held])
+        unseen_M = one.novel_M & ~shown.is_catalogue if one.novel_M.any() else held
+        unseen = gallery.evidence(whitening(seen.embeddings[unseen_M]), shown.rows[unseen_M])
         kinds = gallery.evidence(gallery.backgrounds_ND, kind_of_B=drawn.kinds, kind_of_N=drawn.kinds)
-        parts.append(_HeldBack(gallery.cosines(queries), its, gallery.evidence(queries), gallery.evidence(queries, its), kinds))
+        num_novel = len(np.unique(shown.rows[one.novel_M]))
+        parts.append(_HeldBack(np.flatnonzero(held), gallery.cosines(queries), shown.rows[held], gallery.evidence(queries), unseen, kinds, num_novel))
     if not parts:
         return None
     return _HeldBack(
+        np.concatenate([part.photos_H for part in parts]),
         np.concatenate([part.cosines_HP for part in parts]),
         np.concatenate([part.rows_H for part in parts]),
         np.concatenate([part.evidence_HE for part in parts]),
         np.concatenate([part.unseen_evidence_HE for part in parts]),
         np.concatenate([part.background_evidence_NE for part in parts]),
+        sum(part.num_novel for part in parts),
     )
+
+
+def _folds_of_embeddings(shown: _Shown, drawn: Backgrounds, seed: int) -> list[CrossFit]:
+    """Folds whose encoder is that of all photos: it has not learned from any."""
+    folds_M = np.full(len(shown.rows), -1)
+    photos = shown.weights == 1
+    folds_M[photos] = folds(shown.embeddings[photos], shown.rows[photos], seed)
+    nothing = np.zeros(len(folds_M), bool)
+    return [CrossFit(folds_M == fold, nothing, shown.embeddings, drawn.embeddings) for fold in range(NUM_FOLDS)]
 
 
 def _catalogue_scale(shown: _Shown, seed: int) -> tuple[float, float]:
@@ -299,10 +368,13 @@ def _visits(points: Floats) -> Rows:
     return np.asarray(fcluster(linkage(points, "average"), VISITS, "maxclust") - 1, np.int64)
 
 
-def _calibrated(whitening: Whitening, gallery: Gallery, held: _HeldBack, num_products: int, config: RecognizerConfig) -> Recognizer:
+def _calibrated(whitening: Whitening, gallery: Gallery, held: _HeldBack, num_products: int, config: RecognizerConfig, family_of: Sequence[int]) -> Recognizer:
     weights_E = _evidence_weights(held)
     known, unseen, nothing = held.evidence_HE @ weights_E, held.unseen_evidence_HE @ weights_E, held.background_evidence_NE @ weights_E
     min_evidence = _threshold(known, np.concatenate([unseen, nothing]), config.false_unknown_share)
+    if config.max_false_accepts is not None:
+        min_evidence = max(_refusing(others, config.max_false_accepts) for others in (unseen, nothing))
+    first_H, families_P = held.cosines_HP.argmax(1), np.array(family_of)
     facts = RecognizerFacts(
         num_products=num_products,
         temperature=_temperature(held.cosines_HP, held.rows_H),
@@ -311,7 +383,11 @@ def _calibrated(whitening: Whitening, gallery: Gallery, held: _HeldBack, num_pro
         catalogue_scale=gallery.catalogue_scale,
         catalogue_shift=gallery.catalogue_shift,
         held_back_photos=len(known),
-        held_back_top1=float((held.cosines_HP.argmax(1) == held.rows_H).mean()),
+        held_back_top1=float((first_H == held.rows_H).mean()),
+        held_back_coarse=float((families_P[first_H] == families_P[held.rows_H]).mean()) if len(family_of) else None,
+        held_back_false_accepts=float((unseen >= min_evidence).mean()),
+        novel_products=held.num_novel,
+        family_of=tuple(family_of),
         held_back_unknown_share=float((known < min_evidence).mean()),
         unseen_product_auroc=float(roc_auc_score(np.r_[np.ones(len(known)), np.zeros(len(unseen))], np.r_[known, unseen])),
         background_unknown_share=float((nothing < min_evidence).mean()),
@@ -319,10 +395,12 @@ def _calibrated(whitening: Whitening, gallery: Gallery, held: _HeldBack, num_pro
     return Recognizer(whitening, gallery, weights_E, facts)
 
 
-def _calibrated_on_backgrounds(whitening: Whitening, gallery: Gallery, num_products: int) -> Recognizer:
+def _calibrated_on_backgrounds(whitening: Whitening, gallery: Gallery, num_products: int, family_of: Sequence[int]) -> Recognizer:
     """No photo can be held back: a frame is known when it lies nearer to some catalogue image than to every background."""
     weights_E = np.array([{"prototype": 1.0, "background": -1.0}.get(name, 0.0) for name in EVIDENCE], np.float32)
-    facts = RecognizerFacts(num_products=num_products, temperature=_DEFAULT_TEMPERATURE, min_evidence=0.0, calibration="backgrounds_only")
+    facts = RecognizerFacts(
+        num_products=num_products, temperature=_DEFAULT_TEMPERATURE, min_evidence=0.0, calibration="backgrounds_only", family_of=tuple(family_of)
+    )
     return Recognizer(whitening, gallery, weights_E, facts)
 
 
@@ -342,6 +420,11 @@ def _threshold(known: Floats, others: Floats, false_unknown_share: float) -> flo
     lowest = float(np.quantile(known, false_unknown_share, method="lower"))
     highest_other = float(np.quantile(others, 0.99, method="higher"))
     return lowest if highest_other >= lowest else (lowest + highest_other) / 2
+
+
+def _refusing(others: Floats, max_accepts: float) -> float:
+    """The lowest threshold that at most this share of the others reaches."""
+    return float(np.nextafter(np.float32(np.quantile(others, 1 - max_accepts, method="higher")), np.float32(np.inf)))
 
 
 def _temperature(cosines_HP: Floats, rows_H: Rows) -> float:

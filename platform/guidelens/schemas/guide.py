@@ -51,6 +51,13 @@ class Recognized(Frozen):
     facts: dict[str, Any] = {}
 
 
+class Family(Frozen):
+    """The category that the frame's product is of, all levels joined by `/`, and how sure that is: at least as sure as any product in it."""
+
+    category: str
+    confidence: Annotated[float, Field(ge=0, le=1)]
+
+
 class SlateItem(Frozen):
     """One recommendation. `interest` is null where no guide model was trained; `propensity` is of this item at this place.
 
@@ -108,7 +115,8 @@ class Degraded(StrEnum):
 class GuideReply(Frozen):
     """The answer. `in_catalogue` is null where no frame was sent or the release has no recognizer; `missing` names what the release
     lacks (`events`, `photos`, or a task the guide model did not learn), `stock` where the online store could not say what is in stock,
-    and `rules` where the home's rules cannot be used and older ones are in force. `rules`: those of the shop that acted.
+    `rules` where the home's rules cannot be used and older ones are in force, and `frame` where the release would have told more from a
+    frame than from the embedding that was sent. `rules`: those of the shop that acted. `family`: null where nothing was recognized.
 
     `evidence`: what `in_catalogue` and `recognized` rest on; earlier frames are those of the session that show the same view. `barcodes`: GTINs (14 digits)
     read in the frame, of the catalogue or not; none are looked for where no product has one."""
@@ -124,6 +132,7 @@ class GuideReply(Frozen):
     intent: str
     timings_ms: dict[str, float]
     rules: tuple[RuleEffect, ...] = ()
+    family: Family | None = None
     evidence: tuple[Evidence, ...] = ()
     barcodes: tuple[str, ...] = ()
 

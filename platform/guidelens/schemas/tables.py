@@ -41,7 +41,8 @@ SCHEMAS: dict[Table, pa.Schema] = {
             ("known_ts", TIMESTAMP),
         ]
     ),
-    # A photo without a product is a frame of the log, or unlabelled; `thumbnail` (JPEG) only for catalogue images.
+    # A photo without a product is a frame of the log, or unlabelled; `thumbnail` (upright JPEG) only of photos with one: the recognizer learns
+    # from it.
     Table.PHOTOS: pa.schema(
         [
             ("path", pa.string()),

@@ -3,17 +3,14 @@
 Knows nothing of MLflow or the feature store.
 """
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ray
 import ray.data
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
 
 from guidelens.config import Config
 from guidelens.data.examples import Examples
@@ -21,11 +18,11 @@ from guidelens.errors import DivergedError, GuideLensError
 from guidelens.models.items import Catalogue
 from guidelens.training.data import FitJob
 from guidelens.training.device import backend
-from guidelens.training.loop import DATASET, PROGRESS, EpochLosses, WorkerTask, read_progress, worker
+from guidelens.training.following import Trainer, following
+from guidelens.training.loop import DATASET, EpochLosses, WorkerTask, read_progress, worker
 from guidelens.training.warm_start import WarmStart
 
 STORAGE = "train"
-POLL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ def fit_guide(
     embeddings = ray.put((examples.frames, examples.queries))
     task = WorkerTask(config=config, jobs=tuple(jobs), catalogue=ray.put(catalogue), embeddings=embeddings, starts=ray.put(dict(starts or {})))
     num_workers = config.train.num_workers
-    trainer = _Trainer(
+    trainer = Trainer(
         worker,
         train_loop_config={"task": task},
         datasets={DATASET: ray.data.from_arrow(examples.table())},
@@ -83,7 +80,7 @@ def fit_guide(
         ),
     )
     try:
-        with _telling(run_dir / STORAGE, tell):
+        with following(run_dir / STORAGE, lambda folder: read_progress(folder).history, tell):
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise GuideLensError(f"training in {run_dir} failed more often than train.max_failures ({config.train.max_failures}) allows: {error}") from error
@@ -97,43 +94,3 @@ def fit_guide(
     if set(progress.finished) != {job.name for job in jobs}:
         raise GuideLensError(f"training in {run_dir} finished only {progress.finished}; go on with --resume")
     return Fitted({name: folder / f"{name}.safetensors" for name in progress.finished}, progress.history)
-
-
-class _Trainer(TorchTrainer):  # type: ignore[misc]  # Ray has no types
-    """Leaves SIGINT to its caller: Ray Train's own handler would end the process as if it had succeeded, and stay for its rest."""
-
-    def _register_sigint_handler(self, controller: Any) -> None:
-        pass
-
-
-@contextmanager
-def _telling(checkpoints: Path, tell: Tell) -> Iterator[None]:
-    """Tells each epoch that the body's checkpoints add to those found at its start; all of them once the body is through."""
-    ended = threading.Event()
-
-    def listen(num_told: int) -> None:
-        while True:
-            is_last = ended.wait(timeout=POLL_S)
-            history = _newest_history(checkpoints)
-            for losses in history[num_told:]:
-                tell(losses)
-            num_told = max(num_told, len(history))
-            if is_last:
-                return
-
-    listener = threading.Thread(target=listen, args=(len(_newest_history(checkpoints)),), name="epochs", daemon=True)
-    listener.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        listener.join()
-
-
-def _newest_history(checkpoints: Path) -> tuple[EpochLosses, ...]:
-    """The longest history of the checkpoints that are there; one that is being written or taken away is passed over."""
-    found: tuple[EpochLosses, ...] = ()
-    for path in checkpoints.glob(f"checkpoint*/{PROGRESS}"):
-        with suppress(OSError, ValueError):
-            found = max(found, read_progress(path.parent).history, key=len)
-    return found

@@ -29,11 +29,11 @@ from guidelens.schemas.base import Frozen
 from guidelens.training.checkpoints import load_learner, save_learner, save_weights
 from guidelens.training.data import FitData, FitJob, Place
 from guidelens.training.device import compute_repeatably, keep_freed_memory, worker_device
+from guidelens.training.following import PROGRESS
 from guidelens.training.learner import Learner, new_model
 from guidelens.training.warm_start import WarmStart, warm
 
 DATASET = "examples"
-PROGRESS = "progress.json"
 
 
 class EpochLosses(Frozen):

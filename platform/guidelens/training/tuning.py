@@ -5,14 +5,16 @@ each epoch costs the tuned blocks alone. Knows nothing of Ray, MLflow or the lak
 """
 
 import copy
+import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -82,33 +84,137 @@ def tune_on_maps(
     tell: Tell = lambda _epoch: None,
 ) -> TunedRecognizer:
     """The same from `shared_maps`, which fits to parts of the same photos can share. Raises like `tune_recognizer`."""
-    rows = _checked(len(maps), product_rows, len(family_of))
-    known = np.isin(np.arange(len(family_of)), rows)
-    facts = TunedFacts(encoder_id=encoder.encoder_id, num_shared_blocks=config.num_shared_blocks, family_of=tuple(family_of), known=tuple(known.tolist()))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(sub_seed(seed, "tuning"))
-        tuned = TunedBlocks(encoder.split(config.num_shared_blocks)[1], len(family_of), facts.num_families, config.dropout)
-        tuned = tuned.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        averaged = _fit(tuned, maps, rows, np.asarray(family_of), config, np.random.default_rng(sub_seed(seed, "order")), tell)
-    return TunedRecognizer(encoder, averaged, facts)
+    tuning = Tuning(encoder, maps, product_rows, family_of, config, seed)
+    while not tuning.is_done:
+        tell(tuning.epoch())
+    return tuning.recognizer()
+
+
+class Tuning:
+    """One fit, an epoch at a time: saved after any of them, another process goes on with the very steps that not stopping would have taken.
+
+    Attributes:
+        epochs_done: of `config.epochs`.
+    """
+
+    def __init__(
+        self,
+        encoder: ImageEncoder,
+        maps: Maps,
+        product_rows: NDArray[np.integer],
+        family_of: Sequence[int],
+        config: TuningConfig,
+        seed: int,
+        device: torch.device | None = None,
+    ) -> None:
+        """Takes what `tune_on_maps` takes, and raises what it raises. device: where the steps run; the CPU by default."""
+        self._rows, self._family_of = _checked(len(maps), product_rows, len(family_of)), np.asarray(family_of)
+        self._encoder, self._maps, self._config, self._device = encoder, maps, config, device or torch.device("cpu")
+        known = np.isin(np.arange(len(family_of)), self._rows)
+        self._facts = TunedFacts(
+            encoder_id=encoder.encoder_id, num_shared_blocks=config.num_shared_blocks, family_of=tuple(family_of), known=tuple(known.tolist())
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(sub_seed(seed, "tuning"))
+            tuned = TunedBlocks(encoder.split(config.num_shared_blocks)[1], len(family_of), self._facts.num_families, config.dropout)
+            self._torch_random = torch.get_rng_state()
+        self._tuned: TunedBlocks = tuned.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._averaged = copy.deepcopy(self._tuned).requires_grad_(False)
+        self._optimizer = _optimizer(self._tuned, config)
+        self._peaks = [group["lr"] for group in self._optimizer.param_groups]
+        self._random = np.random.default_rng(sub_seed(seed, "order"))
+        self.epochs_done, self._step = 0, 0
+
+    @property
+    def is_done(self) -> bool:
+        return self.epochs_done == self._config.epochs
+
+    def epoch(self) -> TuningEpoch:
+        """Trains on each photo that has a product once.
+
+        Raises:
+            DivergedError: the loss is no number any more.
+        """
+        labelled = np.flatnonzero(self._rows >= 0)
+        num_steps = self._config.epochs * max(1, len(labelled) // self._config.batch_size)
+        self._tuned.train()
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self._torch_random)
+            losses = [self._take_step(batch, num_steps) for batch in _batches(labelled, self._config.batch_size, self._random)]
+            self._torch_random = torch.get_rng_state()
+        mean, epoch = float(np.mean(losses)), self.epochs_done
+        if not math.isfinite(mean):
+            raise DivergedError(f"tuning must keep finite losses, got {mean} in epoch {epoch + 1}; lower learning_rate ({self._config.learning_rate})")
+        self.epochs_done += 1
+        return TuningEpoch(epoch, mean)
+
+    def _take_step(self, batch: Rows, num_steps: int) -> float:
+        views = self._random.integers(0, self._maps.shape[1], len(batch))
+        maps_BCHW = torch.from_numpy(self._maps[batch, views]).permute(0, 3, 1, 2).to(self._device).float().contiguous(memory_format=torch.channels_last)
+        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * _schedule(self._step, num_steps)
+        products_B, families_B = (torch.from_numpy(each).to(self._device) for each in (self._rows[batch], self._family_of[self._rows[batch]]))
+        loss = _mixed_loss(self._tuned, maps_BCHW, products_B, families_B, self._config, self._random)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self._step += 1
+        _average(self._averaged, self._tuned, min(self._config.averaging, self._step / (self._step + 9)))
+        return loss.item()
+
+    def recognizer(self) -> TunedRecognizer:
+        """Of the running average of the weights."""
+        return TunedRecognizer(self._encoder, copy.deepcopy(self._averaged).cpu(), self._facts)
+
+    def save(self, folder: Path) -> None:
+        """Writes tuning.safetensors and tuning.json."""
+        tensors = {f"tuned.{name}": value for name, value in self._tuned.state_dict().items()}
+        tensors |= {f"averaged.{name}": value for name, value in self._averaged.state_dict().items()}
+        for number, kept in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in kept.items()}
+        save_file({"torch_random": self._torch_random, **{name: value.cpu().contiguous() for name, value in tensors.items()}}, folder / "tuning.safetensors")
+        facts = {"epochs_done": self.epochs_done, "step": self._step, "random": self._random.bit_generator.state}
+        (folder / "tuning.json").write_text(json.dumps(facts))
+
+    def restore(self, folder: Path) -> None:
+        """Puts back what `save` wrote of a fit of the same photos, configuration and seed."""
+        tensors, facts = load_file(folder / "tuning.safetensors"), json.loads((folder / "tuning.json").read_bytes())
+        self.epochs_done, self._step, self._random.bit_generator.state = facts["epochs_done"], facts["step"], facts["random"]
+        self._torch_random = tensors.pop("torch_random")
+        parts: dict[str, dict[str, Tensor]] = {"tuned": {}, "averaged": {}, "optimizer": {}}
+        for name, value in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = value
+        self._tuned.load_state_dict(parts["tuned"])
+        self._averaged.load_state_dict(parts["averaged"])
+        kept: dict[int, dict[str, Tensor]] = {}
+        for name, value in parts["optimizer"].items():
+            number, _, what = name.partition(".")
+            kept.setdefault(int(number), {})[what] = value
+        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": kept})
 
 
 def shared_maps(encoder: ImageEncoder, photos: Sequence[Pixels], config: TuningConfig, seed: int, work: Path) -> Maps:
     """(M, V, H, W, C) half-precision maps of each photo's plain view and `config.num_views` random ones, in a file read as it is needed."""
-    shared = encoder.split(config.num_shared_blocks)[0]
-    random = np.random.default_rng(sub_seed(seed, "views"))
     work.mkdir(parents=True, exist_ok=True)
     kept: Maps | None = None
-    for row, pixels in enumerate(photos):
-        views = np.stack([encoder_input(pixels), *(random_view(pixels, random) for _ in range(config.num_views))])
-        with torch.inference_mode():
-            parts = [shared(network_input(views[start : start + _CHUNK])) for start in range(0, len(views), _CHUNK)]
-        of_photo = torch.cat(parts).permute(0, 2, 3, 1).to(torch.float16).numpy()
+    for row, of_photo in enumerate(maps_of(encoder, photos, config, seed)):
         if kept is None:
             kept = np.lib.format.open_memmap(work / "maps.npy", "w+", np.float16, (len(photos), *of_photo.shape))
         kept[row] = of_photo
     assert kept is not None
     return kept
+
+
+def maps_of(encoder: ImageEncoder, photos: Iterable[Pixels], config: TuningConfig, seed: int) -> Iterator[Maps]:
+    """(V, H, W, C) of each photo, one after another: `shared_maps` for those who keep them elsewhere."""
+    shared = encoder.split(config.num_shared_blocks)[0]
+    random = np.random.default_rng(sub_seed(seed, "views"))
+    for pixels in photos:
+        views = np.stack([encoder_input(pixels), *(random_view(pixels, random) for _ in range(config.num_views))])
+        with torch.inference_mode():
+            parts = [shared(network_input(views[start : start + _CHUNK])) for start in range(0, len(views), _CHUNK)]
+        yield torch.cat(parts).permute(0, 2, 3, 1).to(torch.float16).numpy()
 
 
 def _checked(num_photos: int, product_rows: NDArray[np.integer], num_products: int) -> Rows:
@@ -120,36 +226,6 @@ def _checked(num_photos: int, product_rows: NDArray[np.integer], num_products: i
     if product_rows.max() >= num_products:
         raise ContractError(f"product rows must be below {num_products}, got {product_rows.max()}")
     return product_rows.astype(np.int64)
-
-
-def _fit(tuned: TunedBlocks, maps: Maps, rows: Rows, family_of: Rows, config: TuningConfig, random: np.random.Generator, tell: Tell) -> TunedBlocks:
-    """Trains `tuned` on the photos that have a product; returns the running average of its weights."""
-    labelled = np.flatnonzero(rows >= 0)
-    averaged = copy.deepcopy(tuned).requires_grad_(False)
-    optimizer = _optimizer(tuned, config)
-    peaks = [group["lr"] for group in optimizer.param_groups]
-    steps_an_epoch = max(1, len(labelled) // config.batch_size)
-    num_steps, step = config.epochs * steps_an_epoch, 0
-    tuned.train()
-    for epoch in range(config.epochs):
-        losses = []
-        for batch in _batches(labelled, config.batch_size, random):
-            views = random.integers(0, maps.shape[1], len(batch))
-            maps_BCHW = torch.from_numpy(maps[batch, views]).permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
-            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = peak * _schedule(step, num_steps)
-            loss = _mixed_loss(tuned, maps_BCHW, torch.from_numpy(rows[batch]), torch.from_numpy(family_of[rows[batch]]), config, random)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            step += 1
-            _average(averaged, tuned, min(config.averaging, step / (step + 9)))
-            losses.append(loss.item())
-        mean = float(np.mean(losses))
-        if not math.isfinite(mean):
-            raise DivergedError(f"tuning must keep finite losses, got {mean} in epoch {epoch + 1}; lower learning_rate ({config.learning_rate})")
-        tell(TuningEpoch(epoch, mean))
-    return averaged
 
 
 def _optimizer(tuned: TunedBlocks, config: TuningConfig) -> torch.optim.AdamW:
@@ -178,11 +254,17 @@ def _schedule(step: int, num_steps: int) -> float:
     return min(1.0, (step + 1) / (_WARMUP_SHARE * num_steps)) * 0.5 * (1 + math.cos(math.pi * step / num_steps))
 
 
+def scaled_to(config: TuningConfig, num_photos: int) -> TuningConfig:
+    """The configuration for so many photos: fewer epochs where they would show more than `max_views`, and no more views of a photo than epochs."""
+    epochs = max(1, min(config.epochs, config.max_views // max(1, num_photos)))
+    return config.model_copy(update={"epochs": epochs, "num_views": min(config.num_views, epochs)})
+
+
 def _mixed_loss(tuned: TunedBlocks, maps_BCHW: Tensor, products_B: Tensor, families_B: Tensor, config: TuningConfig, random: np.random.Generator) -> Tensor:
     """Mixup (arXiv:1710.09412) of the shared maps: each photo is blended with another one of the batch, and answers for both."""
     share = float(random.beta(config.mixup, config.mixup)) if config.mixup else 1.0
     share = max(share, 1 - share)
-    other_B = torch.from_numpy(random.permutation(len(products_B)))
+    other_B = torch.from_numpy(random.permutation(len(products_B))).to(products_B.device)
     logits_BP, logits_BF = tuned(share * maps_BCHW + (1 - share) * maps_BCHW[other_B])
 
     def loss(products_B: Tensor, families_B: Tensor) -> Tensor:

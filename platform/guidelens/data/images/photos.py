@@ -159,25 +159,18 @@ def _refusals(found: list[tuple[int, bytes, Problem]]) -> pl.DataFrame:
 
 
 def _tasks(photos: Mapping[str, SourceFile], labels: Mapping[str, str | None], shown: Mapping[str, str], known: pl.DataFrame) -> pa.Table:
-    before = dict(known.select("path", "has_thumbnail").iter_rows())
     labelled = dict(known.filter(~pl.col("is_catalogue_image")).select("path", "product_id").iter_rows())
-    pictured = set(known.filter("has_thumbnail")["product_id"])
-    pictured |= {product for path, product in shown.items() if path in photos}
     rows: list[dict[str, Any]] = []
     for path, file in sorted(photos.items()):
         product = labels.get(path) or shown.get(path) if path in labels else shown.get(path) or labelled.get(path)
-        in_catalogue = path in shown and shown[path] == product
-        stands_in = product is not None and product not in pictured
-        if product is not None:
-            pictured.add(product)
         rows.append(
             {
                 "path": path,
                 "file": file.path,
                 "size_bytes": file.size_bytes,
                 "product_id": product,
-                "is_catalogue_image": in_catalogue,
-                "wants_thumbnail": in_catalogue or stands_in or before.get(path, False),
+                "is_catalogue_image": path in shown and shown[path] == product,
+                "wants_thumbnail": product is not None,
             }
         )
     return pa.Table.from_pylist(rows, schema=TASK_SCHEMA)
@@ -288,7 +281,8 @@ def settle_photos(embedded: pl.DataFrame, refused_labels: pl.DataFrame | None, k
 
 
 def completed(accepted: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    """Accepted photos in the columns of the table; those of known content with what the lake's photos (`known`) have of it.
+    """Accepted photos in the columns of the table; those of known content with what the lake's photos (`known`) have of it. One that shows no
+    product any more keeps no picture.
 
     Raises:
         StorageError: the lake lost a content since it was read: another ingest replaced those photos.
@@ -300,4 +294,5 @@ def completed(accepted: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     again = accepted.filter(is_known).select(of_content).join(contents.select("sha256", "image_encoder", *_OF_THE_CONTENT), on=["sha256", "image_encoder"])
     if again.height < accepted.select(is_known.sum()).item():
         raise StorageError("photos: another ingest replaced photos this one knew by content; run this ingest again")
-    return pl.concat([accepted.filter(~is_known).select(columns), again.select(columns)]).sort("path")
+    whole = pl.concat([accepted.filter(~is_known).select(columns), again.select(columns)]).sort("path")
+    return whole.with_columns(thumbnail=pl.when(pl.col("product_id").is_not_null()).then("thumbnail"))

@@ -58,8 +58,10 @@ class Intake(NamedTuple):
 def known_photos(lake: Lake, base: Manifest) -> pl.DataFrame:
     """The lake's photos: path, sha256, product_id, is_catalogue_image, image_encoder, has_thumbnail."""
     columns = ["path", "sha256", "product_id", "is_catalogue_image", "image_encoder", "thumbnail"]
-    photos = lake.read(Table.PHOTOS, columns, manifest=base)
-    return photos.with_columns(has_thumbnail=pl.col("thumbnail").is_not_null()).drop("thumbnail")
+    files = (pl.DataFrame(lake.read_arrow(file, columns)) for file in base.of(Table.PHOTOS))  # of all pictures, only those of a file are in memory
+    known = [photos.with_columns(has_thumbnail=pl.col("thumbnail").is_not_null()).drop("thumbnail") for photos in files]
+    nothing = lake.read(Table.PHOTOS, columns[:-1], manifest=Manifest()).with_columns(has_thumbnail=pl.lit(None, pl.Boolean))
+    return pl.concat([nothing, *known])
 
 
 def of_products(lake: Lake, column: str, catalogue: pl.DataFrame | None) -> dict[str, Any]:
@@ -285,7 +287,11 @@ class _Change:
         )
 
     def _whole_photos(self, photos: pl.DataFrame) -> pl.DataFrame:
-        return completed(photos, self.lake.read(Table.PHOTOS, manifest=self.base)) if photos.height else photos
+        if not photos.height:
+            return photos
+        wanted = photos.filter(pl.col("embedding").is_null())["sha256"].implode()
+        of_files = (self.lake.read_file(file).filter(pl.col("sha256").is_in(wanted)) for file in self.base.of(Table.PHOTOS))
+        return completed(photos, pl.concat([self.lake.read(Table.PHOTOS, manifest=Manifest()), *of_files]))
 
 
 def _remarks(staged: pl.DataFrame) -> dict[str, int]:
