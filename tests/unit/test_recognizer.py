@@ -131,7 +131,7 @@ def test_a_product_known_by_its_catalogue_image_alone_holds_its_own_beside_photo
 def test_where_all_products_have_photos_the_scale_of_catalogue_images_changes_no_answer() -> None:
     recognizer, shop = beside_photographed(num_alone=0)
     unscaled = Recognizer(
-        recognizer._whitening, replace(recognizer._gallery, catalogue_scale=1.0, catalogue_shift=0.0), recognizer._evidence_weights_E, recognizer.facts
+        recognizer._whitening, replace(recognizer._gallery, catalogue_scale=1.0, catalogue_shift=0.0), recognizer.evidence_weights_E, recognizer.facts
     )
     asked = shop.photos(np.repeat(np.arange(NUM_PRODUCTS), 10), NOISE)
     for ours, theirs in zip(recognizer.recognize(asked), unscaled.recognize(asked), strict=True):
@@ -156,7 +156,7 @@ def test_products_that_join_by_their_catalogue_image_alone_are_recognised_on_its
     with_rows(tmp_path, np.array([*range(known), -1, -1]), joined, [""] * NUM_PRODUCTS)
     recognizer = Recognizer.load(tmp_path)
     unscaled = Recognizer(
-        recognizer._whitening, replace(recognizer._gallery, catalogue_scale=1.0, catalogue_shift=0.0), recognizer._evidence_weights_E, recognizer.facts
+        recognizer._whitening, replace(recognizer._gallery, catalogue_scale=1.0, catalogue_shift=0.0), recognizer.evidence_weights_E, recognizer.facts
     )
     alone, photographed = np.repeat([known, known + 1], 40), np.repeat(np.arange(known), 20)
     asked = shop.photos(alone, NOISE)
