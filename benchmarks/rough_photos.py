@@ -27,7 +27,7 @@ from guidelens.evaluation.bootstrap import Interval, mean_interval, paired_diffe
 from guidelens.models.backgrounds import background_embeddings
 from guidelens.models.recognizer import Recognition, Recognizer
 from guidelens.models.recognizer_fit import Backgrounds, fit_recognizer, folds
-from guidelens.models.turned import is_unsure, surest, turns
+from guidelens.models.turned import is_unsure, together, turns
 from guidelens.schemas.base import Frozen
 from pipelines.entry import progress, run_command
 
@@ -135,7 +135,7 @@ def _second(recognizer: Recognizer, embed: Callable[[Pixels], NDArray[np.float32
     bright = brightened(pixels)
     if bright is not None:
         pixels, look = bright, recognizer.recognize(embed(bright[None]))[0]
-    return surest([look, *recognizer.recognize(embed(turns(pixels)))])[1] if is_unsure(look) else look
+    return together([look, *recognizer.recognize(embed(turns(pixels)))]) if is_unsure(look) else look
 
 
 def _measured(once: list[Recognition], twice: list[Recognition], rows_H: NDArray[np.int64], new_H: NDArray[np.bool_]) -> Measured:

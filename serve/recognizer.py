@@ -21,7 +21,7 @@ from guidelens.inference.barcodes import BarcodeIndex, with_barcodes
 from guidelens.inference.guide_files import load_items
 from guidelens.models.recognizer import Recognition
 from guidelens.models.released_recognizer import ReleasedRecognizer
-from guidelens.models.turned import NUM_TURNS, is_unsure, surest, turns
+from guidelens.models.turned import NUM_TURNS, is_unsure, together, turns
 from guidelens.schemas.guide import MAX_FRAME_BYTES, MAX_FRAME_PIXELS
 from guidelens.schemas.tables import IMAGE_DIM
 from serve.messages import Floats, FrameProblem, RecognizeCall, RecognizeReply, ReleaseMismatchError, with_family_of_first
@@ -80,18 +80,12 @@ class Recognizer:
             return _with_codes(_reply(embedding, look), codes, coded)
         spent_s = time.perf_counter() - begun
         if look is not None and self._config.turn_unsure_frames and is_unsure(look) and spent_s * (1 + NUM_TURNS) * _SLOWER <= call.budget_s:
-            embedding, look = self._look_again(pixels, embedding, look)
+            look = together([look, *(self._fitted.see(turns(pixels), top=_TOP).recognized or ())])
         return replace(_reply(embedding, look), codes=codes)
 
     def _look(self, pixels: Pixels) -> tuple[Floats, Recognition | None]:
         seen = self._fitted.see(pixels[None], top=_TOP)
         return seen.embeddings_BD[0], None if seen.recognized is None else seen.recognized[0]
-
-    def _look_again(self, pixels: Pixels, embedding: Floats, look: Recognition) -> tuple[Floats, Recognition]:
-        """The surest of the look and three more, and its embedding."""
-        seen = self._fitted.see(turns(pixels), top=_TOP)
-        place, found = surest([look, *(seen.recognized or ())])
-        return embedding if place == 0 else seen.embeddings_BD[place - 1], found
 
 
 def _with_codes(seen: RecognizeReply, codes: tuple[str, ...], coded: Sequence[int]) -> RecognizeReply:
@@ -109,4 +103,5 @@ def _reply(embedding: Floats, found: Recognition | None, *, lacks_photo: bool = 
         return RecognizeReply(own, None, _NO_ROWS, _NO_FLOATS)
     rows, confidences = np.asarray(found.product_rows, dtype=np.int32), np.asarray(found.confidences, dtype=np.float32)
     family_row = found.family_row if found.in_catalogue else -1
-    return RecognizeReply(own, bool(found.in_catalogue), rows, confidences, family_row, found.family_confidence, lacks_photo, found.margin)
+    seen = RecognizeReply(own, bool(found.in_catalogue), rows, confidences, family_row, found.family_confidence, lacks_photo, found.margin)
+    return seen if family_row < 0 else with_family_of_first(seen)

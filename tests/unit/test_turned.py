@@ -3,7 +3,7 @@
 import numpy as np
 
 from guidelens.models.recognizer import Recognition
-from guidelens.models.turned import is_unsure, surest, turns
+from guidelens.models.turned import is_unsure, together, turns
 
 
 def look(row: int, confidence: float, margin: float) -> Recognition:
@@ -18,10 +18,13 @@ def test_turns_are_the_other_three_ways_a_phone_is_held() -> None:
     assert np.array_equal(np.rot90(turned[2], 1), square)
 
 
-def test_the_surest_look_answers_and_all_of_them_say_whether_it_is_in_the_catalogue() -> None:
-    place, found = surest([look(3, 0.3, -2.0), look(7, 0.8, 1.0), look(3, 0.2, -2.0), look(4, 0.4, -1.0)])
-    assert (place, int(found.product_rows[0]), found.in_catalogue, found.margin) == (1, 7, False, -1.0)
-    assert surest([look(3, 0.3, 1.0), look(7, 0.8, 1.0)])[1].in_catalogue
+def test_all_looks_answer_together_and_the_frame_as_taken_weighs_most() -> None:
+    found = together([look(3, 0.4, -2.0), look(7, 0.8, 1.0), look(3, 0.2, -2.0), look(4, 0.4, 1.0)])
+    assert found.product_rows.tolist() == [3, 7]
+    assert np.allclose(found.confidences, [(2 * 0.4 + 0.2) / 5, 0.8 / 5])
+    assert (found.in_catalogue, found.margin) == (False, -0.8)
+    assert int(together([look(3, 0.4, 1.0), look(7, 0.9, 1.0), look(7, 0.9, 1.0), look(4, 0.4, 1.0)]).product_rows[0]) == 7
+    assert together([look(3, 0.3, 1.0), look(7, 0.8, 1.0)]).in_catalogue
 
 
 def test_only_unsure_frames_get_a_second_look() -> None:

@@ -14,6 +14,8 @@ from guidelens.models.recognizer import Recognition
 UNSURE_BELOW = 0.5
 """Confidence of the first product below which a second look is worth its time (ADR 0201)."""
 NUM_TURNS = 3
+AS_TAKEN = 2.0
+"""Weight of the frame as it was taken beside each turn of it."""
 
 
 def turns(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -25,9 +27,24 @@ def is_unsure(found: Recognition) -> bool:
     return len(found.confidences) > 0 and float(found.confidences[0]) < UNSURE_BELOW
 
 
-def surest(looks: Sequence[Recognition]) -> tuple[int, Recognition]:
-    """Which look is surest of its first product, and its answer. Whether that is of the catalogue is decided by the mean of all looks' evidence:
-    the best of four would let in what is not."""
-    place = int(np.argmax([look.confidences[0] for look in looks]))
-    margin = float(np.mean([look.margin for look in looks]))
-    return place, dataclasses.replace(looks[place], in_catalogue=margin >= 0, margin=margin)
+def together(looks: Sequence[Recognition]) -> Recognition:
+    """The answer of all looks, the first of them the frame as taken: their mean chances, and their mean evidence of the catalogue.
+
+    The surest look alone is right less often, and the best evidence of four would let in what is of no catalogue.
+    """
+    weights = np.array([AS_TAKEN, *(1.0 for _ in looks[1:])])
+    weights /= weights.sum()
+    chances: dict[int, float] = {}
+    for weight, look in zip(weights.tolist(), looks, strict=True):
+        for row, chance in zip(look.product_rows.tolist(), look.confidences.tolist(), strict=True):
+            chances[row] = chances.get(row, 0.0) + weight * chance
+    best = sorted(chances.items(), key=lambda pair: (-pair[1], pair[0]))[: len(looks[0].product_rows)]
+    margin = float(weights @ np.array([look.margin for look in looks]))
+    agreeing = next((look for look in looks if int(look.product_rows[0]) == best[0][0]), looks[0])
+    return dataclasses.replace(
+        agreeing,
+        in_catalogue=margin >= 0,
+        product_rows=np.array([row for row, _ in best], dtype=np.int64),
+        confidences=np.array([chance for _, chance in best], dtype=np.float32),
+        margin=margin,
+    )
