@@ -152,18 +152,21 @@ def _as(table: pl.DataFrame) -> list[pl.Expr]:
 def _recognizers(home: Home, built: Path, rows: NDArray[np.int64], items: pl.DataFrame, pictures: Mapping[int, Sequence[Picture]]) -> None:
     """The closed form on the encoder's embeddings, and the one on tuned embeddings where the release has one."""
     from guidelens.data.images.decoding import decode_image
-    from guidelens.encoders.image import load_image_encoder
+    from guidelens.encoders.backbones import load_image_backbone
+    from guidelens.encoders.image import ImageEncoder
+    from guidelens.inference.guide_files import encoders_of
     from guidelens.models.recognizer_rows import ProductImages, with_rows
     from guidelens.models.released_recognizer import TUNED
     from guidelens.models.tuned import TunedRecognizer
 
-    encoder = load_image_encoder(home.root / "cache")
+    encoder = load_image_backbone(encoders_of(built).image, home.root / "cache")
     shown = {row: np.stack([decode_image(each.data) for each in images]) for row, images in pictures.items() if images}
     categories = items["category"].fill_null("").to_list()
     for folder in (built, built / TUNED):
         if not (folder / "recognizer.json").exists():
             continue
-        tuned = TunedRecognizer.load(folder, encoder) if folder.name == TUNED else None
+        # Only the default encoder is ever tuned.
+        tuned = TunedRecognizer.load(folder, encoder) if folder.name == TUNED and isinstance(encoder, ImageEncoder) else None
         added = {
             row: ProductImages(
                 encoder.embed(images) if tuned is None else tuned.recognize(images).tuned_BD, np.array([each.is_catalogue for each in pictures[row]], np.bool_)
@@ -219,15 +222,15 @@ def _answers(path: Path) -> GateCheck:
 def _known_by_own_image(home: Home, path: Path, joining: Joining) -> GateCheck:
     """A new product's own images, asked about as frames are, must be answered by it, or by one that has the same image."""
     from guidelens.data.images.decoding import decode_image
-    from guidelens.encoders.image import load_image_encoder
-    from guidelens.inference.guide_files import load_items
+    from guidelens.encoders.backbones import load_image_backbone
+    from guidelens.inference.guide_files import encoders_of, load_items
     from guidelens.models.released_recognizer import ReleasedRecognizer
 
     asked = [(product_id, decode_image(each.data)) for product_id, images in joining.pictures.items() for each in images]
     if not asked or not (path / "recognizer.json").exists():
         return GateCheck(name="own_images", passed=None, why="no image, or a release without a recognizer: found by text alone")
     ids = load_items(path)[1].product_ids
-    recognizer = ReleasedRecognizer.load(path, load_image_encoder(home.root / "cache"))
+    recognizer = ReleasedRecognizer.load(path, load_image_backbone(encoders_of(path).image, home.root / "cache"))
     answers = recognizer.see(np.stack([pixels for _, pixels in asked]), top=5).recognized or []
     lost = sorted({product_id for (product_id, _), answer in zip(asked, answers, strict=True) if product_id not in [ids[row] for row in answer.product_rows]})
     return GateCheck(

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from guidelens.bundle import DEVICE_ENCODER
 from guidelens.data.examples import Examples, row_of
 from guidelens.data.lake.lake import Lake
-from guidelens.encoders.image import load_image_encoder
+from guidelens.encoders.backbones import load_image_backbone
 from guidelens.inference.fusion import INDEX
-from guidelens.inference.guide_files import has_guide, load_items
+from guidelens.inference.guide_files import encoders_of, has_guide, load_items, require_encoder
 from guidelens.inference.scorer import GuideScorer
+from guidelens.models.released_recognizer import ReleasedRecognizer
 from guidelens.retrieval import VectorIndex
 from guidelens.retrieval.vectors import EXACT_BELOW
 from guidelens.schemas.tables import Table
@@ -56,8 +57,11 @@ def with_index(fit: Path, asked: Callable[[], Examples] | None = None) -> None:
 
 def with_device_encoder(fit: Path) -> None:
     """Adds the image encoder that shoppers' devices run, so that they send an embedding in place of a photo."""
-    encoder = load_image_encoder(runtime="torch")
-    (fit / DEVICE_ENCODER).write_bytes(encoder.graph(half=True))
+    encoder = load_image_backbone(encoders_of(fit).image)
+    require_encoder(load_items(fit)[0], "image", encoder.encoder_id)
+    graph = ReleasedRecognizer.load(fit, encoder).device_graph()
+    if graph is not None:
+        (fit / DEVICE_ENCODER).write_bytes(graph)
 
 
 def _content_vectors(fit: Path) -> NDArray[np.float32]:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import polars as pl
 
-from guidelens import presets
-from guidelens.config import Home
+from guidelens.config import Config, Home
 from guidelens.data.records.sources import IngestSources
 from guidelens.errors import CommitConflictError, InputError, NotFoundError
 from guidelens.registry import CHAMPION, Registry
@@ -73,7 +72,7 @@ def add(home: Home, product_ids: Sequence[str], new: NewProduct | None = None, l
             )
         uri = lake or manifest.lake
         if new is not None:
-            _take_in(home, new, uri)
+            _take_in(home, _config_of(bundle), new, uri)
         opened = Lake(uri, home.s3)
         joining = _joining(opened, product_ids)
         _warn(bundle, joining)
@@ -110,7 +109,12 @@ def _amended(release: AmendedRelease, product_ids: Sequence[str], lake: "Lake", 
     return Amended(release=release, products=tuple(product_ids), lake=lake.uri, manifest=lake.manifest().version, seconds=seconds)
 
 
-def _take_in(home: Home, new: NewProduct, uri: str) -> None:
+def _config_of(bundle: Path) -> Config:
+    """The config that the release was trained with: a product that joins it is embedded by the same encoders."""
+    return Config.model_validate(json.loads((bundle / "fit.json").read_bytes())["config"])
+
+
+def _take_in(home: Home, config: Config, new: NewProduct, uri: str) -> None:
     """One ingest of one product, in this process; what it refuses is the caller's to mend, and is not kept in quarantine."""
     from guidelens.data.ingest.stages import EmbedHere
     from pipelines.ingest import Ingest
@@ -122,7 +126,7 @@ def _take_in(home: Home, new: NewProduct, uri: str) -> None:
     lines = [f'"{path}",{"" if is_catalogue else _quoted(new.fields["product_id"])}\n' for path, is_catalogue in kept]
     (folder / "photos.csv").write_text("path,product_id\n" + "".join(lines), encoding="utf-8")
     photos = {"photos": str(folder), "photo_list": str(folder / "photos.csv")} if kept else {}
-    taking = Ingest(home, presets.load("laptop"), uri, embed=EmbedHere())
+    taking = Ingest(home, config, uri, embed=EmbedHere(config.ingest.encoders.text))
     taking.take(IngestSources(catalogue=str(folder / "catalogue.jsonl"), **photos), all_or_nothing=True)
 
 

@@ -184,10 +184,11 @@ def _recognize(home: Home, bundle: Path, photos: Path, labels: Path, asked: Sequ
     import numpy as np
 
     from guidelens.data.images.decoding import INPUT_SIZE_PX, decode_image
-    from guidelens.encoders.image import load_image_encoder
+    from guidelens.encoders.backbones import load_image_backbone
     from guidelens.evaluation.recognition import TOP
+    from guidelens.inference.guide_files import encoders_of
 
-    encoder = load_image_encoder(home.root / "cache")
+    encoder = load_image_backbone(encoders_of(bundle).image, home.root / "cache")
     recognizer = ReleasedRecognizer.load(bundle, encoder)
     recognizer.see(np.zeros((1, INPUT_SIZE_PX, INPUT_SIZE_PX, 3), np.uint8), top=TOP)
     answers, seconds = [], 0.0

@@ -12,9 +12,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from guidelens.config import Config, TuningConfig
+from guidelens.config import DEFAULT_IMAGE_ENCODER, Config, TuningConfig
 from guidelens.data.lake.lake import Lake, Manifest
 from guidelens.evaluation.held_back import HELD_BACK
+from guidelens.inference.guide_files import require_encoder
 from guidelens.models.released_recognizer import TUNED
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.tables import IMAGE_DIM, Table
@@ -77,20 +78,25 @@ class _LeftOut(NamedTuple):
 
 def fit_recognizer(lake: Lake, snapshot: Manifest, items: pl.DataFrame, config: Config, work: Path, fit_dir: Path, track: Track) -> RecognizerDone:
     """Fits to the snapshot's labelled photos and leaves the files in `fit_dir`; what the fit goes on from when it is resumed, in `work`."""
-    from guidelens.models.recognizer_fit import fit_and_answer
+    from guidelens.encoders.backbones import load_image_backbone
+    from guidelens.models.backgrounds import background_embeddings
+    from guidelens.models.recognizer_fit import Backgrounds, fit_and_answer
 
     photos = _labelled(lake, snapshot, items)
     known = len(np.unique(photos.rows))
     if known < _MIN_RECOGNIZED:
         return RecognizerDone(f"absent: the lake holds photos of fewer than {_MIN_RECOGNIZED} products; ingest labelled photos or catalogue images")
     train, seed = config.train, sub_seed(config.seed, "recognizer")
+    encoder = load_image_backbone(config.ingest.encoders.image)
+    require_encoder(photos.table, "image", encoder.encoder_id)
+    drawn = Backgrounds(*background_embeddings(encoder, seed))
     fitted, frozen_held = fit_and_answer(
-        photos.embeddings, photos.rows, photos.is_catalogue, photos.num_products, train.recognizer, seed, family_of=photos.family_of
+        photos.embeddings, photos.rows, photos.is_catalogue, photos.num_products, train.recognizer, seed, drawn, family_of=photos.family_of
     )
     fitted.save(fit_dir)
     progress(f"train: recognizer of {known} products from {len(photos.rows):,} labelled photos")
     metrics = _metrics(fitted.facts)
-    untuned = _why_not(photos, train.recognizer.tuning)
+    untuned = _why_not(photos, train.recognizer.tuning, config.ingest.encoders.image)
     if untuned or train.recognizer.tuning is None:
         progress(f"train: the image encoder is left as it is: {untuned}")
         _keep_answers(photos, frozen_held, items, fit_dir)
@@ -121,7 +127,7 @@ def fit_recognizer(lake: Lake, snapshot: Manifest, items: pl.DataFrame, config: 
 def _labelled(lake: Lake, snapshot: Manifest, items: pl.DataFrame) -> Photos:
     from guidelens.data.examples import row_of
 
-    columns = ["path", "sha256", "product_id", "is_catalogue_image", "embedding", "thumbnail"]
+    columns = ["path", "sha256", "product_id", "is_catalogue_image", "image_encoder", "embedding", "thumbnail"]
     table = lake.read(Table.PHOTOS, columns, manifest=snapshot).sort("path")
     rows = row_of(table["product_id"], items["product_id"].to_list()).astype(np.int64)
     names = items["category"].fill_null("").to_list()
@@ -134,8 +140,10 @@ def _has_picture(photos: Photos) -> NDArray[np.bool_]:
     return photos.table["thumbnail"].is_not_null().to_numpy()
 
 
-def _why_not(photos: Photos, tuning: TuningConfig | None) -> str:
+def _why_not(photos: Photos, tuning: TuningConfig | None, encoder: str) -> str:
     """Why the encoder is not tuned; empty where it is."""
+    if encoder != DEFAULT_IMAGE_ENCODER:
+        return f"only {DEFAULT_IMAGE_ENCODER} can be tuned, ingest.encoders.image is {encoder}"
     if tuning is None:
         return "train.recognizer.tuning is null"
     counts = np.bincount(photos.rows[~photos.is_catalogue & _has_picture(photos)], minlength=photos.num_products)

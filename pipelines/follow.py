@@ -90,7 +90,7 @@ class Follower:
         self._home, self._config, self._sources, self._lake_uri, self._stopped = home, config, sources, lake, stopped
         self._lake = Lake(lake or home.lake_uri, home.s3)
         self._reader = IdReader(self._lake.store, keeps=True)
-        self._embed = EmbedHere()
+        self._embed = EmbedHere(config.ingest.encoders.text)
         self._stack, self._ray_is_up = stack, False
         self._totals = dict.fromkeys(("batches", "failed", "read", "accepted", "quarantined", "duplicate", "compacted_files", "materialized"), 0)
         self._lags: list[float] = []

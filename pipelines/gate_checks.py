@@ -7,7 +7,7 @@ import numpy as np
 from guidelens.bundle import BundleManifest
 from guidelens.data.examples import Examples
 from guidelens.data.images.decoding import INPUT_SIZE_PX
-from guidelens.encoders.image import load_image_encoder
+from guidelens.encoders.backbones import load_image_backbone
 from guidelens.evaluation.gate import Champion, Paired
 from guidelens.evaluation.guide import interest_mse
 from guidelens.evaluation.held_back import both_held_back
@@ -15,7 +15,7 @@ from guidelens.evaluation.offpolicy import RECOMMENDED, OffPolicyEstimate, estim
 from guidelens.evaluation.plans import greedy, logged_plans, on_logged_histories, with_plans
 from guidelens.evaluation.ranking import clicked_requests, score_requests
 from guidelens.evaluation.report import GateCheck
-from guidelens.inference.guide_files import has_guide, load_guide, load_items
+from guidelens.inference.guide_files import encoders_of, has_guide, load_guide, load_items
 from guidelens.inference.scorer import GuideScorer
 from guidelens.models.released_recognizer import ReleasedRecognizer
 from guidelens.registry import CHAMPION, Registry
@@ -56,7 +56,7 @@ def _recognizer_error(files: RunFiles, bundle: Path) -> float:
     rng = np.random.default_rng(sub_seed(files.record.seed, "parity"))
     embeddings = np.abs(rng.normal(size=(NUM_PARITY_ROWS, IMAGE_DIM))).astype(np.float32)
     images = rng.integers(0, 256, (NUM_PARITY_IMAGES, INPUT_SIZE_PX, INPUT_SIZE_PX, 3), dtype=np.uint8)
-    encoder = load_image_encoder()
+    encoder = load_image_backbone(encoders_of(bundle).image)
     pair = [ReleasedRecognizer.load(folder, encoder) for folder in (files.fit, bundle)]
     trained, served = ([*(one.recognize(embeddings) or []), *(one.see(images).recognized or [])] for one in pair)
     return max(

@@ -104,7 +104,9 @@ class Ingest:
         from guidelens.data.ingest.stages import embed_texts
         from guidelens.data.lake.lake import Lake
         from guidelens.data.pseudonyms import Pseudonymizer
+        from guidelens.encoders.backbones import require_packages
 
+        require_packages(config.ingest.encoders)
         self.home, self.config, self.passing = home, config, passing
         self.embed: EmbedTexts = embed or (lambda texts: embed_texts(texts, config.ingest))
         self.reader = reader

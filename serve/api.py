@@ -27,11 +27,10 @@ from serve.exposures import impressions
 from serve.graph import device_name
 from serve.hops import HopOverloadedError
 from serve.problems import ApiError, field_problem, of_status, overloaded, problem_response
-from serve.requests import Asked, read_events_request, read_guide_request
+from serve.requests import DEVICE_ENCODER_PATH, Asked, read_events_request, read_guide_request, require_current_encoder
 
 log = logging.getLogger(__name__)
 WEB = Path(__file__).parent / "web"
-_DEVICE_ENCODER = "/v1/encoder.onnx"
 _SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; "
@@ -151,6 +150,8 @@ def _add_guide(app: FastAPI, desk: Desk) -> None:
             asked = await read_guide_request(request)
             request_id = asked.fields.request_id or request.state.request_id
             request.state.request_id = request_id
+            current = desk.graph.catalogue.device_encoder
+            require_current_encoder(asked, None if current is None else current.id)
             reply = await _answer(desk, request_id, asked)
         return Response(reply.model_dump_json(), media_type="application/json")
 
@@ -255,17 +256,17 @@ def _add_operations(app: FastAPI, desk: Desk) -> None:
             num_products=len(graph.catalogue.items),
             missing=graph.missing,
             baseline=None if graph.baseline is None else graph.baseline.header.baseline,
-            device_encoder=None if graph.catalogue.device_encoder is None else _DEVICE_ENCODER,
+            device_encoder=None if graph.catalogue.device_encoder is None else DEVICE_ENCODER_PATH,
         )
 
     @app.get(
-        _DEVICE_ENCODER, response_class=FileResponse, responses={404: _PROBLEMS[404]}, summary="The release's image encoder for a shopper's device, as ONNX"
+        DEVICE_ENCODER_PATH, response_class=FileResponse, responses={404: _PROBLEMS[404]}, summary="The release's image encoder for a shopper's device, as ONNX"
     )
     async def encoder() -> Response:
-        path = desk.graph.catalogue.device_encoder
-        if path is None:
+        found = desk.graph.catalogue.device_encoder
+        if found is None:
             raise ApiError("not_found", f"release {desk.graph.release} carries no encoder for devices; send frames, or release again")
-        return FileResponse(path, media_type="application/octet-stream", headers={"Cache-Control": "no-cache"})
+        return FileResponse(found.path, media_type="application/octet-stream", headers={"Cache-Control": "no-cache", "ETag": f'"{found.id}"'})
 
     @app.get("/metrics", response_class=Response, summary="Counters and latencies of this replica, as Prometheus reads them")
     async def metrics() -> Response:

@@ -1,5 +1,6 @@
 """The release's products as people see them: titles, facts, sizes, pictures. Read once from the bundle; knows nothing of models."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,21 @@ class Item:
         return self.view.title_zh if self.view.title_zh and locale.lower().startswith("zh") else self.view.title
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceEncoder:
+    """The release's image encoder for shoppers' devices. id: of its bytes."""
+
+    path: Path
+    id: str
+
+    @classmethod
+    def of(cls, path: Path) -> "DeviceEncoder | None":
+        if not path.is_file():
+            return None
+        with path.open("rb") as source:
+            return cls(path, hashlib.file_digest(source, "sha256").hexdigest()[:16])
+
+
 class Catalogue:
     """The item table: `items[row]` is product `row` of the release, `row_of` its way back."""
 
@@ -91,7 +107,7 @@ class Catalogue:
         if not {"product_id", "title"} <= known:
             raise BundleError(f"{path}: the item table needs product_id and title, got {sorted(known)}")
         self._media = bundle / "media"
-        self.device_encoder = path if (path := bundle / DEVICE_ENCODER).is_file() else None
+        self.device_encoder = DeviceEncoder.of(bundle / DEVICE_ENCODER)
         self.items = tuple(self._item(row, index, release) for index, row in enumerate(rows))
         self.row_of = {item.view.product_id: index for index, item in enumerate(self.items)}
 

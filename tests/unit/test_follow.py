@@ -37,7 +37,7 @@ def keyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     home = Home(root=tmp_path / "home")
     home.keys.mkdir(parents=True)
     (home.keys / "shopper.key").write_bytes(b"k" * 32)
-    monkeypatch.setattr(follow, "EmbedHere", lambda: constant_texts)
+    monkeypatch.setattr(follow, "EmbedHere", lambda _encoder: constant_texts)
     return home
 
 

@@ -4,6 +4,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from guidelens.models.baselines.fallback import Fallback, FallbackHeader
 from guidelens.models.baselines.recommender import Neighbours
 from guidelens.models.baselines.requests import OnRequests, RequestReader
 from guidelens.schemas.guide import MAX_FRAME_BYTES
+from serve.catalogue import DeviceEncoder
 from serve.desk import Desk
 from serve.messages import FuseCall, FuseReply, RankCall, RankReply, StepChoice
 from serve.online import NoStore
@@ -464,6 +466,27 @@ def test_the_encoder_for_devices_is_served_where_the_release_carries_one(tmp_pat
     with served(desk) as client:
         reply = client.get("/v1/encoder.onnx")
         assert (reply.status_code, reply.json()["error"]["code"], client.get("/v1/releases/current").json()["device_encoder"]) == (404, "not_found", None)
-        desk.graph.catalogue.device_encoder = tmp_path / "encoder.onnx"
-        desk.graph.catalogue.device_encoder.write_bytes(b"weights")
-        assert client.get(client.get("/v1/releases/current").json()["device_encoder"]).content == b"weights"
+        (tmp_path / "encoder.onnx").write_bytes(b"weights")
+        desk.graph.catalogue.device_encoder = DeviceEncoder.of(tmp_path / "encoder.onnx")
+        reply = client.get(client.get("/v1/releases/current").json()["device_encoder"])
+        assert (reply.content, reply.headers["ETag"]) == (b"weights", f'"{sha256(b"weights").hexdigest()[:16]}"')
+
+
+@pytest.mark.parametrize(
+    ("numbers", "encoder", "status", "code"),
+    [
+        (1280, None, 200, None),
+        (1280, "now", 200, None),
+        (2560, "now", 200, None),
+        (1280, "before", 409, "encoder_outdated"),
+        (2560, "before", 409, "encoder_outdated"),
+        (2560, None, 422, "invalid_field"),
+        (1281, "now", 422, "invalid_field"),
+    ],
+)
+def test_an_embedding_is_of_the_release_s_encoder(tmp_path: Path, numbers: int, encoder: str | None, status: int, code: str | None) -> None:
+    desk = open_desk(tmp_path)
+    desk.graph.catalogue.device_encoder = DeviceEncoder(tmp_path / "encoder.onnx", "now")
+    with served(desk) as client:
+        reply = client.post("/v1/guide", json={"image_embedding": [0.5] * numbers, "image_encoder": encoder})
+    assert (reply.status_code, reply.json().get("error", {}).get("code")) == (status, code)

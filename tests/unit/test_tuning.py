@@ -12,6 +12,7 @@ from guidelens.config import TuningConfig
 from guidelens.data.images.decoding import encoder_input
 from guidelens.data.images.views import random_view
 from guidelens.encoders.image import ImageEncoder, load_image_encoder
+from guidelens.encoders.onnx_session import OnnxSession
 from guidelens.errors import BundleError, ContractError, ShapeError
 from guidelens.models.tuned import TunedRecognizer
 from guidelens.training.tuning import Tuning, TuningEpoch, scaled_to, shared_maps, tune_recognizer
@@ -125,6 +126,15 @@ def test_onnx_runtime_answers_as_the_networks_do(tmp_path: Path) -> None:
     fast = TunedRecognizer.load(tmp_path / "saved", encoder()).recognize(images)
     for name in ("encoder_BD", "tuned_BD", "products_BP", "families_BF"):
         assert np.abs(getattr(fast, name) - getattr(plain, name)).max() < 1e-4, name
+
+
+def test_the_encoder_for_devices_gives_both_embeddings_in_half_the_bytes(tmp_path: Path) -> None:
+    recognizer, images = tuned(tmp_path)[0], unseen()[0]
+    small, whole = recognizer.graph(half=True, heads=False), recognizer.graph(heads=False)
+    session, seen = OnnxSession(small), recognizer.recognize(images)
+    assert (session.outputs, len(small) < 0.51 * len(whole)) == (("embedding", "tuned_embedding"), True)
+    for embeddings, exact in zip(session(images), (seen.encoder_BD, seen.tuned_BD), strict=True):
+        assert ((embeddings * exact).sum(1) / np.linalg.norm(embeddings, axis=1) / np.linalg.norm(exact, axis=1)).min() > 0.9999
 
 
 def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from guidelens.config import ServeConfig
-from guidelens.encoders.text import TextEncoder, load_text_encoder
+from guidelens.encoders.backbones import TextBackbone, load_text_backbone
 from guidelens.inference.content import Content
-from guidelens.inference.guide_files import has_guide, load_items, one_thread
+from guidelens.inference.guide_files import FIT, encoders_of, has_guide, load_items, one_thread, require_encoder
 from guidelens.inference.messages import Floats, FusionInput, FusionOutput, Source, with_relevance
 from guidelens.inference.rows import request_row
 from guidelens.inference.scorer import GuideScorer
@@ -25,7 +25,6 @@ from guidelens.models.complements import Partners
 from guidelens.models.guide import Encoded
 from guidelens.retrieval import TextIndex, VectorIndex
 
-FIT = "fit.json"
 TEXT_INDEX = "text_index"
 INDEX = "index.usearch"
 NOMINATED = 4
@@ -45,7 +44,7 @@ class FusionModel:
         scorer: GuideScorer | None,
         content: Content,
         search: TextIndex,
-        encoder: TextEncoder,
+        encoder: TextBackbone,
         num_candidates: int,
         index: VectorIndex | None = None,
         partners: Partners | None = None,
@@ -66,9 +65,12 @@ class FusionModel:
 
         Raises:
             BundleError: it is needed and damaged, or not there.
+            ConfigError: the texts were embedded by another encoder.
         """
         one_thread()
-        _, catalogue = load_items(fit_dir)
+        items, catalogue = load_items(fit_dir)
+        encoder = load_text_backbone(encoders_of(fit_dir).text)
+        require_encoder(items, "text", encoder.encoder_id)
         scorer = GuideScorer.load(fit_dir) if has_guide(fit_dir) else None
         settings = ServeConfig.model_validate(json.loads((fit_dir / FIT).read_text())["config"]["serve"])
         search = TextIndex.load(fit_dir / TEXT_INDEX)
@@ -76,7 +78,7 @@ class FusionModel:
             VectorIndex.load(fit_dir / INDEX) if scorer and scorer.header.learned("recommendation") and len(catalogue) > settings.score_exactly_up_to else None
         )
         partners = Partners.load(fit_dir, len(catalogue))
-        return cls(scorer, Content.load(fit_dir, catalogue), search, load_text_encoder(), settings.num_candidates, index, partners)
+        return cls(scorer, Content.load(fit_dir, catalogue), search, encoder, settings.num_candidates, index, partners)
 
     def fuse(self, asked: FusionInput) -> FusionOutput:
         """Intent and candidates, best first.

@@ -7,16 +7,16 @@ import polars as pl
 import torch
 from safetensors.torch import load_file, save_file
 
-from guidelens.config import ModelConfig, TaskName
+from guidelens.config import EncoderConfig, ModelConfig, TaskName
 from guidelens.data.visits import InterestMedians
-from guidelens.errors import BundleError, NotFoundError
+from guidelens.errors import BundleError, ConfigError, NotFoundError
 from guidelens.inference.probabilities import Probabilities
 from guidelens.models.guide import GuideModel, GuideSpec
 from guidelens.models.items import Catalogue
 from guidelens.schemas.base import Frozen
 
 GUIDE_SCHEMA_VERSION = 2
-HEADER, ITEMS = "guide.json", "items.parquet"
+HEADER, ITEMS, FIT = "guide.json", "items.parquet", "fit.json"
 
 
 class Blend(Frozen):
@@ -46,6 +46,33 @@ class GuideHeader(Frozen):
     def learned(self, task: TaskName) -> bool:
         """False where the task's head still has its first random weights, whose answers mean nothing."""
         return self.lambdas.get(task, 0.0) > 0
+
+
+def encoders_of(folder: Path) -> EncoderConfig:
+    """The encoders that a fit or a bundle was trained with; those of before there was a choice are the default ones.
+
+    Raises:
+        BundleError: fit.json is missing or damaged.
+    """
+    try:
+        return EncoderConfig.model_validate(json.loads((folder / FIT).read_text())["config"]["ingest"].get("encoders", {}))
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise BundleError(f"{folder / FIT}: cannot be read: {error!r}; train again") from error
+
+
+def require_encoder(items: pl.DataFrame, kind: str, encoder_id: str) -> None:
+    """The items' embeddings must be of the encoder that requests are embedded with; items that do not say whose they are pass.
+
+    Raises:
+        ConfigError: they are of another one, or of several.
+    """
+    column = f"{kind}_encoder"
+    found = set(items[column].drop_nulls().to_list()) - {""} if column in items.columns else set()
+    if found - {encoder_id}:
+        raise ConfigError(
+            f"the items' {kind} embeddings must be of {encoder_id}, got {' and '.join(sorted(found))}; "
+            f"ingest everything again into a new lake, or train with --set ingest.encoders.{kind} as they were made"
+        )
 
 
 def save_guide(model: GuideModel, header: GuideHeader, folder: Path, name: str = "guide") -> None:

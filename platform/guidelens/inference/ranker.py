@@ -19,7 +19,7 @@ from guidelens.config import ServeConfig
 from guidelens.inference.content import Content
 from guidelens.inference.explain import Explainer
 from guidelens.inference.facts import product_facts
-from guidelens.inference.guide_files import has_guide, load_items, one_thread
+from guidelens.inference.guide_files import FIT, has_guide, load_items, one_thread
 from guidelens.inference.messages import Floats, RankInput, RankOutput, Rows, SessionState, Source, relevance_of
 from guidelens.inference.plans import Policy, next_steps, rule_policy
 from guidelens.inference.popularity import read_popularity
@@ -33,7 +33,6 @@ from guidelens.models.inputs import context_inputs
 from guidelens.models.items import REDUCED_DIM, Catalogue
 from guidelens.schemas.steps import STEP_INDEX, GuideStep
 
-FIT = "fit.json"
 EXACT_BONUS = 30.0
 FIND_BONUS = 6.0
 """On the log scale: what was asked for by its very title comes first; other hits of the search are lifted by relevance squared."""

@@ -11,7 +11,7 @@ from numpy.random import Generator, Philox
 from numpy.typing import NDArray
 
 from guidelens.data.images.decoding import INPUT_SIZE_PX
-from guidelens.encoders.image import ImageEncoder
+from guidelens.encoders.backbones import ImageBackbone
 from guidelens.schemas.ids import sub_seed
 
 Plane = NDArray[np.float64]
@@ -27,7 +27,7 @@ def background_images(seed: int, per_kind: int = PER_KIND) -> tuple[Pixels, NDAr
     return np.stack(images), np.repeat(np.arange(len(KINDS)), per_kind)
 
 
-def background_embeddings(encoder: ImageEncoder, seed: int, per_kind: int = PER_KIND) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def background_embeddings(encoder: ImageBackbone, seed: int, per_kind: int = PER_KIND) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """`background_images`, embedded: (B, 1280) and the kinds (B,)."""
     images, kinds = background_images(seed, per_kind)
     return encoder.embed(images), kinds

@@ -109,8 +109,8 @@ def unit(vectors: NDArray[np.floating]) -> Floats:
 
 
 def rooted(embeddings_BD: NDArray[np.floating]) -> Floats:
-    """Unit vectors of square roots (the Hellinger map): strong channels of pooled, non-negative features no longer outvote the rest."""
-    return unit(np.sqrt(np.maximum(embeddings_BD, 0)))
+    """Unit vectors of signed square roots (the Hellinger map where nothing is negative): strong channels no longer outvote the rest."""
+    return unit(np.sign(embeddings_BD) * np.sqrt(np.abs(embeddings_BD)))
 
 
 @dataclass(frozen=True)

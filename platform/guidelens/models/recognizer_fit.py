@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from guidelens.config import RecognizerConfig
-from guidelens.encoders.image import load_image_encoder
+from guidelens.encoders.backbones import load_image_backbone
 from guidelens.errors import ContractError, ShapeError
 from guidelens.models.backgrounds import background_embeddings
 from guidelens.models.recognizer import EVIDENCE, Floats, Gallery, Recognizer, RecognizerFacts, Rows, Whitening, rooted, softmax, unit
@@ -138,7 +138,7 @@ def fit_and_answer(
         ContractError: not one labelled photo or catalogue image, or a row out of range.
     """
     shown = _checked(embeddings, product_rows, is_catalogue_image, num_products)
-    drawn = backgrounds or Backgrounds(*background_embeddings(load_image_encoder(), seed))
+    drawn = backgrounds or Backgrounds(*background_embeddings(load_image_backbone(), seed))
     known = product_rows >= 0
     crossed = [CrossFit(one.held_M[known], one.novel_M[known], one.embeddings[known], one.backgrounds) for one in cross_fits]
     whitening = _whitening(shown.embeddings, shown.rows)

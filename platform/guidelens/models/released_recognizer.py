@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from guidelens.encoders.backbones import ImageBackbone
 from guidelens.encoders.image import ImageEncoder
+from guidelens.errors import BundleError, ShapeError
 from guidelens.models.recognizer import Recognition, Recognizer
 from guidelens.models.tuned import TunedRecognizer
 
@@ -34,14 +36,14 @@ class ReleasedRecognizer:
         loses_without_photo: an answer from an embedding alone is less often right than one from the photo, as held-back photos say.
     """
 
-    def __init__(self, encoder: ImageEncoder, frozen: Recognizer | None, tuned: tuple[TunedRecognizer, Recognizer] | None) -> None:
+    def __init__(self, encoder: ImageBackbone, frozen: Recognizer | None, tuned: tuple[TunedRecognizer, Recognizer] | None) -> None:
         self._encoder, self._frozen, self._tuned = encoder, frozen, tuned
         self.is_tuned = tuned is not None
         facts = None if tuned is None else tuned[1].facts
         self.loses_without_photo = facts is not None and (facts.held_back_top1 or 0) > (facts.encoder_top1 or 0)
 
     @classmethod
-    def load(cls, folder: Path, encoder: ImageEncoder) -> "ReleasedRecognizer":
+    def load(cls, folder: Path, encoder: ImageBackbone) -> "ReleasedRecognizer":
         """From a fit or a bundle, which may be without tuned blocks or without a recognizer at all.
 
         Raises:
@@ -51,6 +53,8 @@ class ReleasedRecognizer:
         of_tuned = folder / TUNED
         if frozen is None or not of_tuned.exists():
             return cls(encoder, frozen, None)
+        if not isinstance(encoder, ImageEncoder):
+            raise BundleError(f"{of_tuned} was tuned from another encoder than {encoder.encoder_id}; fit again with this encoder")
         return cls(encoder, frozen, (TunedRecognizer.load(of_tuned, encoder), Recognizer.load(of_tuned)))
 
     def see(self, images: NDArray[np.uint8], top: int = 5) -> Seen:
@@ -65,6 +69,27 @@ class ReleasedRecognizer:
         blocks, recognizer = self._tuned
         found = blocks.recognize(images)
         return Seen(found.encoder_BD, recognizer.recognize(found.tuned_BD, top))
+
+    def see_embeddings(self, embeddings_BE: NDArray[np.floating], top: int = 5) -> Seen:
+        """What the device's encoder (`device_graph`) made of photos: as good as `see`. The encoder's own embeddings alone, (B, D), will do too.
+
+        Raises:
+            ShapeError: another width.
+        """
+        width = embeddings_BE.shape[1]
+        if width not in (self._encoder.dim, 2 * self._encoder.dim):
+            raise ShapeError(f"embeddings must be {self._encoder.dim} or {2 * self._encoder.dim} wide, got {width}; use the release's encoder.onnx")
+        own_BD, tuned_BD = embeddings_BE[:, : self._encoder.dim], embeddings_BE[:, self._encoder.dim :]
+        if tuned_BD.shape[1] and self._tuned is not None:
+            return Seen(np.asarray(own_BD, np.float32), self._tuned[1].recognize(tuned_BD, top))
+        return Seen(np.asarray(own_BD, np.float32), self.recognize(own_BD, top))
+
+    def device_graph(self) -> bytes | None:
+        """An ONNX model for a shopper's device, weights in half precision: `embedding`, and `tuned_embedding` where the release has tuned blocks.
+        None of an encoder that is not ours to write down."""
+        if self._tuned is not None:
+            return self._tuned[0].graph(half=True, heads=False)
+        return self._encoder.graph(half=True) if isinstance(self._encoder, ImageEncoder) else None
 
     def recognize(self, embeddings_BD: NDArray[np.floating], top: int = 5) -> list[Recognition] | None:
         """Of the encoder's own embeddings, as a device sends them."""

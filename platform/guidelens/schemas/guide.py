@@ -24,13 +24,15 @@ class Consent(Record):
 
 
 class GuideRequest(Record):
-    """What a shopper's device asks. `deadline_ms` is the whole budget; `image_embedding` is made on the device."""
+    """What a shopper's device asks. `deadline_ms` is the whole budget; `image_embedding` is made on the device, by the
+    encoder that `image_encoder` names."""
 
     request_id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     shopper_id: ShopperId | None = None
     session_id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     text: Annotated[str, Field(max_length=MAX_TEXT_CHARS)] | None = None
     image_embedding: Annotated[tuple[float, ...], Field(max_length=4096)] | None = None
+    image_encoder: Annotated[str, Field(max_length=128)] | None = None
     locale: Annotated[str, Field(max_length=35)] = "en"
     deadline_ms: Annotated[int, Field(ge=20, le=30_000)] = 300
     num_recommendations: Annotated[int, Field(ge=1, le=100)] = 10

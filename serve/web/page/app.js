@@ -42,8 +42,7 @@ async function ask() {
   if (state.personal && shopper) fields.shopper_id = shopper;
   try {
     await flush();
-    if (state.frame && state.onDevice) fields.image_embedding = await embed(state.frame);
-    state.reply = await askGuide(fields, state.onDevice ? null : state.frame);
+    state.reply = await (state.frame && state.onDevice ? askWithEmbedding(fields) : askGuide(fields, state.frame));
     await show();
   } catch (error) {
     notice(error.code === "offline" ? word("offline") : error.code === "overloaded" ? word("busy") : error.message);
@@ -51,6 +50,15 @@ async function ask() {
     state.busy = false;
     $("stage").classList.remove("scanning");
   }
+}
+
+// The encoder may be that of a release before: then it is fetched again, once.
+async function askWithEmbedding(fields, anew = false) {
+  const seen = await embed(state.frame, anew);
+  return askGuide({ ...fields, ...seen }, null).catch((error) => {
+    if (error.code !== "encoder_outdated" || anew) throw error;
+    return askWithEmbedding(fields, true);
+  });
 }
 
 function newSession() {

@@ -184,12 +184,12 @@ class PhotoEmbedder:
     """
 
     def __init__(self, root: str, s3: S3Options, config: IngestConfig, contents: pa.Table) -> None:
-        from guidelens.encoders.image import load_image_encoder
+        from guidelens.encoders.backbones import load_image_backbone
 
         self._filesystem, _ = arrow_filesystem(root, s3)
         self._limits = config
         self._readers = ThreadPoolExecutor(_NUM_READERS)
-        self._encoder = load_image_encoder()
+        self._encoder = load_image_backbone(config.encoders.image)
         known = contents.filter(pc.equal(contents["image_encoder"], self._encoder.encoder_id))
         self._known = set(known["sha256"].to_pylist())
         self._pictured = set(known.filter(known["has_thumbnail"])["sha256"].to_pylist())

@@ -151,10 +151,10 @@ def embed_photos(tasks: pa.Table, contents: pa.Table, root: str, s3: S3Options, 
 class TextEmbedder:
     """Embeds batches of texts; holds the encoder, so keep one a worker."""
 
-    def __init__(self) -> None:
-        from guidelens.encoders.text import load_text_encoder
+    def __init__(self, encoder: str) -> None:
+        from guidelens.encoders.backbones import load_text_backbone
 
-        self._encoder = load_text_encoder()
+        self._encoder = load_text_backbone(encoder)
 
     def __call__(self, texts: pa.Table) -> pa.Table:
         vectors = self._encoder.embed(texts["text"].to_pylist())
@@ -168,21 +168,24 @@ def embed_texts(texts: Sequence[str], config: IngestConfig) -> tuple[dict[str, V
     if not blocks:
         return {}, ""
     pool = ActorPoolStrategy(size=min(config.num_workers, len(blocks)))
-    embedded = ray.data.from_arrow(blocks).map_batches(TextEmbedder, batch_size=None, batch_format="pyarrow", compute=pool)
+    embedded = ray.data.from_arrow(blocks).map_batches(
+        TextEmbedder, fn_constructor_args=(config.encoders.text,), batch_size=None, batch_format="pyarrow", compute=pool
+    )
     return _by_text(pa.concat_tables(_arrow_tables(embedded)))
 
 
 class EmbedHere:
     """`embed_texts` in this process, which keeps the encoder: for one that embeds a few texts again and again."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoder: str) -> None:
+        self._encoder = encoder
         self._embedder: TextEmbedder | None = None
 
     def __call__(self, texts: Sequence[str]) -> tuple[dict[str, Vector], str]:
         blocks = _text_blocks(texts)
         if not blocks:
             return {}, ""
-        self._embedder = self._embedder or TextEmbedder()
+        self._embedder = self._embedder or TextEmbedder(self._encoder)
         return _by_text(pa.concat_tables(self._embedder(block) for block in blocks))
 
 
