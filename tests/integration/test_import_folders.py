@@ -5,7 +5,6 @@ import io
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 from PIL import Image
 
@@ -45,7 +44,7 @@ def test_folders_become_a_catalogue_with_labelled_photos_and_a_held_out_part(hom
     assert 0 < len(held) == done.held_out
     assert not held.keys() & set(photos["path"])
     assert set(held.values()) <= set(photos["product_id"]) == {"Lemon", "红 苹果 🍎", "tea, green"}
-    assert photos.group_by("product_id").agg(pl.col("thumbnail").is_not_null().sum())["thumbnail"].to_list() == [1, 1, 1], "a picture each"
+    assert photos["thumbnail"].null_count() == 0, "what a tuned recognizer learns from"
 
     again = import_folders.run(home, CONFIG, root, uri, labels)
     assert (again.known, again.accepted[Kind.PHOTOS], again.held_out) == (3, 0, done.held_out)
