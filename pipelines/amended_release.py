@@ -122,8 +122,10 @@ def _logged(registry: Registry, run_id: str, built: Path) -> str:
 def _change(home: Home, built: Path, joining: Joining | None, leaving: Sequence[str]) -> bool:
     """Changes the copy's files to the new set of products; whether any product joins."""
     from guidelens.inference.bundle_rows import with_rows
-    from guidelens.inference.guide_files import load_items
+    from guidelens.inference.guide_files import encoders_of, load_items
+    from guidelens.inference.search.files import FOLDER as SEARCH
     from pipelines.bundle_parts import with_index
+    from pipelines.fit_search import keep_search
 
     before, _ = load_items(built)
     unknown = sorted(set(leaving) - set(before["product_id"]))
@@ -142,6 +144,8 @@ def _change(home: Home, built: Path, joining: Joining | None, leaving: Sequence[
                     (built / MEDIA / f"{row}.{suffix}").write_bytes(held[product_id])
     _recognizers(home, built, rows, items, {row: joining.pictures.get(product_id, ()) for product_id, row in new.items()} if joining else {})
     with_index(built)
+    if (built / SEARCH).is_dir():
+        keep_search(home, encoders_of(built).text, items, built)
     return bool(new)
 
 
@@ -206,17 +210,20 @@ def _gate_limit(path: Path) -> float:
 
 def _answers(path: Path) -> GateCheck:
     """Every part of serving loads it."""
+    from guidelens.config import SearchConfig
     from guidelens.inference.fusion import FusionModel
     from guidelens.inference.guide_files import load_items
     from guidelens.inference.ranker import RankerModel
+    from guidelens.inference.search.shop import search_engine
     from guidelens.models.baselines.fallback import Fallback
     from guidelens.retrieval import VectorIndex
 
-    FusionModel.load(path)
-    ranker, index = RankerModel.load(path), VectorIndex.load(path / "index.usearch")
+    fusion, ranker, index = FusionModel.load(path), RankerModel.load(path), VectorIndex.load(path / "index.usearch")
     Fallback.load(path, load_items(path)[1].product_ids)
-    fits = len(index) == len(ranker.catalogue)
-    return GateCheck(name="loads", passed=fits, why=f"fusion, ranker, fallback and an index of {len(index)} of {len(ranker.catalogue)} products load")
+    engine = search_engine(path, fusion, SearchConfig())
+    fits = len(index) == len(engine.texts) == len(ranker.catalogue)
+    found = f"an index of {len(index)} and a search over {len(engine.texts)}"
+    return GateCheck(name="loads", passed=fits, why=f"fusion, ranker, fallback, {found} of {len(ranker.catalogue)} products load")
 
 
 def _known_by_own_image(home: Home, path: Path, joining: Joining) -> GateCheck:

@@ -75,6 +75,8 @@ def test_a_product_joins_is_recognised_and_found_and_leaves_again(released_shop:
             assert [each.json()["evidence"] for each in again] == [["image"], ["image", "earlier_frames"]]
             for text in ("zephyr kazoo", "西风卡祖笛"):
                 assert shop.guide(text=text).json()["slate"][0]["product_id"] == PRODUCT
+                found = shop.client.post("/v1/search", json={"text": text, "deadline_ms": 10_000}).json()
+                assert (found["answered"], found["results"][0]["product_id"]) == (True, PRODUCT)
             assert shop.client.get(f"/v1/products/{PRODUCT.replace('/', '%2F')}").json()["price_minor"] == 900
             coded = shop.guide(frame_with_code(CODE)).json()
             assert (coded["recognized"][0]["product_id"], coded["in_catalogue"], coded["barcodes"]) == (PRODUCT, True, ["0" + CODE])
