@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from usearch.index import Index
 
 from guidelens.errors import BundleError, ShapeError
+from guidelens.retrieval.graphs import Index
 from guidelens.schemas.base import Frozen
 
 Floats = NDArray[np.float32]
