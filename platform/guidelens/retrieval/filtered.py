@@ -29,7 +29,7 @@ MAX_WALK = 4096
 """Neighbours that a walk is asked for at most; a filter that would need more leaves few enough to compare them all."""
 _SPARE, _EXPANSION = 1.4, 2
 _MIN_EXPANSION = 256
-_CONNECTIVITY, _EXPANSION_ADD = 24, 160
+_CONNECTIVITY, _EXPANSION_ADD = 16, 96
 _TINY = 1e-12
 
 
