@@ -47,9 +47,8 @@ class Recognizer:
 
     def _answer(self, call: RecognizeCall) -> RecognizeReply | FrameProblem:
         if call.embedding is not None:
-            sent = self._fitted.see_embeddings(call.embedding[None], top=_TOP)
             lacks_photo = self._fitted.loses_without_photo and len(call.embedding) == IMAGE_DIM
-            return _reply(sent.embeddings_BD[0], sent.recognized, lacks_photo=lacks_photo)
+            return _reply(call.embedding[:IMAGE_DIM], self._fitted.recognize(call.embedding[None], top=_TOP), lacks_photo=lacks_photo)
         assert call.frame is not None
         try:
             pixels = decode_image(call.frame, max_bytes=MAX_FRAME_BYTES, max_pixels=MAX_FRAME_PIXELS)

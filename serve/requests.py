@@ -20,7 +20,6 @@ from guidelens.schemas.guide import MAX_FRAME_BYTES, EventsRequest, GuideRequest
 from guidelens.schemas.tables import IMAGE_DIM
 from serve.problems import ApiError, field_problem
 
-DEVICE_ENCODER_PATH = "/v1/encoder.onnx"
 Fields = TypeVar("Fields", bound=BaseModel)
 
 MAX_JSON_BYTES = 256 * 1024
@@ -203,23 +202,6 @@ def checked_fields(body: bytes, frame: bytes | None, schema: type[Fields]) -> Fi
         return schema.model_validate(tree)
     except ValidationError as error:
         raise field_problem([dict(each) for each in error.errors(include_url=False)]) from error
-
-
-def require_current_encoder(asked: Asked, current: str | None) -> None:
-    """What a device tuned to another release makes of a photo means nothing to this one.
-
-    Raises:
-        ApiError: `encoder_outdated` for another release's, `invalid_field` where a tuned embedding does not say whose it is.
-    """
-    named = asked.fields.image_encoder
-    if asked.embedding is None or (named is None and len(asked.embedding) == IMAGE_DIM):
-        return
-    if named is None:
-        raise ApiError(
-            "invalid_field", f"image_encoder: must name the encoder of {len(asked.embedding)} numbers, got none; it is the ETag of {DEVICE_ENCODER_PATH}"
-        )
-    if named != current:
-        raise ApiError("encoder_outdated", f"image_encoder: must be the release's ({current}), got {named[:80]!r}; fetch {DEVICE_ENCODER_PATH} again")
 
 
 def checked_embedding(values: tuple[float, ...] | None) -> NDArray[np.float32] | None:

@@ -11,7 +11,7 @@ from serve import search
 from serve.desk import Desk
 from serve.hops import HopOverloadedError
 from serve.problems import ApiError, overloaded
-from serve.requests import checked_embedding, checked_fields, read_call, require_current_encoder
+from serve.requests import checked_embedding, checked_fields, read_call
 
 Problems = dict[int | str, dict[str, Any]]
 
@@ -27,8 +27,6 @@ def add_search(app: FastAPI, desk: Desk, problems: Problems, body: dict[str, Any
             asked = await _read(request)
             request_id = asked.fields.request_id or request.state.request_id
             request.state.request_id = request_id
-            current = desk.graph.catalogue.device_encoder
-            require_current_encoder(asked.seen, None if current is None else current.id)
             try:
                 reply = await search.answer(desk.graph, request_id, asked, desk.readable_key(asked.fields))
             except HopOverloadedError as error:
