@@ -64,13 +64,13 @@ def running(installed: Path) -> Iterator[str]:
 
 
 def _wait(port: int, server: "subprocess.Popen[bytes]") -> None:
-    import psycopg
+    import pg8000.dbapi
 
     for _ in range(200):
         assert server.poll() is None, "the server ended"
         try:
-            psycopg.connect(f"postgresql://postgres@127.0.0.1:{port}/postgres", connect_timeout=2).close()
+            pg8000.dbapi.connect(user="postgres", host="127.0.0.1", port=port, timeout=2).close()
             return
-        except psycopg.OperationalError:
+        except (pg8000.dbapi.Error, OSError):
             time.sleep(0.05)
     raise AssertionError("the server did not answer within 10 s")

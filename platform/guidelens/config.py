@@ -433,14 +433,14 @@ EMBEDDED = "embedded"
 
 class SearchConfig(Frozen):
     """vectors: where a large catalogue's vectors are searched: `embedded` (in the release), or the address of a PostgreSQL with pgvector.
-    An address holds no password, as it goes into runs and bundles: libpq reads PGPASSWORD and password files itself."""
+    An address holds no password, as it goes into runs and bundles: PGPASSWORD is read by whoever connects."""
 
     vectors: Annotated[str, Field(pattern=r"^(embedded|postgres(ql)?://.+)$")] = EMBEDDED
 
     @model_validator(mode="after")
     def _no_password(self) -> Self:
         if re.search(r"//[^/@]*:[^/@]*@|[?&]password=", self.vectors):
-            raise ValueError("serve.search.vectors must hold no password, as it goes into runs and bundles; set PGPASSWORD or a password file")
+            raise ValueError("serve.search.vectors must hold no password, as it goes into runs and bundles; set PGPASSWORD")
         return self
 
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from usearch.index import Index
 
 from guidelens.errors import BundleError, ShapeError
+from guidelens.retrieval.graphs import Index
 from guidelens.schemas.base import Frozen
 
 Floats = NDArray[np.float32]
@@ -29,7 +29,7 @@ MAX_WALK = 4096
 """Neighbours that a walk is asked for at most; a filter that would need more leaves few enough to compare them all."""
 _SPARE, _EXPANSION = 1.4, 2
 _MIN_EXPANSION = 256
-_CONNECTIVITY, _EXPANSION_ADD = 24, 160
+_CONNECTIVITY, _EXPANSION_ADD = 16, 96
 _TINY = 1e-12
 
 
