@@ -27,10 +27,11 @@ from serve.exposures import impressions
 from serve.graph import device_name
 from serve.hops import HopOverloadedError
 from serve.problems import ApiError, field_problem, of_status, overloaded, problem_response
-from serve.requests import DEVICE_ENCODER_PATH, Asked, read_events_request, read_guide_request, require_current_encoder
+from serve.requests import Asked, read_events_request, read_guide_request
 
 log = logging.getLogger(__name__)
 WEB = Path(__file__).parent / "web"
+DEVICE_ENCODER_PATH = "/v1/encoder.onnx"
 _SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; "
@@ -150,8 +151,6 @@ def _add_guide(app: FastAPI, desk: Desk) -> None:
             asked = await read_guide_request(request)
             request_id = asked.fields.request_id or request.state.request_id
             request.state.request_id = request_id
-            current = desk.graph.catalogue.device_encoder
-            require_current_encoder(asked, None if current is None else current.id)
             reply = await _answer(desk, request_id, asked)
         return Response(reply.model_dump_json(), media_type="application/json")
 

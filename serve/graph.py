@@ -24,6 +24,7 @@ from guidelens.models.baselines.fallback import Fallback, Spoken
 from guidelens.schemas.guide import Degraded, Family, GuideReply, GuideRequest, PlannedStep, Recognized, SlateItem
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.steps import GuideStep
+from guidelens.schemas.tables import IMAGE_DIM
 from serve.catalogue import Catalogue
 from serve.hops import Hop, HopFailedError
 from serve.messages import FrameProblem, FuseCall, FuseReply, RankCall, RankReply, RecognizeCall, RecognizeReply, SessionSteps, StepChoice, StockNow
@@ -178,7 +179,7 @@ class Graph:
         if asked.frame is None and asked.embedding is None:
             return None
         budget_s = trace.budget.share_s(_RECOGNIZE_SHARE)
-        call = RecognizeCall(self.release, asked.frame, None if asked.frame is not None else asked.embedding, budget_s)
+        call = RecognizeCall(self.release, asked.frame, None if asked.frame is not None else self._embedding(asked), budget_s)
         with trace.stage("recognize"):
             found = await self._hop("recognizer", self.recognizer.ask(call, budget_s))
         if isinstance(found, FrameProblem):
@@ -186,6 +187,12 @@ class Graph:
         if found is None:
             trace.fall(Degraded.WITHOUT_FRAME)
         return found
+
+    def _embedding(self, asked: Asked) -> NDArray[np.float32] | None:
+        """What the device made of a photo, as far as it means something here: of another release's encoder, the pretrained one's part."""
+        encoder = self.catalogue.device_encoder
+        is_ours = encoder is not None and asked.fields.image_encoder == encoder.id
+        return asked.embedding if asked.embedding is None or is_ours else asked.embedding[:IMAGE_DIM]
 
     async def _shopper(self, shopper_key: str | None, trace: Trace) -> bytes | None:
         if shopper_key is None:

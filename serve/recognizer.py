@@ -63,9 +63,9 @@ class Recognizer:
 
     def _answer(self, call: RecognizeCall) -> RecognizeReply | FrameProblem:
         if call.embedding is not None:
-            sent = self._fitted.see_embeddings(call.embedding[None], top=_TOP)
             lacks_photo = self._fitted.loses_without_photo and len(call.embedding) == IMAGE_DIM
-            return _reply(sent.embeddings_BD[0], None if sent.recognized is None else sent.recognized[0], lacks_photo=lacks_photo)
+            found = self._fitted.recognize(call.embedding[None], top=_TOP)
+            return _reply(call.embedding[:IMAGE_DIM], None if found is None else found[0], lacks_photo=lacks_photo)
         assert call.frame is not None
         begun = time.perf_counter()
         try:

@@ -19,8 +19,6 @@ from guidelens.schemas.guide import MAX_FRAME_BYTES, EventsRequest, GuideRequest
 from guidelens.schemas.tables import IMAGE_DIM
 from serve.problems import ApiError, field_problem
 
-DEVICE_ENCODER_PATH = "/v1/encoder.onnx"
-
 MAX_JSON_BYTES = 256 * 1024
 MAX_EVENTS_BYTES = 2 * 1024 * 1024
 BODY_SECONDS = 10.0
@@ -185,23 +183,6 @@ def _checked(body: bytes, frame: bytes | None) -> Asked:
     if frame is None and embedding is None and not (fields.text or fields.shopper_id or fields.session_id):
         raise ApiError("empty_request", "at least one of frame, image_embedding, text, shopper_id and session_id must be there, got none of them")
     return Asked(fields, frame, embedding)
-
-
-def require_current_encoder(asked: Asked, current: str | None) -> None:
-    """What a device tuned to another release makes of a photo means nothing to this one.
-
-    Raises:
-        ApiError: `encoder_outdated` for another release's, `invalid_field` where a tuned embedding does not say whose it is.
-    """
-    named = asked.fields.image_encoder
-    if asked.embedding is None or (named is None and len(asked.embedding) == IMAGE_DIM):
-        return
-    if named is None:
-        raise ApiError(
-            "invalid_field", f"image_encoder: must name the encoder of {len(asked.embedding)} numbers, got none; it is the ETag of {DEVICE_ENCODER_PATH}"
-        )
-    if named != current:
-        raise ApiError("encoder_outdated", f"image_encoder: must be the release's ({current}), got {named[:80]!r}; fetch {DEVICE_ENCODER_PATH} again")
 
 
 def _embedding(values: tuple[float, ...] | None) -> NDArray[np.float32] | None:

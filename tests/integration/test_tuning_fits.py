@@ -11,9 +11,10 @@ from served_shop import ServedShop, release_some_groceries, serving
 
 from guidelens.config import Home, TrainConfig, TuningConfig
 from guidelens.data.adapters import grocery_store
-from guidelens.data.images.decoding import thumbnail
+from guidelens.data.images.decoding import decode_image, thumbnail
 from guidelens.data.lake.lake import Lake
 from guidelens.encoders.image import load_image_encoder
+from guidelens.encoders.onnx_session import OnnxSession
 from guidelens.errors import GuideLensError
 from guidelens.evaluation.held_back import answers_of
 from guidelens.evaluation.report import read_report
@@ -109,8 +110,7 @@ def test_real_photos_are_tuned_on_tracked_measured_released_and_recognized(serve
 
 
 @pytest.mark.shared_data
-def test_a_reply_names_the_family_and_says_where_a_frame_would_have_told_more(served: ServedShop, shared_data: Path) -> None:
-    recognizer = ReleasedRecognizer.load(served.shop.home.releases / "1", load_image_encoder())
+def test_a_reply_names_the_family(served: ServedShop, shared_data: Path) -> None:
     seen = 0
     folder = grocery_store.load(shared_data / "grocery-store").photos
     for path, _ in unseen(shared_data, served.shop.home)[::5]:
@@ -122,5 +122,19 @@ def test_a_reply_names_the_family_and_says_where_a_frame_would_have_told_more(se
         else:
             assert reply["family"] is None
     assert seen >= 5
-    embedding = [0.1] * 1280
-    assert ("frame" in served.guide(image_embedding=embedding).json()["missing"]) == recognizer.loses_without_photo
+
+
+@pytest.mark.shared_data
+def test_a_device_that_runs_the_tuned_encoder_is_answered_as_by_a_frame_and_one_of_another_release_by_its_own(served: ServedShop, shared_data: Path) -> None:
+    home = served.shop.home
+    recognizer = ReleasedRecognizer.load(home.releases / "1", load_image_encoder())
+    photo = (grocery_store.load(shared_data / "grocery-store").photos / unseen(shared_data, home)[0][0]).read_bytes()
+    fetched = served.client.get("/v1/encoder.onnx")
+    on_device, named = OnnxSession(fetched.content), fetched.headers["ETag"].strip('"')
+    numbers = np.concatenate([output[0] for output in on_device(decode_image(photo)[None])]).tolist()
+    assert len(numbers) == (2560 if recognizer.is_tuned else 1280)
+    by_frame, by_device = served.guide(photo).json(), served.guide(image_embedding=numbers, image_encoder=named).json()
+    assert [one["product_id"] for one in by_device["recognized"]] == [one["product_id"] for one in by_frame["recognized"]]
+    assert "frame" not in by_device["missing"] or not recognizer.is_tuned
+    for fields in ({"image_embedding": numbers, "image_encoder": "another"}, {"image_embedding": numbers[:1280]}):
+        assert ("frame" in served.guide(**fields).json()["missing"]) == recognizer.loses_without_photo

@@ -25,7 +25,7 @@ class Consent(Record):
 
 class GuideRequest(Record):
     """What a shopper's device asks. `deadline_ms` is the whole budget; `image_embedding` is made on the device, by the
-    encoder that `image_encoder` names."""
+    encoder that `image_encoder` names: where that is not the release's, it counts as made by the pretrained encoder alone."""
 
     request_id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     shopper_id: ShopperId | None = None

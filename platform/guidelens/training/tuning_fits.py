@@ -213,7 +213,7 @@ def _shared_maps(photos: Sequence[bytes], tuning: TuningConfig, seed: int, folde
     folder.mkdir(exist_ok=True)
     mark.unlink(missing_ok=True)
     with torch.inference_mode():
-        shared = load_image_encoder().split(tuning.num_shared_blocks)[0]
+        shared = load_image_encoder(runtime="torch").split(tuning.num_shared_blocks)[0]
         _, channels, height, width = shared(network_input(np.zeros((1, INPUT_SIZE_PX, INPUT_SIZE_PX, 3), np.uint8))).shape
     np.lib.format.open_memmap(file, "w+", np.float16, (len(photos), 1 + tuning.num_views, height, width, channels)).flush()
     chunks = [(start, list(photos[start : start + _CHUNK])) for start in range(0, len(photos), _CHUNK)]
@@ -232,7 +232,7 @@ def _shared_maps(photos: Sequence[bytes], tuning: TuningConfig, seed: int, folde
 def _write_maps(file: Path, start: int, photos: list[bytes], tuning: TuningConfig, seed: int) -> None:
     """A Ray task: the maps of photos from row `start` on."""
     kept = np.load(file, mmap_mode="r+")
-    for row, of_photo in enumerate(maps_of(load_image_encoder(), map(upright_pixels, photos), tuning, seed)):
+    for row, of_photo in enumerate(maps_of(load_image_encoder(runtime="torch"), map(upright_pixels, photos), tuning, seed)):
         kept[start + row] = of_photo
     kept.flush()
 
@@ -242,7 +242,7 @@ def _worker(loop_config: dict[str, _WorkerTask]) -> None:
     task = loop_config["task"]
     compute_repeatably(1)
     keep_freed_memory()
-    encoder, maps = load_image_encoder(), np.load(task.maps, mmap_mode="r")
+    encoder, maps = load_image_encoder(runtime="torch"), np.load(task.maps, mmap_mode="r")
     tuning = Tuning(encoder, maps, task.fit.product_rows, task.family_of, task.tuning, task.seed, worker_device(task.config))
     progress = _restored(tuning)
     while not (progress.is_done or progress.diverged or task.stop.exists()):
