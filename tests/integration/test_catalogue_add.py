@@ -1,6 +1,7 @@
 """`guidelens catalogue add` and `remove`: a product joins a served release without training, is recognised and found, and leaves again."""
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from guidelens.bundle import read_manifest
 from guidelens.data.lake.lake import Lake
 from guidelens.data.records.sources import IngestSources
 from guidelens.data.review import ReviewQueue
-from guidelens.errors import ContractError, InputError, NotFoundError
+from guidelens.errors import BundleError, ContractError, InputError, NotFoundError
+from guidelens.inference.bundle_rows import with_rows
 from guidelens.inference.guide_files import load_items
 from guidelens.inference.scorer import GuideScorer
 from guidelens.registry import CHALLENGER, CHAMPION, Registry
@@ -138,6 +140,14 @@ def test_neighbours_and_pictures_follow_their_products_when_one_in_the_middle_le
         cells = ((row, name) for row, name in enumerate(names) if name != gone)
         pairs.append({(name, names[to]) for row, name in cells for to, weight in zip(part.products_NK[row], part.weights_NK[row], strict=True) if weight > 0})
     assert {pair for pair in pairs[0] if gone not in pair} == pairs[1] != set()
+
+
+def test_a_release_with_a_table_that_nobody_would_change_is_not_amended(released_shop: ReleasedShop, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(released_shop.home.releases / "1", bundle)
+    (bundle / "of_tomorrow.safetensors").touch()
+    with pytest.raises(BundleError, match=r"of_tomorrow\.safetensors"):
+        with_rows(bundle, np.zeros(0, np.int64), load_items(bundle)[0])
 
 
 def test_what_breaks_the_catalogues_contract_joins_nothing(released_shop: ReleasedShop, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from guidelens.errors import BundleError
 from guidelens.inference.guide_files import HEADER, ITEMS
 from guidelens.inference.popularity import POPULARITY
 from guidelens.inference.search_texts import build_text_index
@@ -26,15 +27,30 @@ Rows = NDArray[np.int64]
 _MEDIA = "media"
 _GUIDE = "guide.safetensors"
 _BY_PRODUCT = ("tower.ids.weight", "bias")
+_KNOWN = frozenset(
+    {
+        *(ITEMS, POPULARITY, HEADER, COMPLEMENTS, FALLBACK, _GUIDE, _MEDIA, "fit.json", "text_index"),
+        *("complements.json", "fallback.json", "rules.json", "held_back.parquet", "manifest.json", "encoder.onnx"),
+        *("recognizer.json", "recognizer.safetensors", "tuned", "index.usearch", "index.json"),
+    }
+)
+"""What a bundle may hold beside what callers say they change: files with a row a product that nobody changes would answer with other products."""
 
 
-def with_rows(folder: Path, rows_P: Rows, items: pl.DataFrame) -> None:
+def with_rows(folder: Path, rows_P: Rows, items: pl.DataFrame, others: frozenset[str] = frozenset()) -> None:
     """Rewrites all of a folder's files but the recognizer's and the vector index.
 
     Args:
         rows_P: of each product its row until now, -1 for one that is new.
         items: the item table of the new set, in its order.
+        others: names in the folder that the caller changes.
+
+    Raises:
+        BundleError: the folder holds what neither this nor the caller knows.
     """
+    unknown = sorted({path.name for path in folder.iterdir()} - _KNOWN - others)
+    if unknown:
+        raise BundleError(f"{folder} holds {', '.join(unknown)}, whose products this GuideLens cannot change; train and release again")
     items.write_parquet(folder / ITEMS)
     build_text_index(items).save(folder / "text_index")
     _json_file(folder / "fit.json", lambda facts: facts | {"num_products": len(rows_P)})
