@@ -136,7 +136,7 @@ def _change(home: Home, built: Path, joining: Joining | None, leaving: Sequence[
     row_of = {product_id: row for row, product_id in enumerate(before["product_id"])}
     rows = np.array([row_of.get(product_id, -1) for product_id in items["product_id"]], dtype=np.int64)
     new = {product_id: row for row, product_id in enumerate(items["product_id"]) if rows[row] < 0}
-    with_rows(built, rows, items)
+    with_rows(built, rows, items, others=frozenset({SEARCH}))
     if joining is not None:
         for product_id, row in new.items():
             for suffix, held in (("jpg", joining.thumbnails), ("glb", joining.models)):
