@@ -11,8 +11,7 @@ from guidelens.data.inbox import Inbox
 from guidelens.data.pseudonyms import Pseudonymizer
 from guidelens.errors import GuideLensError
 from guidelens.schemas.events import Event
-from guidelens.schemas.guide import GuideRequest
-from guidelens.schemas.search import SearchRequest
+from guidelens.schemas.guide import ShopperRequest
 from serve.catalogue import ProductView
 from serve.exposures import ExposureWriter
 from serve.graph import Graph, Session
@@ -95,7 +94,7 @@ class Desk:
                 raise ApiError("not_ready", reason, {"Retry-After": "1"}) from error
             self._ready = True
 
-    def readable_key(self, fields: GuideRequest | SearchRequest) -> str | None:
+    def readable_key(self, fields: ShopperRequest) -> str | None:
         """The shopper's pseudonym, where there is a shopper and the request lets their features be read."""
         if fields.shopper_id is None or not fields.may_personalize:
             return None

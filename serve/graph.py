@@ -22,7 +22,7 @@ from guidelens.inference.rows import request_row
 from guidelens.inference.search.messages import SearchOutput
 from guidelens.inference.words import reason, with_rules
 from guidelens.models.baselines.fallback import Fallback, Spoken
-from guidelens.schemas.guide import Degraded, Family, GuideReply, GuideRequest, PlannedStep, Recognized, SlateItem
+from guidelens.schemas.guide import Degraded, Family, GuideReply, GuideRequest, PlannedStep, Recognized, ShopperRequest, SlateItem
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.steps import GuideStep
 from guidelens.schemas.tables import IMAGE_DIM
@@ -420,7 +420,7 @@ _NO_ROWS = np.zeros(0, dtype=np.int32)
 _NO_FLOATS = np.zeros(0, dtype=np.float32)
 
 
-def device_name(fields: GuideRequest) -> str:
+def device_name(fields: ShopperRequest) -> str:
     """The event's `device` value: what the grammar needs to know of it."""
     if not fields.device.ar:
         return "none"

@@ -23,8 +23,8 @@ class Consent(Record):
     frame_retention: bool = False
 
 
-class GuideRequest(Record):
-    """What a shopper's device asks. `deadline_ms` is the whole budget; `image_embedding` is made on the device, by the
+class ShopperRequest(Record):
+    """Who asks, with what in view, and what may be made of it. `deadline_ms` is the whole budget; `image_embedding` is made on the device, by the
     encoder that `image_encoder` names: where that is not the release's, it counts as made by the pretrained encoder alone."""
 
     request_id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
@@ -35,7 +35,6 @@ class GuideRequest(Record):
     image_encoder: Annotated[str, Field(max_length=128)] | None = None
     locale: Annotated[str, Field(max_length=35)] = "en"
     deadline_ms: Annotated[int, Field(ge=20, le=30_000)] = 300
-    num_recommendations: Annotated[int, Field(ge=1, le=100)] = 10
     personalized: bool = True
     device: DeviceCapabilities = DeviceCapabilities()
     consent: Consent = Consent()
@@ -44,6 +43,12 @@ class GuideRequest(Record):
     def may_personalize(self) -> bool:
         """False where no shopper feature may be read and no personal event written."""
         return self.personalized and self.consent.personalization
+
+
+class GuideRequest(ShopperRequest):
+    """What a shopper's device asks the guide."""
+
+    num_recommendations: Annotated[int, Field(ge=1, le=100)] = 10
 
 
 class Recognized(Frozen):
