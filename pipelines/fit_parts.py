@@ -19,6 +19,7 @@ from guidelens.schemas.base import Frozen
 from guidelens.schemas.tables import Table
 from pipelines.entry import progress
 from pipelines.fit_recognizer import TRAINED, TUNING, RecognizerDone, fit_recognizer
+from pipelines.fit_search import keep_search, learn_search
 from pipelines.fit_shop import keep_complements, keep_fallback, keep_rules
 
 if TYPE_CHECKING:
@@ -96,7 +97,15 @@ class FitParts:
             metrics.update(values)
         if recognizer.metrics:
             by_epoch = (*by_epoch, (max((epoch for epoch, _ in by_epoch), default=0), recognizer.metrics))
-        return FitDone(parts, guide.left_out, len(items), {**metrics, **recognizer.metrics}, by_epoch)
+        found = self._search()
+        by_epoch = (*by_epoch, (max((epoch for epoch, _ in by_epoch), default=0), found))
+        return FitDone(parts, guide.left_out, len(items), {**metrics, **recognizer.metrics, **found}, by_epoch)
+
+    def _search(self) -> dict[str, float]:
+        """Needs every other part: search weighs what they say."""
+        examples = Examples.load(self.work / EXAMPLES) if (self.work / EXAMPLES).exists() else None
+        queries = self.lake.read(Table.QUERIES, ["query"], manifest=self.snapshot)["query"].unique().sort().to_list() if examples is not None else []
+        return learn_search(self.home, self.config.ingest.encoders.text, self.config.seed, examples, queries, self.fit_dir)
 
     def write_items(self) -> pl.DataFrame:
         """items.parquet: Feast's product view at the snapshot, sorted by product_id; its text index; and popularity.json."""
@@ -113,6 +122,7 @@ class FitParts:
         ids = items["product_id"].to_list()
         write_popularity(self.fit_dir, [float(weights.get(each, 0.0)) for each in ids], [clicks.get(each, 0) for each in ids])
         keep_rules(self.home, self.config, items, self.fit_dir)
+        keep_search(self.home, self.config.ingest.encoders.text, items, self.fit_dir)
         return items
 
     def _guide(self, items: pl.DataFrame) -> GuideDone:

@@ -21,16 +21,19 @@ from guidelens.errors import GuideLensError
 from guidelens.schemas.base import Frozen
 from guidelens.schemas.events import Event, clock_problem
 from guidelens.schemas.guide import ErrorReply, EventsReply, EventsRequest, GuideReply, GuideRequest, RejectedEvent
+from guidelens.schemas.search import SearchRequest
 from serve.catalogue import ProductView
 from serve.desk import Desk
 from serve.exposures import impressions
 from serve.graph import device_name
 from serve.hops import HopOverloadedError
 from serve.problems import ApiError, field_problem, of_status, overloaded, problem_response
-from serve.requests import DEVICE_ENCODER_PATH, Asked, read_events_request, read_guide_request, require_current_encoder
+from serve.requests import Asked, read_events_request, read_guide_request
+from serve.search_api import add_search
 
 log = logging.getLogger(__name__)
 WEB = Path(__file__).parent / "web"
+DEVICE_ENCODER_PATH = "/v1/encoder.onnx"
 _SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; "
@@ -71,6 +74,7 @@ def build_api(desk: Desk) -> FastAPI:
     app.middleware("http")(_observed(desk))
     _add_problem_replies(app)
     _add_guide(app, desk)
+    add_search(app, desk, _PROBLEMS, _body_of("SearchRequest", with_frame=True))
     _add_products(app, desk)
     _add_operations(app, desk)
     _add_page(app, desk)
@@ -150,8 +154,6 @@ def _add_guide(app: FastAPI, desk: Desk) -> None:
             asked = await read_guide_request(request)
             request_id = asked.fields.request_id or request.state.request_id
             request.state.request_id = request_id
-            current = desk.graph.catalogue.device_encoder
-            require_current_encoder(asked, None if current is None else current.id)
             reply = await _answer(desk, request_id, asked)
         return Response(reply.model_dump_json(), media_type="application/json")
 
@@ -291,7 +293,7 @@ def _add_openapi(app: FastAPI) -> None:
     def describe() -> dict[str, Any]:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes, description="Point a camera, get a guide.")
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        for model in (GuideRequest, EventsRequest, Event):
+        for model in (GuideRequest, SearchRequest, EventsRequest, Event):
             found = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(found.pop("$defs", {}))
             schemas[model.__name__] = found

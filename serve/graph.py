@@ -19,18 +19,21 @@ from guidelens.config import RerankConfig
 from guidelens.errors import GuideLensError
 from guidelens.inference.reranking import Candidates, LiveRules, Reranker, Situation, no_boosts
 from guidelens.inference.rows import request_row
+from guidelens.inference.search.messages import SearchOutput
 from guidelens.inference.words import reason, with_rules
 from guidelens.models.baselines.fallback import Fallback, Spoken
 from guidelens.schemas.guide import Degraded, Family, GuideReply, GuideRequest, PlannedStep, Recognized, SlateItem
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.steps import GuideStep
+from guidelens.schemas.tables import IMAGE_DIM
 from serve.catalogue import Catalogue
-from serve.hops import Hop, HopFailedError
+from serve.hops import Hop, HopFailedError, NoHop
 from serve.messages import FrameProblem, FuseCall, FuseReply, RankCall, RankReply, RecognizeCall, RecognizeReply, SessionSteps, StepChoice, StockNow
 from serve.metrics import ServeMetrics
 from serve.online import OnlineFeatures, StockAndPrice
 from serve.problems import ApiError
 from serve.requests import Asked
+from serve.search_messages import SearchCall, SuggestCall, Suggested
 
 log = logging.getLogger(__name__)
 Value = TypeVar("Value")
@@ -85,10 +88,12 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What the session did before this request; `focus_row` is the product it opened last, or -1."""
+    """What the session did before this request; `focus_row` is the product it opened last, or -1. steady: a frame's answer in the light of the
+    session's earlier frames; None where these are not remembered."""
 
     steps: SessionSteps
     focus_row: int
+    steady: Callable[[RecognizeReply], RecognizeReply] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +136,10 @@ class Graph:
     missing: tuple[str, ...]
     metrics: ServeMetrics
     rules: LiveRules
+    searcher: Hop[SearchCall, SearchOutput] = field(default_factory=lambda: NoHop("search"))
+    suggester: Hop[SuggestCall, Suggested] = field(default_factory=lambda: NoHop("search"))
+    unknown: Callable[[Asked, RecognizeReply], None] | None = None
+    """Is told of each frame that shows nothing of the catalogue."""
 
     async def answer(self, request_id: str, asked: Asked, shopper_key: str | None, session: Session) -> GuideReply:
         """The reply to one request.
@@ -145,14 +154,22 @@ class Graph:
         trace = Trace(Budget(asked.fields.deadline_ms / 1000))
         if not self.has_guide:
             trace.fall(Degraded.NO_GUIDE_MODEL)
-        seen, packed = await asyncio.gather(self._recognize(asked, trace), self._shopper(shopper_key, trace))
+        seen, packed = await self.seen_and_known(asked, shopper_key, trace)
+        if seen is not None and session.steady is not None:
+            seen = session.steady(seen)
+        if seen is not None and seen.in_catalogue is False and self.unknown is not None:
+            self.unknown(asked, seen)
         view = _in_view(seen, session)
         ranked = await self._fuse_and_rank(request_id, asked, seen, packed, session, view, trace)
         if ranked is None:
             ranked = await self._from_memory(asked.fields, packed, view.focus_row, trace)
         return self._reply(request_id, asked.fields, seen, ranked, trace)
 
-    async def _stock(self, rows: NDArray[np.int32], share: float, trace: Trace) -> Mapping[str, StockAndPrice] | None:
+    async def seen_and_known(self, asked: Asked, shopper_key: str | None, trace: Trace) -> tuple[RecognizeReply | None, bytes | None]:
+        """What the frame shows and what is known of the shopper, asked side by side; None where there is nothing to ask or no answer."""
+        return await asyncio.gather(self._recognize(asked, trace), self._shopper(shopper_key, trace))
+
+    async def stock_of(self, rows: NDArray[np.int32], share: float, trace: Trace) -> Mapping[str, StockAndPrice] | None:
         """Stock and price of what may be shown, in one read; None where they cannot be read in time.
 
         Read before the order is drawn, so that what is out of stock takes no part in it and propensities stay exact.
@@ -169,14 +186,21 @@ class Graph:
     async def _recognize(self, asked: Asked, trace: Trace) -> RecognizeReply | None:
         if asked.frame is None and asked.embedding is None:
             return None
-        call = RecognizeCall(self.release, asked.frame, None if asked.frame is not None else asked.embedding)
+        budget_s = trace.budget.share_s(_RECOGNIZE_SHARE)
+        call = RecognizeCall(self.release, asked.frame, None if asked.frame is not None else self._embedding(asked), budget_s)
         with trace.stage("recognize"):
-            found = await self._hop("recognizer", self.recognizer.ask(call, trace.budget.share_s(_RECOGNIZE_SHARE)))
+            found = await self.hop("recognizer", self.recognizer.ask(call, budget_s))
         if isinstance(found, FrameProblem):
             raise ApiError(found.code, found.message)
         if found is None:
             trace.fall(Degraded.WITHOUT_FRAME)
         return found
+
+    def _embedding(self, asked: Asked) -> NDArray[np.float32] | None:
+        """What the device made of a photo, as far as it means something here: of another release's encoder, the pretrained one's part."""
+        encoder = self.catalogue.device_encoder
+        is_ours = encoder is not None and asked.fields.image_encoder == encoder.id
+        return asked.embedding if asked.embedding is None or is_ours else asked.embedding[:IMAGE_DIM]
 
     async def _shopper(self, shopper_key: str | None, trace: Trace) -> bytes | None:
         if shopper_key is None:
@@ -210,11 +234,11 @@ class Graph:
             focus_row=view.focus_row,
         )
         with trace.stage("fuse"):
-            fused = await self._hop("fusion", self.fusion.ask(fuse, trace.budget.share_s(_FUSE_SHARE)))
+            fused = await self.hop("fusion", self.fusion.ask(fuse, trace.budget.share_s(_FUSE_SHARE)))
         if fused is None:
             return None
         candidates = fused.candidate_rows if fused.partner_rows is None else np.union1d(fused.candidate_rows, fused.partner_rows)
-        stock = await self._stock(candidates, _STOCK_SHARE, trace)
+        stock = await self.stock_of(candidates, _STOCK_SHARE, trace)
         rank = RankCall(
             release=self.release,
             fused=fused,
@@ -233,7 +257,7 @@ class Graph:
             text=fields.text,
         )
         with trace.stage("rank"):
-            ranked = await self._hop("ranker", self.ranker.ask(rank, trace.budget.share_s(_RANK_SHARE)))
+            ranked = await self.hop("ranker", self.ranker.ask(rank, trace.budget.share_s(_RANK_SHARE)))
         return None if ranked is None else Ranked(fused.intent_label, ranked, stock)
 
     def _stock_now(self, rows: NDArray[np.int32], stock: Mapping[str, StockAndPrice]) -> StockNow:
@@ -242,7 +266,12 @@ class Graph:
         prices = [float("nan") if each is None or each.price_minor is None else float(each.price_minor) for each in known]
         return StockNow(rows.astype(np.int32), in_stock, np.array(prices, dtype=np.float64))
 
-    async def _hop(self, name: str, answer: Awaitable[Value]) -> Value | None:
+    async def hop(self, name: str, answer: Awaitable[Value]) -> Value | None:
+        """A hop's answer, None where it gave none in time.
+
+        Raises:
+            HopOverloadedError: its queue is full.
+        """
         try:
             return await answer
         except HopFailedError as error:
@@ -274,7 +303,7 @@ class Graph:
         situation = Situation.of(time.time_ns() // 1000, CHANNEL, category, device_name(fields), fields.text, packed)
         best = np.argsort(-scores_N, kind="stable")[: fields.num_recommendations + NUM_SPARE]
         rows = np.concatenate([best, np.setdiff1d(rules.pinned_rows(situation), best)]).astype(np.int32)
-        stock = await self._stock(rows, 1.0, trace)
+        stock = await self.stock_of(rows, 1.0, trace)
         now = self._stock_now(rows, stock or {})
         scores_C, boosts = scores_N[rows].astype(np.float64), no_boosts(len(rows))
         if spoken is None:
@@ -309,7 +338,7 @@ class Graph:
             release=self.release,
             degraded=trace.degraded,
             in_catalogue=None if seen is None else seen.in_catalogue,
-            recognized=() if seen is None or not seen.in_catalogue else self._recognized(seen, fields.locale),
+            recognized=() if seen is None or not seen.in_catalogue else self.recognized(seen, fields.locale),
             missing=self._missing(ranked, seen),
             slate=self._slate(ranked.ranking, ranked.stock or {}, fields),
             plan=self._plan(ranked.ranking),
@@ -317,6 +346,8 @@ class Graph:
             timings_ms=trace.timings_ms,
             rules=ranked.ranking.rules,
             family=self._family(seen),
+            evidence=() if seen is None or seen.in_catalogue is None else seen.evidence,
+            barcodes=() if seen is None else seen.codes,
         )
 
     def _missing(self, ranked: Ranked, seen: RecognizeReply | None) -> tuple[str, ...]:
@@ -331,7 +362,7 @@ class Graph:
         category = "" if seen is None or seen.family_row < 0 else self.catalogue.items[seen.family_row].view.category
         return Family(category=category, confidence=min(1.0, max(0.0, seen.family_confidence))) if seen is not None and category else None
 
-    def _recognized(self, seen: RecognizeReply, locale: str) -> tuple[Recognized, ...]:
+    def recognized(self, seen: RecognizeReply, locale: str) -> tuple[Recognized, ...]:
         pairs = list(zip(seen.rows.tolist(), seen.confidences.tolist(), strict=True))[:MAX_RECOGNIZED]
         items = [(self.catalogue.items[row], confidence) for row, confidence in pairs]
         return tuple(

@@ -1,6 +1,6 @@
 """A step of the graph, as the ingress sees it: asked with a budget, answering in time or failing. Knows nothing of Ray."""
 
-from typing import Protocol, TypeVar
+from typing import Never, Protocol, TypeVar
 
 from guidelens.errors import GuideLensError
 
@@ -27,3 +27,13 @@ class Hop(Protocol[CallIn, ReplyOut]):
             HopOverloadedError: the hop's queue is full.
         """
         ...
+
+
+class NoHop:
+    """Stands in for a step that a graph was built without."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    async def ask(self, call: object, budget_s: float) -> Never:
+        raise HopFailedError(f"this graph has no {self._name}")

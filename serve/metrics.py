@@ -12,6 +12,7 @@ class ServeMetrics:
         self._registry = CollectorRegistry()
         self.requests = Counter("guidelens_requests", "HTTP requests answered", ["route", "status"], registry=self._registry)
         self.guide_replies = Counter("guidelens_guide_replies", "Guide replies by rung of the fallback ladder", ["degraded"], registry=self._registry)
+        self.searches = Counter("guidelens_searches", "Searches by whether the shop had what was meant", ["answered"], registry=self._registry)
         self.stage_seconds = Histogram("guidelens_stage_seconds", "Seconds spent in a stage", ["stage"], buckets=_SECONDS, registry=self._registry)
         self.hop_failures = Counter("guidelens_hop_failures", "Hops that gave no answer in time", ["hop"], registry=self._registry)
         self.rule_effects = Counter("guidelens_rule_effects", "Products that a rule of the shop moved, by rule", ["rule", "kind"], registry=self._registry)

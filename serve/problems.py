@@ -19,7 +19,6 @@ STATUS_OF = {
     "not_found": 404,
     "method_not_allowed": 405,
     "slow_body": 408,
-    "encoder_outdated": 409,
     "overloaded": 503,
     "not_ready": 503,
     "unavailable": 503,

@@ -7,10 +7,11 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -19,7 +20,7 @@ from guidelens.schemas.guide import MAX_FRAME_BYTES, EventsRequest, GuideRequest
 from guidelens.schemas.tables import IMAGE_DIM
 from serve.problems import ApiError, field_problem
 
-DEVICE_ENCODER_PATH = "/v1/encoder.onnx"
+Fields = TypeVar("Fields", bound=BaseModel)
 
 MAX_JSON_BYTES = 256 * 1024
 MAX_EVENTS_BYTES = 2 * 1024 * 1024
@@ -44,14 +45,21 @@ async def read_guide_request(request: Request) -> Asked:
     Raises:
         ApiError: of a code of STATUS_OF, whatever the caller sent.
     """
+    return _checked(*await read_call(request))
+
+
+async def read_call(request: Request) -> tuple[bytes, bytes | None]:
+    """The JSON and the frame of a call that may hold one.
+
+    Raises:
+        ApiError: neither JSON nor multipart, too large, or broken.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        body = await read_body(request, MAX_JSON_BYTES)
-        return _checked(body, None)
+        return await read_body(request, MAX_JSON_BYTES), None
     if kind == "multipart/form-data":
         body = await read_body(request, MAX_FRAME_BYTES + MAX_JSON_BYTES + _SLACK_BYTES, holds_frame=True)
-        fields, frame = await _parts(request.headers, body)
-        return _checked(fields, frame)
+        return await _parts(request.headers, body)
     raise ApiError("content_type", f"content-type must be application/json or multipart/form-data, got {kind or 'none'!r}")
 
 
@@ -168,6 +176,19 @@ def _json(body: bytes, what: str) -> object:
 
 
 def _checked(body: bytes, frame: bytes | None) -> Asked:
+    fields = checked_fields(body, frame, GuideRequest)
+    embedding = checked_embedding(fields.image_embedding)
+    if frame is None and embedding is None and not (fields.text or fields.shopper_id or fields.session_id):
+        raise ApiError("empty_request", "at least one of frame, image_embedding, text, shopper_id and session_id must be there, got none of them")
+    return Asked(fields, frame, embedding)
+
+
+def checked_fields(body: bytes, frame: bytes | None, schema: type[Fields]) -> Fields:
+    """The JSON of a call as `schema` has it, and the frame within its limits.
+
+    Raises:
+        ApiError: the first thing that is wrong.
+    """
     if len(body) > MAX_JSON_BYTES:
         raise _too_large(len(body), MAX_JSON_BYTES, holds_frame=False)
     if frame is not None and len(frame) > MAX_FRAME_BYTES:
@@ -178,33 +199,12 @@ def _checked(body: bytes, frame: bytes | None) -> Asked:
     if not isinstance(tree, dict):
         raise ApiError("invalid_body", f"the request must be a JSON object, got {type(tree).__name__}")
     try:
-        fields = GuideRequest.model_validate(tree)
+        return schema.model_validate(tree)
     except ValidationError as error:
         raise field_problem([dict(each) for each in error.errors(include_url=False)]) from error
-    embedding = _embedding(fields.image_embedding)
-    if frame is None and embedding is None and not (fields.text or fields.shopper_id or fields.session_id):
-        raise ApiError("empty_request", "at least one of frame, image_embedding, text, shopper_id and session_id must be there, got none of them")
-    return Asked(fields, frame, embedding)
 
 
-def require_current_encoder(asked: Asked, current: str | None) -> None:
-    """What a device tuned to another release makes of a photo means nothing to this one.
-
-    Raises:
-        ApiError: `encoder_outdated` for another release's, `invalid_field` where a tuned embedding does not say whose it is.
-    """
-    named = asked.fields.image_encoder
-    if asked.embedding is None or (named is None and len(asked.embedding) == IMAGE_DIM):
-        return
-    if named is None:
-        raise ApiError(
-            "invalid_field", f"image_encoder: must name the encoder of {len(asked.embedding)} numbers, got none; it is the ETag of {DEVICE_ENCODER_PATH}"
-        )
-    if named != current:
-        raise ApiError("encoder_outdated", f"image_encoder: must be the release's ({current}), got {named[:80]!r}; fetch {DEVICE_ENCODER_PATH} again")
-
-
-def _embedding(values: tuple[float, ...] | None) -> NDArray[np.float32] | None:
+def checked_embedding(values: tuple[float, ...] | None) -> NDArray[np.float32] | None:
     if values is None:
         return None
     if len(values) not in (IMAGE_DIM, 2 * IMAGE_DIM):

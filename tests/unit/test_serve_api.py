@@ -21,7 +21,7 @@ from guidelens.models.baselines.requests import OnRequests, RequestReader
 from guidelens.schemas.guide import MAX_FRAME_BYTES
 from serve.catalogue import DeviceEncoder
 from serve.desk import Desk
-from serve.messages import FuseCall, FuseReply, RankCall, RankReply, StepChoice
+from serve.messages import FuseCall, FuseReply, RankCall, RankReply, RecognizeCall, RecognizeReply, StepChoice
 from serve.online import NoStore
 
 
@@ -473,20 +473,29 @@ def test_the_encoder_for_devices_is_served_where_the_release_carries_one(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("numbers", "encoder", "status", "code"),
+    ("numbers", "encoder", "status", "passed_on"),
     [
-        (1280, None, 200, None),
-        (1280, "now", 200, None),
-        (2560, "now", 200, None),
-        (1280, "before", 409, "encoder_outdated"),
-        (2560, "before", 409, "encoder_outdated"),
-        (2560, None, 422, "invalid_field"),
-        (1281, "now", 422, "invalid_field"),
+        (1280, None, 200, 1280),
+        (1280, "now", 200, 1280),
+        (2560, "now", 200, 2560),
+        (2560, "before", 200, 1280),
+        (2560, None, 200, 1280),
+        (1281, "now", 422, None),
     ],
 )
-def test_an_embedding_is_of_the_release_s_encoder(tmp_path: Path, numbers: int, encoder: str | None, status: int, code: str | None) -> None:
-    desk = open_desk(tmp_path)
+def test_of_another_release_s_encoder_only_the_pretrained_part_counts(
+    tmp_path: Path, numbers: int, encoder: str | None, status: int, passed_on: int | None
+) -> None:
+    passed = list[int]()
+
+    class Noting:
+        async def ask(self, call: RecognizeCall, budget_s: float) -> RecognizeReply:
+            assert call.embedding is not None
+            passed.append(len(call.embedding))
+            return RecognizeReply(call.embedding[:1280], None, np.zeros(0, np.int32), np.zeros(0, np.float32))
+
+    desk = open_desk(tmp_path, recognizer=Noting())
     desk.graph.catalogue.device_encoder = DeviceEncoder(tmp_path / "encoder.onnx", "now")
     with served(desk) as client:
         reply = client.post("/v1/guide", json={"image_embedding": [0.5] * numbers, "image_encoder": encoder})
-    assert (reply.status_code, reply.json().get("error", {}).get("code")) == (status, code)
+    assert (reply.status_code, passed) == (status, [] if passed_on is None else [passed_on])

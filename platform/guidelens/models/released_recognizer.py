@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from guidelens.encoders.backbones import ImageBackbone
 from guidelens.encoders.image import ImageEncoder
-from guidelens.errors import BundleError, ShapeError
+from guidelens.errors import BundleError
 from guidelens.models.recognizer import Recognition, Recognizer
 from guidelens.models.tuned import TunedRecognizer
 
@@ -70,20 +70,6 @@ class ReleasedRecognizer:
         found = blocks.recognize(images)
         return Seen(found.encoder_BD, recognizer.recognize(found.tuned_BD, top))
 
-    def see_embeddings(self, embeddings_BE: NDArray[np.floating], top: int = 5) -> Seen:
-        """What the device's encoder (`device_graph`) made of photos: as good as `see`. The encoder's own embeddings alone, (B, D), will do too.
-
-        Raises:
-            ShapeError: another width.
-        """
-        width = embeddings_BE.shape[1]
-        if width not in (self._encoder.dim, 2 * self._encoder.dim):
-            raise ShapeError(f"embeddings must be {self._encoder.dim} or {2 * self._encoder.dim} wide, got {width}; use the release's encoder.onnx")
-        own_BD, tuned_BD = embeddings_BE[:, : self._encoder.dim], embeddings_BE[:, self._encoder.dim :]
-        if tuned_BD.shape[1] and self._tuned is not None:
-            return Seen(np.asarray(own_BD, np.float32), self._tuned[1].recognize(tuned_BD, top))
-        return Seen(np.asarray(own_BD, np.float32), self.recognize(own_BD, top))
-
     def device_graph(self) -> bytes | None:
         """An ONNX model for a shopper's device, weights in half precision: `embedding`, and `tuned_embedding` where the release has tuned blocks.
         None of an encoder that is not ours to write down."""
@@ -92,5 +78,8 @@ class ReleasedRecognizer:
         return self._encoder.graph(half=True) if isinstance(self._encoder, ImageEncoder) else None
 
     def recognize(self, embeddings_BD: NDArray[np.floating], top: int = 5) -> list[Recognition] | None:
-        """Of the encoder's own embeddings, as a device sends them."""
-        return None if self._frozen is None else self._frozen.recognize(embeddings_BD, top)
+        """Of embeddings as a device sends them: the encoder's own, and behind these, where it ran this release's tuned blocks too, the tuned ones."""
+        own_BD, tuned_BD = embeddings_BD[:, : self._encoder.dim], embeddings_BD[:, self._encoder.dim :]
+        if self._tuned is not None and tuned_BD.shape[1]:
+            return self._tuned[1].recognize(tuned_BD, top)
+        return None if self._frozen is None else self._frozen.recognize(own_BD, top)

@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from usearch.index import Index
 
 from guidelens.errors import BundleError, ShapeError
+from guidelens.retrieval.graphs import Index
 from guidelens.schemas.base import Frozen
 
 Floats = NDArray[np.float32]

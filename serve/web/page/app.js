@@ -52,13 +52,10 @@ async function ask() {
   }
 }
 
-// The encoder may be that of a release before: then it is fetched again, once.
+// The encoder may be that of a release before: the answer then says that it lacks the frame, and the encoder is fetched again, once.
 async function askWithEmbedding(fields, anew = false) {
-  const seen = await embed(state.frame, anew);
-  return askGuide({ ...fields, ...seen }, null).catch((error) => {
-    if (error.code !== "encoder_outdated" || anew) throw error;
-    return askWithEmbedding(fields, true);
-  });
+  const reply = await askGuide({ ...fields, ...(await embed(state.frame, anew)) }, null);
+  return reply.missing.includes("frame") && !anew ? askWithEmbedding(fields, true) : reply;
 }
 
 function newSession() {
