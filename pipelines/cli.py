@@ -10,6 +10,7 @@ _VERBS: dict[str, tuple[str, str]] = {
     "doctor": ("pipelines.doctor", "Check this machine: versions, cores, GPUs, stores; a remedy for each problem."),
     "demo": ("pipelines.demo", "Run the whole loop, from raw files to served answers, and leave a report."),
     "ingest": ("pipelines.ingest", "Take catalogue, photos, shoppers, reviews and events into the lake."),
+    "catalogue": ("pipelines.catalogue", "Bring products: folders of photos, or one product at a time without training."),
     "materialize": ("pipelines.materialize", "Compute point-in-time features and load the online store."),
     "features": ("pipelines.features", "Show the features' age, drift and origin; check online against offline."),
     "train": ("pipelines.train", "Fit the recognizer and the joint guide model; track the run."),
@@ -26,6 +27,7 @@ _VERBS: dict[str, tuple[str, str]] = {
     "retention": ("pipelines.retention", "Remove what is older than its table's time."),
     "lake": ("pipelines.lake", "Describe the lake's tables."),
     "quarantine": ("pipelines.quarantine", "List, show and replay rejected records."),
+    "review": ("pipelines.review", "Unknown frames: list, show, label, drop."),
     "world": ("pipelines.world", "Write a simulated shop's files, of any size, with the truth behind them."),
 }
 

@@ -1,7 +1,7 @@
 """Take catalogue, photos, shoppers, reviews and events into the lake. Without a source: drain the event inbox."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ import click
 
 from guidelens.config import Config, Home
 from guidelens.data.records.sources import IngestSources, Kind
-from guidelens.errors import ConfigError, StorageError
+from guidelens.errors import ConfigError, ContractError, StorageError
 from guidelens.schemas.base import Frozen
 from pipelines.cluster import ray_session
 from pipelines.entry import config_options, emit, home_option, progress, rename_option, run_command, with_renames
@@ -39,7 +39,7 @@ class PartitionRead(Frozen):
 class IngestResult(Frozen):
     """Counts by kind, for the kinds that were given; read = accepted + quarantined + duplicate. manifest: the lake's version after it.
     remarks: on how many records each was made, of kinds with any: unknown fields, wrong clocks, unknown products. partitions: of Kafka
-    sources. waiting: messages that came to them meanwhile; None where the brokers would not say."""
+    sources. waiting: messages that came to them meanwhile; None where the brokers would not say. reviewed: frames that people labelled, now photos."""
 
     lake: str
     manifest: int
@@ -50,6 +50,7 @@ class IngestResult(Frozen):
     remarks: dict[Kind, dict[str, int]] = {}
     partitions: dict[str, PartitionRead] = {}
     waiting: int | None = None
+    reviewed: int = 0
 
 
 class EventPlan(NamedTuple):
@@ -77,9 +78,12 @@ def run(home: Home, config: Config, sources: IngestSources, lake: str | None = N
 
     with ray_session():
         set_up_ray_data()
+        reviewed = Ingest(home, config, lake).take_reviewed()
         if sources.names_something:
-            return Ingest(home, config, lake).take(sources)
-        return drain_inbox(home.inbox, lambda sealed: Ingest(home, config, lake).take(inbox_sources(sealed), from_inbox=True))
+            done = Ingest(home, config, lake).take(sources)
+        else:
+            done = drain_inbox(home.inbox, lambda sealed: Ingest(home, config, lake).take(inbox_sources(sealed), from_inbox=True))
+        return done.model_copy(update={"reviewed": reviewed})
 
 
 def inbox_sources(sealed: Sequence[Path]) -> IngestSources:
@@ -132,8 +136,12 @@ class Ingest:
             size_bytes += plan.size_bytes
         return EventPlan(chunks, uris, size_bytes, kafka)
 
-    def take(self, sources: IngestSources, *, from_inbox: bool = False, plan: EventPlan | None = None) -> IngestResult:
-        """Takes the sources in, of the events what `plan` says, where one was made."""
+    def take(self, sources: IngestSources, *, from_inbox: bool = False, plan: EventPlan | None = None, all_or_nothing: bool = False) -> IngestResult:
+        """Takes the sources in, of the events what `plan` says, where one was made.
+
+        Raises:
+            ContractError: `all_or_nothing`, and a record that is no event would go to quarantine; nothing was changed.
+        """
         from guidelens.data.ingest.intake import take_in
         from guidelens.data.lake.staging import remove_stale, staging
 
@@ -143,12 +151,29 @@ class Ingest:
             staged[Kind.PHOTOS] = self._photos(sources, staged.get(Kind.CATALOGUE))
             models = self._models(sources.photos, staged.get(Kind.CATALOGUE))
             staged |= {} if models is None else {Kind.MODELS: models}
+        if all_or_nothing:
+            _require_all(staged)
         plan, rates = plan or self.plan(sources), _Rates()
         with staging(self.lake.store) as prefix, nullcontext() if self.passing else _timed("all of it, commit included"):
             events = self._events(plan, from_inbox, prefix, rates) if sources.events or from_inbox else None
             done = take_in(self.lake, staged, self.embed, self.now, events, pseudonyms=self.pseudonyms, passing=self.passing)
             rates.end()
         return self._result(done, plan)
+
+    def take_reviewed(self) -> int:
+        """Takes what people said of unknown frames in as photos, by their embeddings alone, and removes them from the queue; how many those were."""
+        from guidelens.data.ingest.intake import StagedKind, take_in
+        from guidelens.data.ingest.reviewed import photos_of
+        from guidelens.data.review import ReviewQueue
+
+        queue = ReviewQueue(self.home.review, self.home.keys)
+        entries = queue.labelled()
+        if not entries:
+            return 0
+        take_in(self.lake, {Kind.PHOTOS: StagedKind(photos_of(entries), ["review", "review"])}, self.embed, self.now, pseudonyms=self.pseudonyms)
+        queue.remove(entries)
+        progress(f"review: {len(entries)} frames that people labelled are photos now")
+        return len(entries)
 
     def _events(self, plan: EventPlan, from_inbox: bool, prefix: str, rates: "_Rates") -> "EventIntake":
         from guidelens.data.ingest.event_intake import EventIntake, EventSource
@@ -182,7 +207,7 @@ class Ingest:
         base = self.lake.manifest()
         images = images_of_products(self.lake, None if catalogue is None else catalogue.rows)
         plan = plan_photos(sources, images, known_photos(self.lake, base), self.home.s3)
-        if plan.missing:
+        if plan.missing and sources.photo_list is None:
             progress(f"photos: {len(plan.missing)} images that products name are not in {sources.photos}, the first is {plan.missing[0]}")
         with _timed("photos: read, decode, embed") as took:
             rows = embed_photos(plan.tasks, plan.contents, sources.photos, self.home.s3, self.config.ingest)
@@ -229,6 +254,14 @@ class Ingest:
         for kind, report in done.reports.items():
             for remark, number in sorted(report.remarks.items(), key=lambda pair: -pair[1])[:_SHOWN_RULES]:
                 progress(f"{kind}: {remark}: {number} records")
+
+
+def _require_all(staged: "Mapping[Kind, StagedKind]") -> None:
+    for kind, brought in staged.items():
+        for rows in (brought.rows, brought.refused_labels):
+            refused = None if rows is None else rows.filter(rows["rule"].is_not_null())
+            if refused is not None and refused.height:
+                raise ContractError(f"{kind}: {refused['message'][0]} ({refused['rule'][0]}); nothing was changed")
 
 
 def _waiting(plan: EventPlan) -> int | None:

@@ -24,7 +24,7 @@ from guidelens.schemas.guide import ErrorReply, EventsReply, EventsRequest, Guid
 from guidelens.schemas.search import SearchRequest
 from serve.catalogue import ProductView
 from serve.desk import Desk
-from serve.exposures import impressions
+from serve.exposures import Shown, impressions
 from serve.graph import device_name
 from serve.hops import HopOverloadedError
 from serve.problems import ApiError, field_problem, of_status, overloaded, problem_response
@@ -168,7 +168,8 @@ async def _answer(desk: Desk, request_id: str, asked: Asked) -> GuideReply:
         reply = await desk.graph.answer(request_id, asked, desk.readable_key(asked.fields), desk.session(asked.fields.session_id))
     except HopOverloadedError as error:
         raise overloaded(str(error)) from error
-    desk.exposures.put(impressions(asked.fields, reply, device_name(asked.fields)))
+    shown = (Shown(item.product_id, item.position, item.propensity) for item in reply.slate)
+    desk.exposures.put(impressions(asked.fields, request_id, reply.release, shown, device_name(asked.fields)))
     return reply
 
 

@@ -56,7 +56,7 @@ def build(args: ServeArgs) -> Application:
     release = resolve(home, args.release)
     bundle, _manifest = open_bundle(home, release)
     config = args.serve or trained_settings(bundle)
-    recognizer = bind(Recognizer, config, home, release)
+    recognizer = bind(Recognizer, config, home, release, config)
     fusion = bind(Fusion, config, home, release, config)
     ranker = bind(Ranker, config, home, release, config)
     waiting = config.max_ongoing_requests + config.max_queued_requests

@@ -5,19 +5,20 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 from guidelens.data.inbox import Inbox
 from guidelens.data.pseudonyms import Pseudonymizer
 from guidelens.errors import GuideLensError
 from guidelens.schemas.events import Event
-from guidelens.schemas.guide import GuideRequest
-from guidelens.schemas.search import SearchRequest
+from guidelens.schemas.guide import ShopperRequest
 from serve.catalogue import ProductView
 from serve.exposures import ExposureWriter
 from serve.graph import Graph, Session
 from serve.metrics import ServeMetrics
 from serve.problems import ApiError, overloaded
 from serve.sessions import SessionLog
+from serve.sights import SightLog
 
 _MAX_MODELS = 256
 
@@ -34,8 +35,10 @@ class Desk:
         probe: Callable[[], Awaitable[None]],
         run_id: str | None,
         sessions: SessionLog | None = None,
+        sights: SightLog | None = None,
     ) -> None:
         """Args:
+        sights: what sessions saw in their frames; None answers each frame by itself.
         pseudonyms: gives those of the key in use.
         max_in_flight: guide requests being answered or waiting; more are shed with 503.
         probe: returns once every hop has answered; raises GuideLensError otherwise.
@@ -50,7 +53,7 @@ class Desk:
         self._in_flight = 0
         self._probe = probe
         self._ready = False
-        self._sessions = sessions or SessionLog()
+        self._sessions, self._sights = sessions or SessionLog(), sights
         self._models: OrderedDict[str, bytes | None] = OrderedDict()
         self._models_lock = threading.Lock()
 
@@ -91,7 +94,7 @@ class Desk:
                 raise ApiError("not_ready", reason, {"Retry-After": "1"}) from error
             self._ready = True
 
-    def readable_key(self, fields: GuideRequest | SearchRequest) -> str | None:
+    def readable_key(self, fields: ShopperRequest) -> str | None:
         """The shopper's pseudonym, where there is a shopper and the request lets their features be read."""
         if fields.shopper_id is None or not fields.may_personalize:
             return None
@@ -99,7 +102,9 @@ class Desk:
 
     def session(self, session_id: str | None) -> Session:
         focus = self._sessions.focus(session_id)
-        return Session(self._sessions.steps(session_id), -1 if focus is None else self.graph.catalogue.row_of.get(focus, -1))
+        row = -1 if focus is None else self.graph.catalogue.row_of.get(focus, -1)
+        steady = None if self._sights is None or session_id is None else partial(self._sights.steadied, session_id)
+        return Session(self._sessions.steps(session_id), row, steady)
 
     def remember(self, events: Sequence[Event]) -> None:
         for event in events:

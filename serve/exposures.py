@@ -4,30 +4,37 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from guidelens.errors import GuideLensError
 from guidelens.schemas.events import Channel, Event, EventType
-from guidelens.schemas.guide import GuideReply, GuideRequest
+from guidelens.schemas.guide import ShopperRequest
 from serve.metrics import ServeMetrics
 
 log = logging.getLogger(__name__)
 MAX_WAITING = 2000
 
 
-def impressions(fields: GuideRequest, reply: GuideReply, device: str, now: datetime | None = None) -> list[Event]:
-    """One impression an item of the slate, with its position and propensity; none where no personal event may be written.
+class Shown(NamedTuple):
+    product_id: str
+    position: int
+    propensity: float
+
+
+def impressions(fields: ShopperRequest, request_id: str, release: str, shown: Iterable[Shown], device: str, now: datetime | None = None) -> list[Event]:
+    """One impression a product shown, with its position and propensity; none where no personal event may be written.
 
     Their ids follow from the request's, so that a retried request with the same request_id is counted once.
     """
     if not fields.may_personalize:
         return []
     when = now or datetime.now(UTC)
-    session_id = fields.session_id or reply.request_id
+    session_id = fields.session_id or request_id
     return [
         Event(
-            event_id=hashlib.blake2b(f"{reply.request_id}/{item.position}".encode(), digest_size=16).hexdigest(),
+            event_id=hashlib.blake2b(f"{request_id}/{item.position}".encode(), digest_size=16).hexdigest(),
             event_ts=when,
             created_ts=when,
             shopper_id=fields.shopper_id,
@@ -35,15 +42,15 @@ def impressions(fields: GuideRequest, reply: GuideReply, device: str, now: datet
             session_id=session_id,
             type=EventType.IMPRESSION,
             product_id=item.product_id,
-            request_id=reply.request_id,
+            request_id=request_id,
             position=item.position,
             propensity=item.propensity,
-            release=reply.release,
+            release=release,
             query=fields.text,
             channel=Channel.WEB,
             device=device,
         )
-        for item in reply.slate
+        for item in shown
     ]
 
 

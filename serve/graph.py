@@ -22,7 +22,7 @@ from guidelens.inference.rows import request_row
 from guidelens.inference.search.messages import SearchOutput
 from guidelens.inference.words import reason, with_rules
 from guidelens.models.baselines.fallback import Fallback, Spoken
-from guidelens.schemas.guide import Degraded, Family, GuideReply, GuideRequest, PlannedStep, Recognized, SlateItem
+from guidelens.schemas.guide import Degraded, Family, GuideReply, GuideRequest, PlannedStep, Recognized, ShopperRequest, SlateItem
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.steps import GuideStep
 from guidelens.schemas.tables import IMAGE_DIM
@@ -88,10 +88,12 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What the session did before this request; `focus_row` is the product it opened last, or -1."""
+    """What the session did before this request; `focus_row` is the product it opened last, or -1. steady: a frame's answer in the light of the
+    session's earlier frames; None where these are not remembered."""
 
     steps: SessionSteps
     focus_row: int
+    steady: Callable[[RecognizeReply], RecognizeReply] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,8 @@ class Graph:
     rules: LiveRules
     searcher: Hop[SearchCall, SearchOutput] = field(default_factory=lambda: NoHop("search"))
     suggester: Hop[SuggestCall, Suggested] = field(default_factory=lambda: NoHop("search"))
+    unknown: Callable[[Asked, RecognizeReply], None] | None = None
+    """Is told of each frame that shows nothing of the catalogue."""
 
     async def answer(self, request_id: str, asked: Asked, shopper_key: str | None, session: Session) -> GuideReply:
         """The reply to one request.
@@ -151,6 +155,10 @@ class Graph:
         if not self.has_guide:
             trace.fall(Degraded.NO_GUIDE_MODEL)
         seen, packed = await self.seen_and_known(asked, shopper_key, trace)
+        if seen is not None and session.steady is not None:
+            seen = session.steady(seen)
+        if seen is not None and seen.in_catalogue is False and self.unknown is not None:
+            self.unknown(asked, seen)
         view = _in_view(seen, session)
         ranked = await self._fuse_and_rank(request_id, asked, seen, packed, session, view, trace)
         if ranked is None:
@@ -178,9 +186,10 @@ class Graph:
     async def _recognize(self, asked: Asked, trace: Trace) -> RecognizeReply | None:
         if asked.frame is None and asked.embedding is None:
             return None
-        call = RecognizeCall(self.release, asked.frame, None if asked.frame is not None else self._embedding(asked))
+        budget_s = trace.budget.share_s(_RECOGNIZE_SHARE)
+        call = RecognizeCall(self.release, asked.frame, None if asked.frame is not None else self._embedding(asked), budget_s)
         with trace.stage("recognize"):
-            found = await self.hop("recognizer", self.recognizer.ask(call, trace.budget.share_s(_RECOGNIZE_SHARE)))
+            found = await self.hop("recognizer", self.recognizer.ask(call, budget_s))
         if isinstance(found, FrameProblem):
             raise ApiError(found.code, found.message)
         if found is None:
@@ -337,6 +346,8 @@ class Graph:
             timings_ms=trace.timings_ms,
             rules=ranked.ranking.rules,
             family=self._family(seen),
+            evidence=() if seen is None or seen.in_catalogue is None else seen.evidence,
+            barcodes=() if seen is None else seen.codes,
         )
 
     def _missing(self, ranked: Ranked, seen: RecognizeReply | None) -> tuple[str, ...]:
@@ -409,7 +420,7 @@ _NO_ROWS = np.zeros(0, dtype=np.int32)
 _NO_FLOATS = np.zeros(0, dtype=np.float32)
 
 
-def device_name(fields: GuideRequest) -> str:
+def device_name(fields: ShopperRequest) -> str:
     """The event's `device` value: what the grammar needs to know of it."""
     if not fields.device.ar:
         return "none"

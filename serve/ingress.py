@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from fastapi import FastAPI
 from ray import serve
 
 from guidelens.config import FeatureConfig, Home, ServeConfig
 from guidelens.data.inbox import Inbox
 from guidelens.data.pseudonyms import LiveKeys
+from guidelens.data.review import ReviewQueue
 from guidelens.errors import GuideLensError
 from guidelens.inference.facts import read_facts
 from guidelens.inference.popularity import read_popularity
@@ -29,7 +31,10 @@ from serve.messages import FrameProblem, FuseCall, FuseReply, RankCall, RankRepl
 from serve.metrics import ServeMetrics
 from serve.online import NoStore, OnlineFeatures, OnlineStore
 from serve.release import baseline, open_bundle
+from serve.requests import Asked
+from serve.review import UnknownFrames
 from serve.search_messages import SearchCall, SuggestCall, Suggested
+from serve.sights import SightLog
 
 log = logging.getLogger(__name__)
 _PROBE_S = 10.0
@@ -58,6 +63,7 @@ class Ingress:
             rules=live_rules(home, bundle, config, catalogue),
             searcher=RayHop[SearchCall, SearchOutput]("fusion", fusion),
             suggester=RayHop[SuggestCall, Suggested]("fusion", fusion),
+            unknown=unknown_frames(home, bundle, config, catalogue),
         )
         self._desk = Desk(
             graph=graph,
@@ -66,6 +72,7 @@ class Ingress:
             max_in_flight=config.max_ongoing_requests + config.max_queued_requests,
             probe=lambda: probe(graph),
             run_id=manifest.run_id,
+            sights=SightLog(len(catalogue.items)) if config.fuse_frames else None,
         )
         # Threads for the files and the inbox; the default of asyncio is sized by cores.
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="ingress")
@@ -96,6 +103,14 @@ def live_rules(home: Home, bundle: Path, config: ServeConfig, catalogue: Catalog
     facts = read_facts(bundle, read_popularity(bundle, len(catalogue.items)).clicks_N)
     ids = [item.view.product_id for item in catalogue.items]
     return LiveRules([home.root / config.rerank.rules, bundle / BUNDLED], ids, facts.categories, facts)
+
+
+def unknown_frames(home: Home, bundle: Path, config: ServeConfig, catalogue: Catalogue) -> Callable[[Asked, RecognizeReply], None] | None:
+    """What keeps frames of nothing in the catalogue for review; None where `serve.review` keeps none, or no product of the release has an image."""
+    encoders = pl.read_parquet(bundle / "items.parquet", columns=["image_encoder"])["image_encoder"].drop_nulls()
+    if config.review.keep_days == 0 or not len(encoders):
+        return None
+    return UnknownFrames(ReviewQueue(home.review, home.keys), config.review, catalogue, encoders[0]).take
 
 
 async def probe(graph: Graph) -> None:

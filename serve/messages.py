@@ -4,13 +4,14 @@ Every call carries the release it is meant for; a replica that holds another one
 Letters: D = width of the intent, C = candidates, K = recognized products, L = guide steps already shown.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from guidelens.errors import GuideLensError
-from guidelens.schemas.guide import RuleEffect
+from guidelens.schemas.guide import Evidence, RuleEffect
 
 Rows = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -22,19 +23,22 @@ class ReleaseMismatchError(GuideLensError):
 
 @dataclass(frozen=True, slots=True)
 class RecognizeCall:
-    """Exactly one of `frame` (JPEG, PNG or WebP bytes) and `embedding` (made on the device: (1280,), or (2560,) with the tuned one) is set."""
+    """Exactly one of `frame` (JPEG, PNG or WebP bytes) and `embedding` (made on the device: (1280,), or (2560,) with the tuned one) is set. budget_s: what may be
+    spent on it."""
 
     release: str
     frame: bytes | None
     embedding: Floats | None
+    budget_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class RecognizeReply:
-    """embedding: (1280,). rows, confidences: (K,), best first; calibrated; empty where not in the catalogue.
+    """embedding: (1280,). rows, confidences: (K,), best first; calibrated, given that the frame shows one of the catalogue.
 
     in_catalogue: None where this release has no recognizer. family_row: a product of the likeliest category, -1 where none is known.
-    lacks_photo: the release would have told more from a frame than from the embedding that was sent.
+    lacks_photo: the release would have told more from a frame than from the embedding that was sent. margin: evidence above what `in_catalogue` needs.
+    codes: GTINs read in the frame, known or not. evidence: what the answer rests on.
     """
 
     embedding: Floats
@@ -44,6 +48,17 @@ class RecognizeReply:
     family_row: int = -1
     family_confidence: float = 0.0
     lacks_photo: bool = False
+    margin: float = 0.0
+    codes: tuple[str, ...] = ()
+    evidence: tuple[Evidence, ...] = ("image",)
+
+
+def with_family_of_first(reply: RecognizeReply) -> RecognizeReply:
+    """After other evidence changed products and chances: no family where nothing is recognized, and never one less sure than the first product."""
+    if not reply.in_catalogue or not len(reply.rows):
+        return replace(reply, family_row=-1, family_confidence=0.0)
+    sure = float(reply.confidences[0])
+    return reply if reply.family_row >= 0 and reply.family_confidence >= sure else replace(reply, family_row=int(reply.rows[0]), family_confidence=sure)
 
 
 @dataclass(frozen=True, slots=True)

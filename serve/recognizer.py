@@ -4,22 +4,35 @@ A release that was trained without photos has no recognizer: its frames are embe
 """
 
 import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from guidelens.config import Home
-from guidelens.data.images.decoding import INPUT_SIZE_PX, decode_image
+from guidelens.config import Home, ServeConfig
+from guidelens.data.images.barcodes import retail_codes
+from guidelens.data.images.dark import brightened
+from guidelens.data.images.decoding import INPUT_SIZE_PX, Pixels, decode_image
 from guidelens.encoders.backbones import load_image_backbone
 from guidelens.errors import UnreadableImageError
-from guidelens.inference.guide_files import encoders_of
+from guidelens.inference.barcodes import BarcodeIndex, with_barcodes
+from guidelens.inference.guide_files import encoders_of, load_items
 from guidelens.models.recognizer import Recognition
 from guidelens.models.released_recognizer import ReleasedRecognizer
+from guidelens.models.turned import NUM_TURNS, is_unsure, together, turns
 from guidelens.schemas.guide import MAX_FRAME_BYTES, MAX_FRAME_PIXELS
 from guidelens.schemas.tables import IMAGE_DIM
-from serve.messages import Floats, FrameProblem, RecognizeCall, RecognizeReply, ReleaseMismatchError
+from serve.messages import Floats, FrameProblem, RecognizeCall, RecognizeReply, ReleaseMismatchError, with_family_of_first
 from serve.release import open_bundle
 
+log = logging.getLogger(__name__)
 _TOP = 5
+_SLOWER = 1.2
+"""Further looks may take so much longer than the first one did, and still have to fit into the call's budget."""
+CODE_MARGIN = 5.0
+"""Evidence (a logit) of a code that the catalogue knows; earlier frames of the view without one do not outweigh it."""
 _NO_ROWS = np.zeros(0, dtype=np.int32)
 _NO_FLOATS = np.zeros(0, dtype=np.float32)
 
@@ -27,9 +40,12 @@ _NO_FLOATS = np.zeros(0, dtype=np.float32)
 class Recognizer:
     """Decodes, embeds and recognizes one frame a call, each in a thread; several calls run side by side."""
 
-    def __init__(self, home: Home, release: str) -> None:
+    def __init__(self, home: Home, release: str, config: ServeConfig | None = None) -> None:
         bundle, _manifest = open_bundle(home, release)
-        self._release = release
+        self._release, self._config = release, config or ServeConfig()
+        self._barcodes = BarcodeIndex.of_items(load_items(bundle)[0]) if self._config.read_barcodes else BarcodeIndex(())
+        if self._barcodes.unusable:
+            log.warning("release %s: %d products have bar codes that are no GTIN, which are not matched", release, len(self._barcodes.unusable))
         self._encoder = load_image_backbone(encoders_of(bundle).image, cache_dir=home.root / "cache")
         self._fitted = ReleasedRecognizer.load(bundle, self._encoder)
         self._fitted.recognize(np.zeros((1, IMAGE_DIM), dtype=np.float32))
@@ -48,22 +64,45 @@ class Recognizer:
     def _answer(self, call: RecognizeCall) -> RecognizeReply | FrameProblem:
         if call.embedding is not None:
             lacks_photo = self._fitted.loses_without_photo and len(call.embedding) == IMAGE_DIM
-            return _reply(call.embedding[:IMAGE_DIM], self._fitted.recognize(call.embedding[None], top=_TOP), lacks_photo=lacks_photo)
+            recognized = self._fitted.recognize(call.embedding[None], top=_TOP)
+            return _reply(call.embedding[:IMAGE_DIM], None if recognized is None else recognized[0], lacks_photo=lacks_photo)
         assert call.frame is not None
+        begun = time.perf_counter()
         try:
             pixels = decode_image(call.frame, max_bytes=MAX_FRAME_BYTES, max_pixels=MAX_FRAME_PIXELS)
         except UnreadableImageError as error:
             return FrameProblem(error.code, str(error))
+        bright = brightened(pixels) if self._config.brighten_dark_frames else None
+        pixels = pixels if bright is None else bright
+        embedding, look = self._look(pixels)
+        codes = retail_codes(call.frame) if len(self._barcodes) else ()
+        coded = self._barcodes.rows(codes)
+        if coded:
+            return _with_codes(_reply(embedding, look), codes, coded)
+        spent_s = time.perf_counter() - begun
+        if look is not None and self._config.turn_unsure_frames and is_unsure(look) and spent_s * (1 + NUM_TURNS) * _SLOWER <= call.budget_s:
+            look = together([look, *(self._fitted.see(turns(pixels), top=_TOP).recognized or ())])
+        return replace(_reply(embedding, look), codes=codes)
+
+    def _look(self, pixels: Pixels) -> tuple[Floats, Recognition | None]:
         seen = self._fitted.see(pixels[None], top=_TOP)
-        return _reply(seen.embeddings_BD[0], seen.recognized, lacks_photo=False)
+        return seen.embeddings_BD[0], None if seen.recognized is None else seen.recognized[0]
 
 
-def _reply(embedding: Floats, recognized: list[Recognition] | None, *, lacks_photo: bool) -> RecognizeReply:
+def _with_codes(seen: RecognizeReply, codes: tuple[str, ...], coded: Sequence[int]) -> RecognizeReply:
+    """The answer where products `coded` bear a code that was read."""
+    rows, confidences = with_barcodes(seen.rows, seen.confidences, coded)
+    sure = max(seen.margin, CODE_MARGIN)
+    evidence = (*seen.evidence, "barcode") if seen.in_catalogue is not None else ("barcode",)
+    return with_family_of_first(replace(seen, in_catalogue=True, rows=rows, confidences=confidences, margin=sure, codes=codes, evidence=evidence))
+
+
+def _reply(embedding: Floats, found: Recognition | None, *, lacks_photo: bool = False) -> RecognizeReply:
+    """found: None where the release has no recognizer."""
     own = np.ascontiguousarray(embedding, dtype=np.float32)
-    if recognized is None:
+    if found is None:
         return RecognizeReply(own, None, _NO_ROWS, _NO_FLOATS)
-    found = recognized[0]
-    if not found.in_catalogue:
-        return RecognizeReply(own, False, _NO_ROWS, _NO_FLOATS, lacks_photo=lacks_photo)
     rows, confidences = np.asarray(found.product_rows, dtype=np.int32), np.asarray(found.confidences, dtype=np.float32)
-    return RecognizeReply(own, True, rows, confidences, found.family_row, found.family_confidence, lacks_photo)
+    family_row = found.family_row if found.in_catalogue else -1
+    seen = RecognizeReply(own, bool(found.in_catalogue), rows, confidences, family_row, found.family_confidence, lacks_photo, found.margin)
+    return seen if family_row < 0 else with_family_of_first(seen)

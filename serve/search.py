@@ -4,20 +4,21 @@ Where stock or price is filtered, what has changed since the release is left out
 """
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
 from guidelens.inference.search.messages import NO_FLOATS, NO_ROWS, SearchInput, SearchOutput
 from guidelens.inference.search.reasons import why
-from guidelens.schemas.events import Channel, Event, EventType
+from guidelens.schemas.events import Event
 from guidelens.schemas.guide import GuideRequest
 from guidelens.schemas.search import SearchFilters, SearchReply, SearchRequest, SearchResult, SuggestReply
+from serve import exposures
+from serve.exposures import Shown
 from serve.graph import CHANNEL, Budget, Graph, Trace, device_name
 from serve.messages import RecognizeReply
 from serve.online import StockAndPrice
@@ -89,35 +90,9 @@ async def suggest(graph: Graph, text: str, num: int) -> SuggestReply:
 
 
 def impressions(fields: SearchRequest, reply: SearchReply, now: datetime | None = None) -> list[Event]:
-    """One impression a result; none where no personal event may be written. The order is no draw, so each has propensity 1."""
-    if not fields.may_personalize:
-        return []
-    when = now or datetime.now(UTC)
-    session_id = fields.session_id or reply.request_id
-    return [
-        Event(
-            event_id=hashlib.blake2b(f"{reply.request_id}/{item.position}".encode(), digest_size=16).hexdigest(),
-            event_ts=when,
-            created_ts=when,
-            shopper_id=fields.shopper_id,
-            anonymous_id=None if fields.shopper_id else session_id,
-            session_id=session_id,
-            type=EventType.IMPRESSION,
-            product_id=item.product_id,
-            request_id=reply.request_id,
-            position=item.position,
-            propensity=1.0,
-            release=reply.release,
-            query=fields.text,
-            channel=Channel.WEB,
-            device=_device(fields),
-        )
-        for item in reply.results
-    ]
-
-
-def _device(fields: SearchRequest) -> str:
-    return device_name(GuideRequest(device=fields.device))
+    """One impression a result; the order is no draw, so each has propensity 1."""
+    shown = (Shown(item.product_id, item.position, 1.0) for item in reply.results)
+    return exposures.impressions(fields, reply.request_id, reply.release, shown, device_name(fields), now)
 
 
 def _check_attributes(graph: Graph, filters: SearchFilters) -> None:
@@ -140,7 +115,7 @@ def _input(asked: AskedSearch, seen: RecognizeReply | None, packed: bytes | None
         recognized_rows=seen.rows if seen is not None and known else NO_ROWS,
         recognized_confidences=seen.confidences if seen is not None and known else NO_FLOATS,
         packed=packed,
-        device=_device(fields),
+        device=device_name(fields),
         channel=CHANNEL,
         now_us=time.time_ns() // 1000,
     )

@@ -92,6 +92,16 @@ def build_bundle(
         (dest / MEDIA / f"{row}.jpg").write_bytes(data)
     for row, data in sorted(models.items()):
         (dest / MEDIA / f"{row}.glb").write_bytes(data)
+    return seal(dest, origin)
+
+
+def seal(dest: Path, origin: BundleOrigin) -> BundleManifest:
+    """Writes the manifest of what lies in a folder, in place of one that is there, and verifies it.
+
+    Raises:
+        BundleError: the result does not verify.
+    """
+    (dest / MANIFEST).unlink(missing_ok=True)
     files = {name: _described(dest / name) for name in _names(dest)}
     num_products = pq.read_metadata(dest / "items.parquet").num_rows
     manifest = BundleManifest(**dict(origin), num_products=num_products, files=files)

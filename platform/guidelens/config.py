@@ -98,6 +98,11 @@ class Home(Frozen):
         return self.root / "inbox"
 
     @property
+    def review(self) -> Path:
+        """Frames that wait for a person to say what they show."""
+        return self.root / "review"
+
+    @property
     def keys(self) -> Path:
         return self.root / "keys"
 
@@ -439,11 +444,22 @@ class SearchConfig(Frozen):
         return self
 
 
+class ReviewConfig(Frozen):
+    """Frames that show nothing of the catalogue, kept for a person to say what they show: keep_days until an entry expires (0 keeps none),
+    max_entries in all."""
+
+    keep_days: Annotated[float, Field(ge=0, le=365)] = 30.0
+    max_entries: Annotated[int, Field(ge=1, le=100_000)] = 1000
+
+
 class ServeConfig(Frozen):
     """Explore: temperature of the Plackett-Luce draw over scores, and the share of uniformly drawn guide steps. plan_beam: plans that
     beam search keeps while it looks for the likeliest one; 1 takes the likeliest step each time.
 
     score_exactly_up_to: products up to which retrieval scores the whole catalogue; above, what the vector index nominates.
+    fuse_frames: frames of one session that show the same view answer together. read_barcodes: where products have some.
+    turn_unsure_frames: one that the recognizer is not sure of is looked at again, turned by quarters, where the deadline allows.
+    brighten_dark_frames: those taken in the dark are looked at as bright as photos are.
     """
 
     num_candidates: Annotated[int, Field(ge=1)] = 100
@@ -451,6 +467,11 @@ class ServeConfig(Frozen):
     explore_temperature: Annotated[float, Field(ge=0)] = 0.05
     explore_step_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
     plan_beam: Annotated[int, Field(ge=1, le=64)] = 1
+    fuse_frames: bool = True
+    read_barcodes: bool = True
+    turn_unsure_frames: bool = True
+    brighten_dark_frames: bool = True
+    review: ReviewConfig = ReviewConfig()
     rerank: RerankConfig = RerankConfig()
     search: SearchConfig = SearchConfig()
     max_ongoing_requests: Annotated[int, Field(ge=1)] = 16

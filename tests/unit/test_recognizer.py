@@ -12,6 +12,7 @@ from guidelens.config import RecognizerConfig
 from guidelens.errors import BundleError, ContractError, ShapeError
 from guidelens.models.recognizer import Recognizer
 from guidelens.models.recognizer_fit import NUM_FOLDS, Backgrounds, CrossFit, _shrinkage, fit_and_answer, fit_recognizer, folds
+from guidelens.models.recognizer_rows import ProductImages, with_rows
 
 WIDTH = 48
 NUM_PRODUCTS = 8
@@ -127,9 +128,40 @@ def test_a_product_known_by_its_catalogue_image_alone_holds_its_own_beside_photo
     assert (first(recognizer, shop.photos(photographed, NOISE)) == photographed).mean() > 0.9
 
 
-def test_where_all_products_have_photos_their_catalogue_images_need_no_scale() -> None:
-    facts = beside_photographed(num_alone=0)[0].facts
-    assert (facts.catalogue_scale, facts.catalogue_shift) == (1.0, 0.0)
+def test_where_all_products_have_photos_the_scale_of_catalogue_images_changes_no_answer() -> None:
+    recognizer, shop = beside_photographed(num_alone=0)
+    unscaled = Recognizer(
+        recognizer._whitening, replace(recognizer._gallery, catalogue_scale=1.0, catalogue_shift=0.0), recognizer.evidence_weights_E, recognizer.facts
+    )
+    asked = shop.photos(np.repeat(np.arange(NUM_PRODUCTS), 10), NOISE)
+    for ours, theirs in zip(recognizer.recognize(asked), unscaled.recognize(asked), strict=True):
+        assert (ours.in_catalogue, ours.product_rows.tolist(), ours.confidences.tolist()) == (
+            theirs.in_catalogue,
+            theirs.product_rows.tolist(),
+            theirs.confidences.tolist(),
+        )
+
+
+def test_products_that_join_by_their_catalogue_image_alone_are_recognised_on_its_scale(tmp_path: Path) -> None:
+    """Without a fit, into a recognizer whose own products all had photos."""
+    shop, known = Shop(), NUM_PRODUCTS - 2
+    studio = shop.random.gamma(2.0, 6.0, WIDTH)
+    rows, images = np.repeat(np.arange(known), 10), (shop.photos(np.arange(NUM_PRODUCTS), NOISE) + studio).astype(np.float32)
+    is_catalogue = np.arange(len(rows) + known) >= len(rows)
+    fitted_before = fit_recognizer(
+        np.concatenate([shop.photos(rows, NOISE), images[:known]]), np.concatenate([rows, np.arange(known)]), is_catalogue, known, CONFIG, 0, shop.backgrounds()
+    )
+    fitted_before.save(tmp_path)
+    joined = {row: ProductImages(images[row][None], np.array([True])) for row in (known, known + 1)}
+    with_rows(tmp_path, np.array([*range(known), -1, -1]), joined, [""] * NUM_PRODUCTS)
+    recognizer = Recognizer.load(tmp_path)
+    unscaled = Recognizer(
+        recognizer._whitening, replace(recognizer._gallery, catalogue_scale=1.0, catalogue_shift=0.0), recognizer.evidence_weights_E, recognizer.facts
+    )
+    alone, photographed = np.repeat([known, known + 1], 40), np.repeat(np.arange(known), 20)
+    asked = shop.photos(alone, NOISE)
+    assert (first(recognizer, asked) == alone).mean() > (first(unscaled, asked) == alone).mean() + 0.1
+    assert (first(recognizer, shop.photos(photographed, NOISE)) == photographed).mean() > 0.9
 
 
 def test_a_recognizer_of_the_version_before_is_read_and_answers_as_it_did(tmp_path: Path) -> None:

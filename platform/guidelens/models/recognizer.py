@@ -40,6 +40,7 @@ class Recognition:
         family_row: the likeliest product of the likeliest family (a product's whole category), which may be another than the first; -1 where
             the likeliest products have no category.
         family_confidence: the probability of that family, the sum of its products'.
+        margin: evidence above what `in_catalogue` needs, about a logit; negative where that is False.
     """
 
     in_catalogue: bool
@@ -47,6 +48,7 @@ class Recognition:
     confidences: Floats
     family_row: int = -1
     family_confidence: float = 0.0
+    margin: float = 0.0
 
 
 class RecognizerFacts(Frozen):
@@ -181,11 +183,11 @@ class Recognizer:
         queries_BD = self._whitening(embeddings_BD)
         cosines_BP = self._gallery.cosines(queries_BD)
         chances_BP = softmax(cosines_BP / self.facts.temperature)
-        known_B = self._gallery.evidence(queries_BD) @ self.evidence_weights_E >= self.facts.min_evidence
+        margin_B = self._gallery.evidence(queries_BD) @ self.evidence_weights_E - np.float32(self.facts.min_evidence)
         order_BK = np.argsort(-cosines_BP, axis=1, kind="stable")[:, : min(top, self._num_recognisable)]
         chances_BK = np.take_along_axis(chances_BP, order_BK, axis=1)
         families_B, sure_B = self._families(cosines_BP, chances_BP)
-        columns = (known_B.tolist(), order_BK, chances_BK, families_B.tolist(), sure_B.tolist())
+        columns = ((margin_B >= 0).tolist(), order_BK, chances_BK, families_B.tolist(), sure_B.tolist(), margin_B.tolist())
         return [Recognition(*one) for one in zip(*columns, strict=True)]
 
     def _families(self, cosines_BP: Floats, chances_BP: Floats) -> tuple[Rows, Floats]:

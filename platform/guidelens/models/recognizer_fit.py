@@ -146,10 +146,11 @@ def fit_and_answer(
     held = _hold_back(shown, drawn, seed, crossed)
     if held is None:
         return _calibrated_on_backgrounds(whitening, gallery, num_products, family_of), None
-    scale = _catalogue_scale(shown, seed) if gallery.from_catalogue_P.any() else _SAME_SCALE
+    # Also where every product has photos: one may join later by its catalogue image alone (recognizer_rows.py).
+    scale = _catalogue_scale(shown, seed)
     if scale != _SAME_SCALE:
         gallery = replace(gallery, catalogue_scale=scale[0], catalogue_shift=scale[1])
-        held = _hold_back(shown, drawn, seed, crossed, scale) or held
+        held = (_hold_back(shown, drawn, seed, crossed, scale) if gallery.from_catalogue_P.any() else None) or held
     fitted = _calibrated(whitening, gallery, held, num_products, config, family_of)
     return fitted, _answers(fitted, held, np.flatnonzero(known))
 

@@ -14,6 +14,7 @@ MAX_FRAME_PIXELS = 24_000_000
 MAX_EVENTS_PER_CALL = 500
 MAX_TEXT_CHARS = 2000
 
+Evidence = Literal["image", "earlier_frames", "barcode"]
 Chance = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -22,8 +23,8 @@ class Consent(Record):
     frame_retention: bool = False
 
 
-class GuideRequest(Record):
-    """What a shopper's device asks. `deadline_ms` is the whole budget; `image_embedding` is made on the device, by the
+class ShopperRequest(Record):
+    """Who asks, with what in view, and what may be made of it. `deadline_ms` is the whole budget; `image_embedding` is made on the device, by the
     encoder that `image_encoder` names: where that is not the release's, it counts as made by the pretrained encoder alone."""
 
     request_id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
@@ -34,7 +35,6 @@ class GuideRequest(Record):
     image_encoder: Annotated[str, Field(max_length=128)] | None = None
     locale: Annotated[str, Field(max_length=35)] = "en"
     deadline_ms: Annotated[int, Field(ge=20, le=30_000)] = 300
-    num_recommendations: Annotated[int, Field(ge=1, le=100)] = 10
     personalized: bool = True
     device: DeviceCapabilities = DeviceCapabilities()
     consent: Consent = Consent()
@@ -43,6 +43,12 @@ class GuideRequest(Record):
     def may_personalize(self) -> bool:
         """False where no shopper feature may be read and no personal event written."""
         return self.personalized and self.consent.personalization
+
+
+class GuideRequest(ShopperRequest):
+    """What a shopper's device asks the guide."""
+
+    num_recommendations: Annotated[int, Field(ge=1, le=100)] = 10
 
 
 class Recognized(Frozen):
@@ -117,7 +123,10 @@ class GuideReply(Frozen):
     """The answer. `in_catalogue` is null where no frame was sent or the release has no recognizer; `missing` names what the release
     lacks (`events`, `photos`, or a task the guide model did not learn), `stock` where the online store could not say what is in stock,
     `rules` where the home's rules cannot be used and older ones are in force, and `frame` where the release would have told more from a
-    frame than from the embedding that was sent. `rules`: those of the shop that acted. `family`: null where nothing was recognized."""
+    frame than from the embedding that was sent. `rules`: those of the shop that acted. `family`: null where nothing was recognized.
+
+    `evidence`: what `in_catalogue` and `recognized` rest on; earlier frames are those of the session that show the same view. `barcodes`: GTINs (14 digits)
+    read in the frame, of the catalogue or not; none are looked for where no product has one."""
 
     request_id: str
     release: str
@@ -131,6 +140,8 @@ class GuideReply(Frozen):
     timings_ms: dict[str, float]
     rules: tuple[RuleEffect, ...] = ()
     family: Family | None = None
+    evidence: tuple[Evidence, ...] = ()
+    barcodes: tuple[str, ...] = ()
 
 
 class ErrorBody(Frozen):

@@ -4,10 +4,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from guidelens.schemas.base import Frozen, Record
-from guidelens.schemas.catalog import ProductId, ShopperId
-from guidelens.schemas.guide import MAX_TEXT_CHARS, Consent, Degraded, Recognized
-from guidelens.schemas.steps import DeviceCapabilities
+from guidelens.schemas.base import Frozen
+from guidelens.schemas.catalog import ProductId
+from guidelens.schemas.guide import Degraded, Recognized, ShopperRequest
 
 MAX_RESULTS, MAX_OFFSET = 100, 10_000
 MAX_FILTER_VALUES = 50
@@ -52,29 +51,12 @@ class SearchFilters(Frozen):
         return self == SearchFilters()
 
 
-class SearchRequest(Record):
-    """What a shopper looks for: words, a photo (the part `frame`, or `image_embedding` made on the device by
-    the encoder that `image_encoder` names), or both; or filters alone."""
+class SearchRequest(ShopperRequest):
+    """What a shopper looks for: words, a photo (the part `frame`, or `image_embedding`), or both; or filters alone."""
 
-    request_id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    shopper_id: ShopperId | None = None
-    session_id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    text: Annotated[str, Field(max_length=MAX_TEXT_CHARS)] | None = None
-    image_embedding: Annotated[tuple[float, ...], Field(max_length=4096)] | None = None
-    image_encoder: Annotated[str, Field(max_length=128)] | None = None
     filters: SearchFilters = SearchFilters()
     num: Annotated[int, Field(ge=1, le=MAX_RESULTS)] = 10
     offset: Annotated[int, Field(ge=0, le=MAX_OFFSET)] = 0
-    locale: Annotated[str, Field(max_length=35)] = "en"
-    deadline_ms: Annotated[int, Field(ge=20, le=30_000)] = 300
-    personalized: bool = True
-    device: DeviceCapabilities = DeviceCapabilities()
-    consent: Consent = Consent()
-
-    @property
-    def may_personalize(self) -> bool:
-        """False where no shopper feature may be read and no personal event written."""
-        return self.personalized and self.consent.personalization
 
 
 class SearchResult(Frozen):

@@ -159,8 +159,15 @@ class _TextVectors:
             self._known.update(found)
 
     def of(self, texts: Iterable[str | None]) -> pl.Series:
-        vectors = [None if text is None else self._known[text] for text in texts]
-        return pl.Series(vectors, dtype=pl.Array(pl.Float32, TEXT_DIM))
+        asked = list(texts)
+        vectors_MD = np.zeros((len(asked), TEXT_DIM), np.float32)
+        for place, text in enumerate(asked):
+            if text is not None:
+                vectors_MD[place] = self._known[text]
+        unknown_M = pa.array([text is None for text in asked], pa.bool_())
+        series = pl.from_arrow(pa.FixedSizeListArray.from_arrays(pa.array(vectors_MD.ravel(), pa.float32()), TEXT_DIM, mask=unknown_M))
+        assert isinstance(series, pl.Series)
+        return series
 
 
 class _Change:

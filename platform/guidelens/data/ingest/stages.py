@@ -30,6 +30,8 @@ Result = TypeVar("Result")
 Vector = NDArray[np.float32]
 _DRIVERS_OWN_BYTES = 1024 * 1024
 """Sources up to this size, such as what a few seconds bring to the inbox, are done sooner than Ray would begin."""
+_FEW_BYTES, _FEW_PHOTOS = 16 * 1024, 4
+"""Of records and of photos: up to so many, this process is done before a worker would have loaded what it needs, and needs no Ray."""
 _MOST_TASKS_AT_ONCE = 24
 _FEWEST_ROUNDS = 2
 """How often a worker comes for tasks: each time costs it some 0.2 s, and all come equally often, so that they end at about the same time."""
@@ -116,6 +118,8 @@ def check_records(chunks: Sequence[Chunk], checker: Checker, s3: S3Options, conf
 
     if not chunks:
         return _frame(staged_schema(checker.kind).empty_table())
+    if all(chunk.size_bytes is not None for chunk in chunks) and sum(chunk.size_bytes or 0 for chunk in chunks) <= _FEW_BYTES:
+        return _frame(pa.concat_tables(table for chunk in chunks for table in checked_tables(chunk, checker, s3)).cast(staged_schema(checker.kind)))
     dataset = ray.data.from_arrow([pa.Table.from_pylist([chunk.model_dump()]) for chunk in chunks])
     pool = TaskPoolStrategy(size=min(config.num_workers, len(chunks)))
     checked = dataset.map_batches(check, batch_size=1, batch_format="pyarrow", compute=pool)
@@ -132,6 +136,8 @@ def embed_photos(tasks: pa.Table, contents: pa.Table, root: str, s3: S3Options, 
     blocks = [tasks.slice(start, size) for start in range(0, tasks.num_rows, size)]
     if not blocks:
         return _frame(EMBEDDED_SCHEMA.empty_table())
+    if tasks.num_rows <= _FEW_PHOTOS:
+        return _frame(PhotoEmbedder(root, s3, config, contents)(tasks))
     embedded = ray.data.from_arrow(blocks).map_batches(
         PhotoEmbedder,
         fn_constructor_args=(root, s3, config, contents),

@@ -51,6 +51,7 @@ def write_search(folder: Path, items: pl.DataFrame, popularity_N: NDArray[np.flo
     texts, spelling = build_search(items, popularity_N, lexicon, embed)
     texts.save(folder / FOLDER)
     spelling.save(folder / FOLDER)
+    (folder / FOLDER / TITLES).unlink(missing_ok=True)
     if len(items) > SCAN_BELOW:
         FilteredIndex.build(texts.nominating).save(folder / FOLDER / TITLES)
 
