@@ -25,7 +25,7 @@ Rows = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 SCAN_BELOW = 50_000
 """Vectors up to which every one that is left is compared, filtered or not."""
-MAX_WALK = 4096
+MAX_WALK = 512
 """Neighbours that a walk is asked for at most; a filter that would need more leaves few enough to compare them all."""
 _SPARE, _EXPANSION = 1.4, 2
 _MIN_EXPANSION = 256
