@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 import polars as pl
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from served_shop import ReleasedShop, ServedShop, serving
 
 from guidelens.config import FeatureConfig
@@ -66,6 +66,35 @@ def test_frames_never_seen_are_answered_with_their_product_a_slate_and_a_plan(se
         assert {"recognize", "fuse", "rank", "stock", "total"} <= set(reply["timings_ms"])
     assert right >= 9
     assert len(set(reasons)) > 1
+
+
+def beside(left: Path, right: Path) -> bytes:
+    """Two photos in one frame."""
+    frame = Image.new("RGB", (960, 480))
+    for place, path in enumerate((left, right)):
+        with Image.open(path) as photo:
+            frame.paste(ImageOps.fit(photo.convert("RGB"), (480, 480)), (480 * place, 0))
+    sink = io.BytesIO()
+    frame.save(sink, "JPEG", quality=92)
+    return sink.getvalue()
+
+
+def test_two_products_in_one_frame_are_both_named_where_they_are_asked_for(served: ServedShop) -> None:
+    sure = [
+        (path, id_) for path, id_ in served.shop.frames[:20] for first in served.guide(path.read_bytes()).json()["recognized"][:1] if first["product_id"] == id_
+    ]
+    both, told = 0, 0
+    for (left, one), (right, other) in zip(sure[::2], sure[1::2], strict=False):
+        frame = beside(left, right)
+        reply = served.guide(frame, regions=True, session_id="regions").json()
+        if reply["regions"]:
+            told += 1
+            assert reply["recognized"][0]["product_id"] == reply["regions"][0]["product_id"] and reply["evidence"] == ["image"]
+            both += {(each["product_id"], each["box"][0] >= 0.5) for each in reply["regions"]} == {(one, False), (other, True)}
+        assert served.guide(frame).json()["regions"] is None
+        assert served.guide(left.read_bytes(), regions=True).json()["regions"] == []
+    print("REGIONS", len(sure), told, both)
+    assert both >= 3
 
 
 def test_something_else_is_not_in_the_catalogue_and_still_answered(served: ServedShop) -> None:
