@@ -22,7 +22,7 @@ from guidelens.inference.rows import request_row
 from guidelens.inference.search.messages import SearchOutput
 from guidelens.inference.words import reason, with_rules
 from guidelens.models.baselines.fallback import Fallback, Spoken
-from guidelens.schemas.guide import Degraded, Family, GuideReply, GuideRequest, PlannedStep, Recognized, ShopperRequest, SlateItem
+from guidelens.schemas.guide import Degraded, Family, GuideReply, GuideRequest, PlannedStep, ProductRegion, Recognized, ShopperRequest, SlateItem
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.steps import GuideStep
 from guidelens.schemas.tables import IMAGE_DIM
@@ -155,7 +155,7 @@ class Graph:
         if not self.has_guide:
             trace.fall(Degraded.NO_GUIDE_MODEL)
         seen, packed = await self.seen_and_known(asked, shopper_key, trace)
-        if seen is not None and session.steady is not None:
+        if seen is not None and session.steady is not None and not seen.regions:
             seen = session.steady(seen)
         if seen is not None and seen.in_catalogue is False and self.unknown is not None:
             self.unknown(asked, seen)
@@ -187,7 +187,7 @@ class Graph:
         if asked.frame is None and asked.embedding is None:
             return None
         budget_s = trace.budget.share_s(_RECOGNIZE_SHARE)
-        call = RecognizeCall(self.release, asked.frame, None if asked.frame is not None else self._embedding(asked), budget_s)
+        call = RecognizeCall(self.release, asked.frame, None if asked.frame is not None else self._embedding(asked), budget_s, asked.fields.regions)
         with trace.stage("recognize"):
             found = await self.hop("recognizer", self.recognizer.ask(call, budget_s))
         if isinstance(found, FrameProblem):
@@ -348,6 +348,7 @@ class Graph:
             family=self._family(seen),
             evidence=() if seen is None or seen.in_catalogue is None else seen.evidence,
             barcodes=() if seen is None else seen.codes,
+            regions=self._regions(seen, fields.locale),
         )
 
     def _missing(self, ranked: Ranked, seen: RecognizeReply | None) -> tuple[str, ...]:
@@ -361,6 +362,14 @@ class Graph:
     def _family(self, seen: RecognizeReply | None) -> Family | None:
         category = "" if seen is None or seen.family_row < 0 else self.catalogue.items[seen.family_row].view.category
         return Family(category=category, confidence=min(1.0, max(0.0, seen.family_confidence))) if seen is not None and category else None
+
+    def _regions(self, seen: RecognizeReply | None, locale: str) -> tuple[ProductRegion, ...] | None:
+        if seen is None or seen.regions is None:
+            return None
+        items = [(each, self.catalogue.items[each.row]) for each in seen.regions]
+        return tuple(
+            ProductRegion(box=each.box, product_id=item.view.product_id, title=item.title(locale), confidence=min(1.0, each.confidence)) for each, item in items
+        )
 
     def recognized(self, seen: RecognizeReply, locale: str) -> tuple[Recognized, ...]:
         pairs = list(zip(seen.rows.tolist(), seen.confidences.tolist(), strict=True))[:MAX_RECOGNIZED]

@@ -24,12 +24,22 @@ class ReleaseMismatchError(GuideLensError):
 @dataclass(frozen=True, slots=True)
 class RecognizeCall:
     """Exactly one of `frame` (JPEG, PNG or WebP bytes) and `embedding` (made on the device: (1280,), or (2560,) with the tuned one) is set. budget_s: what may be
-    spent on it."""
+    spent on it. regions: several products are to be told apart."""
 
     release: str
     frame: bytes | None
     embedding: Floats | None
     budget_s: float = math.inf
+    regions: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RegionFound:
+    """box: left, top, right, bottom in shares of the upright frame."""
+
+    box: tuple[float, float, float, float]
+    row: int
+    confidence: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +48,8 @@ class RecognizeReply:
 
     in_catalogue: None where this release has no recognizer. family_row: a product of the likeliest category, -1 where none is known.
     lacks_photo: the release would have told more from a frame than from the embedding that was sent. margin: evidence above what `in_catalogue` needs.
-    codes: GTINs read in the frame, known or not. evidence: what the answer rests on.
+    codes: GTINs read in the frame, known or not. evidence: what the answer rests on. regions: of a frame with several products, whose first one `rows`
+    answers for; None where they were not looked for.
     """
 
     embedding: Floats
@@ -51,6 +62,7 @@ class RecognizeReply:
     margin: float = 0.0
     codes: tuple[str, ...] = ()
     evidence: tuple[Evidence, ...] = ("image",)
+    regions: tuple[RegionFound, ...] | None = None
 
 
 def with_family_of_first(reply: RecognizeReply) -> RecognizeReply:

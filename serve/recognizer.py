@@ -14,17 +14,18 @@ import numpy as np
 from guidelens.config import Home, ServeConfig
 from guidelens.data.images.barcodes import retail_codes
 from guidelens.data.images.dark import brightened
-from guidelens.data.images.decoding import INPUT_SIZE_PX, Pixels, decode_image
+from guidelens.data.images.decoding import INPUT_SIZE_PX, Pixels, decode_image, encoder_input, upright_pixels
 from guidelens.encoders.backbones import load_image_backbone
 from guidelens.errors import UnreadableImageError
 from guidelens.inference.barcodes import BarcodeIndex, with_barcodes
 from guidelens.inference.guide_files import encoders_of, load_items
 from guidelens.models.recognizer import Recognition
+from guidelens.models.regions import CROPS, Region, RegionConfig, cropped, regions
 from guidelens.models.released_recognizer import ReleasedRecognizer
 from guidelens.models.turned import NUM_TURNS, is_unsure, together, turns
 from guidelens.schemas.guide import MAX_FRAME_BYTES, MAX_FRAME_PIXELS
 from guidelens.schemas.tables import IMAGE_DIM
-from serve.messages import Floats, FrameProblem, RecognizeCall, RecognizeReply, ReleaseMismatchError, with_family_of_first
+from serve.messages import Floats, FrameProblem, RecognizeCall, RecognizeReply, RegionFound, ReleaseMismatchError, with_family_of_first
 from serve.release import open_bundle
 
 log = logging.getLogger(__name__)
@@ -74,15 +75,35 @@ class Recognizer:
             return FrameProblem(error.code, str(error))
         bright = brightened(pixels) if self._config.brighten_dark_frames else None
         pixels = pixels if bright is None else bright
+        look_begun = time.perf_counter()
         embedding, look = self._look(pixels)
+        look_s = time.perf_counter() - look_begun
         codes = retail_codes(call.frame) if len(self._barcodes) else ()
         coded = self._barcodes.rows(codes)
         if coded:
             return _with_codes(_reply(embedding, look), codes, coded)
-        spent_s = time.perf_counter() - begun
-        if look is not None and self._config.turn_unsure_frames and is_unsure(look) and spent_s * (1 + NUM_TURNS) * _SLOWER <= call.budget_s:
+        spent_s, apart, regions_s = time.perf_counter() - begun, None, 0.0
+        asked = call.regions and self._config.find_regions
+        if look is not None and asked and (2 * spent_s + len(CROPS) * look_s) * _SLOWER <= call.budget_s:
+            apart = self._regions(call.frame, look)
+            regions_s = time.perf_counter() - begun - spent_s
+        if apart:
+            found = tuple(RegionFound(each.box, each.row, each.confidence) for each in apart)
+            return replace(_reply(embedding, apart[0].look), codes=codes, regions=found)
+        has_room = spent_s * (1 + NUM_TURNS) * _SLOWER + regions_s <= call.budget_s
+        if look is not None and self._config.turn_unsure_frames and is_unsure(look) and has_room:
             look = together([look, *(self._fitted.see(turns(pixels), top=_TOP).recognized or ())])
-        return replace(_reply(embedding, look), codes=codes)
+        return replace(_reply(embedding, look), codes=codes, regions=None if apart is None else ())
+
+    def _regions(self, frame: bytes, whole: Recognition) -> tuple[Region, ...]:
+        """The frame is decoded again, so large that its quarters are not enlarged."""
+        pixels = upright_pixels(frame, max_bytes=MAX_FRAME_BYTES, max_pixels=MAX_FRAME_PIXELS, min_side_px=2 * INPUT_SIZE_PX)
+        crops = [encoder_input(cropped(pixels, box)) for box in CROPS]
+        if self._config.brighten_dark_frames:
+            brights = [brightened(crop) for crop in crops]
+            crops = [crop if bright is None else bright for crop, bright in zip(crops, brights, strict=True)]
+        seen = self._fitted.see(np.stack(crops), top=_TOP)
+        return regions(whole, seen.recognized or (), seen.embeddings_BD, RegionConfig())
 
     def _look(self, pixels: Pixels) -> tuple[Floats, Recognition | None]:
         seen = self._fitted.see(pixels[None], top=_TOP)

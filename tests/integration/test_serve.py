@@ -1,5 +1,6 @@
 """The served graph as its callers see it: real replicas, a real release of a tiny world, faults that really happen."""
 
+import asyncio
 import concurrent.futures
 import io
 import json
@@ -15,16 +16,18 @@ import httpx
 import numpy as np
 import polars as pl
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from served_shop import ReleasedShop, ServedShop, serving
 
-from guidelens.config import FeatureConfig
+from guidelens.config import FeatureConfig, ServeConfig
 from guidelens.data.pseudonyms import Pseudonymizer
 from guidelens.features import Features
 from guidelens.schemas.ids import stable_hash
 from guidelens.schemas.packed import decode
 from guidelens.schemas.steps import DeviceCapabilities, PlanContext, violations
 from pipelines.ports import free_port
+from serve.messages import RecognizeCall, RecognizeReply
+from serve.recognizer import Recognizer
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,49 @@ def test_frames_never_seen_are_answered_with_their_product_a_slate_and_a_plan(se
         assert {"recognize", "fuse", "rank", "stock", "total"} <= set(reply["timings_ms"])
     assert right >= 9
     assert len(set(reasons)) > 1
+
+
+def beside(left: Path, right: Path) -> bytes:
+    """Two photos in one frame."""
+    frame = Image.new("RGB", (960, 480))
+    for place, path in enumerate((left, right)):
+        with Image.open(path) as photo:
+            frame.paste(ImageOps.fit(photo.convert("RGB"), (480, 480)), (480 * place, 0))
+    sink = io.BytesIO()
+    frame.save(sink, "JPEG", quality=92)
+    return sink.getvalue()
+
+
+def test_two_products_in_one_frame_are_both_named_where_they_are_asked_for(served: ServedShop) -> None:
+    sure = [
+        (path, id_) for path, id_ in served.shop.frames[:20] for first in served.guide(path.read_bytes()).json()["recognized"][:1] if first["product_id"] == id_
+    ]
+    both = 0
+    for (left, one), (right, other) in zip(sure[::2], sure[1::2], strict=False):
+        frame = beside(left, right)
+        reply = served.guide(frame, regions=True, session_id="regions").json()
+        if reply["regions"]:
+            assert {(each["product_id"], each["box"][0] >= 0.5) for each in reply["regions"]} == {(one, False), (other, True)}
+            assert reply["recognized"][0]["product_id"] == reply["regions"][0]["product_id"]
+            assert reply["evidence"] == ["image"], "earlier frames know of one product"
+            both += 1
+        assert served.guide(frame).json()["regions"] is None
+        assert served.guide(left.read_bytes(), regions=True).json()["regions"] == []
+    assert both
+
+
+def test_regions_are_looked_for_only_where_asked_allowed_and_in_time(released_shop: ReleasedShop) -> None:
+    frame = released_shop.frames[0][0].read_bytes()
+
+    def found(config: ServeConfig, **call: Any) -> object:
+        answer = asyncio.run(Recognizer(released_shop.home, "1", config).handle(RecognizeCall("1", frame, None, **call)))
+        assert isinstance(answer, RecognizeReply) and len(answer.rows)
+        return answer.regions
+
+    assert found(ServeConfig(), regions=True) == ()
+    assert found(ServeConfig()) is None
+    assert found(ServeConfig(), regions=True, budget_s=0.001) is None
+    assert found(ServeConfig(find_regions=False), regions=True) is None
 
 
 def test_something_else_is_not_in_the_catalogue_and_still_answered(served: ServedShop) -> None:

@@ -46,9 +46,10 @@ class ShopperRequest(Record):
 
 
 class GuideRequest(ShopperRequest):
-    """What a shopper's device asks the guide."""
+    """What a shopper's device asks the guide. `regions`: several products in the frame are told apart, where the deadline has room."""
 
     num_recommendations: Annotated[int, Field(ge=1, le=100)] = 10
+    regions: bool = False
 
 
 class Recognized(Frozen):
@@ -56,6 +57,15 @@ class Recognized(Frozen):
     title: str
     confidence: Annotated[float, Field(ge=0, le=1)]
     facts: dict[str, Any] = {}
+
+
+class ProductRegion(Frozen):
+    """Where in the frame a product surely is: `box` is left, top, right, bottom in shares of the upright frame."""
+
+    box: tuple[Chance, Chance, Chance, Chance]
+    product_id: ProductId
+    title: str
+    confidence: Chance
 
 
 class Family(Frozen):
@@ -126,7 +136,10 @@ class GuideReply(Frozen):
     frame than from the embedding that was sent. `rules`: those of the shop that acted. `family`: null where nothing was recognized.
 
     `evidence`: what `in_catalogue` and `recognized` rest on; earlier frames are those of the session that show the same view. `barcodes`: GTINs (14 digits)
-    read in the frame, of the catalogue or not; none are looked for where no product has one."""
+    read in the frame, of the catalogue or not; none are looked for where no product has one.
+
+    `regions`: the products of a frame that surely shows more than one, the first of which is the one that `recognized` and all else answer for; empty
+    where one answer is all there is. Null where they were not looked for: not asked, no frame or recognizer, a bar code answered, or no time left."""
 
     request_id: str
     release: str
@@ -142,6 +155,7 @@ class GuideReply(Frozen):
     family: Family | None = None
     evidence: tuple[Evidence, ...] = ()
     barcodes: tuple[str, ...] = ()
+    regions: tuple[ProductRegion, ...] | None = None
 
 
 class ErrorBody(Frozen):

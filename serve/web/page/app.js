@@ -37,7 +37,7 @@ async function ask() {
   $("stage").classList.add("scanning");
   notice("");
   const { ar, front_camera } = device();
-  const fields = { session_id: state.session, locale: locale(), deadline_ms: 3000, num_recommendations: 8, personalized: state.personal, device: { ar, front_camera } };
+  const fields = { session_id: state.session, locale: locale(), deadline_ms: 3000, num_recommendations: 8, regions: true, personalized: state.personal, device: { ar, front_camera } };
   if (state.text) fields.text = state.text;
   if (state.personal && shopper) fields.shopper_id = shopper;
   try {
@@ -97,7 +97,8 @@ async function show() {
 
 function showOverlay(reply) {
   const overlay = $("overlay");
-  const shown = JSON.stringify([reply.in_catalogue, reply.recognized, locale()]);
+  const regions = reply.regions ?? [];
+  const shown = JSON.stringify([reply.in_catalogue, reply.recognized, regions, locale()]);
   if (overlay.dataset.shown === shown && overlay.childElementCount) return;
   overlay.dataset.shown = shown;
   overlay.replaceChildren();
@@ -124,7 +125,32 @@ function showOverlay(reply) {
   card.append(head, facts);
   const others = reply.recognized.slice(1, 3).filter((each) => each.confidence >= 0.08);
   if (others.length) card.append(alternatives(others));
-  overlay.append(make("div", "pin"), card);
+  if (regions.length) overlay.append(...regions.map(regionButton), card);
+  else overlay.append(make("div", "pin"), card);
+}
+
+// Several products in one frame: the first is the one the answer is for, a tap brings another into view.
+function regionButton(region, place) {
+  const button = make("button", `region ${place ? "" : "picked"}`);
+  button.type = "button";
+  button.append(make("span", "", region.title));
+  const [left, top, right, bottom] = onStage(region.box);
+  Object.assign(button.style, { left: `${left}%`, top: `${top}%`, width: `${right - left}%`, height: `${bottom - top}%` });
+  button.addEventListener("click", () => {
+    for (const each of $("overlay").querySelectorAll(".region")) each.classList.toggle("picked", each === button);
+    bringIntoView(region.product_id);
+  });
+  return button;
+}
+
+// The photo covers the stage, so a part of it may lie outside: shares of the photo to percent of the stage.
+function onStage(box) {
+  const { naturalWidth, naturalHeight } = $("photo");
+  const { clientWidth, clientHeight } = $("stage");
+  if (!naturalWidth) return box.map((share) => 100 * share);
+  const scale = Math.max(clientWidth / naturalWidth, clientHeight / naturalHeight);
+  const sizes = [(scale * naturalWidth) / clientWidth, (scale * naturalHeight) / clientHeight];
+  return box.map((share, place) => 100 * Math.min(1, Math.max(0, 0.5 + (share - 0.5) * sizes[place % 2])));
 }
 
 function shortened(value) {
