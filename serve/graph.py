@@ -348,6 +348,7 @@ class Graph:
             family=self._family(seen),
             evidence=() if seen is None or seen.in_catalogue is None else seen.evidence,
             barcodes=() if seen is None else seen.codes,
+            texts=() if seen is None else seen.texts,
         )
 
     def _missing(self, ranked: Ranked, seen: RecognizeReply | None) -> tuple[str, ...]:

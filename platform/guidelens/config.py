@@ -460,6 +460,7 @@ class ServeConfig(Frozen):
     fuse_frames: frames of one session that show the same view answer together. read_barcodes: where products have some.
     turn_unsure_frames: one that the recognizer is not sure of is looked at again, turned by quarters, where the deadline allows.
     brighten_dark_frames: those taken in the dark are looked at as bright as photos are.
+    read_text: "unsure" reads the texts in a frame that the recognizer is not sure of, where the deadline allows; it needs `guidelens[ocr]`.
     """
 
     num_candidates: Annotated[int, Field(ge=1)] = 100
@@ -471,6 +472,7 @@ class ServeConfig(Frozen):
     read_barcodes: bool = True
     turn_unsure_frames: bool = True
     brighten_dark_frames: bool = True
+    read_text: Literal["off", "unsure"] = "off"
     review: ReviewConfig = ReviewConfig()
     rerank: RerankConfig = RerankConfig()
     search: SearchConfig = SearchConfig()

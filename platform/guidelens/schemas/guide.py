@@ -14,7 +14,7 @@ MAX_FRAME_PIXELS = 24_000_000
 MAX_EVENTS_PER_CALL = 500
 MAX_TEXT_CHARS = 2000
 
-Evidence = Literal["image", "earlier_frames", "barcode"]
+Evidence = Literal["image", "earlier_frames", "barcode", "text"]
 Chance = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -126,7 +126,8 @@ class GuideReply(Frozen):
     frame than from the embedding that was sent. `rules`: those of the shop that acted. `family`: null where nothing was recognized.
 
     `evidence`: what `in_catalogue` and `recognized` rest on; earlier frames are those of the session that show the same view. `barcodes`: GTINs (14 digits)
-    read in the frame, of the catalogue or not; none are looked for where no product has one."""
+    read in the frame, of the catalogue or not; none are looked for where no product has one.
+    `texts`: the lines read on packages, where they were looked for, whether they name a product or not."""
 
     request_id: str
     release: str
@@ -142,6 +143,7 @@ class GuideReply(Frozen):
     family: Family | None = None
     evidence: tuple[Evidence, ...] = ()
     barcodes: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
 
 class ErrorBody(Frozen):

@@ -52,11 +52,11 @@ def decode_image(data: bytes, *, max_bytes: int = MAX_PHOTO_BYTES, max_pixels: i
     return encoder_input(upright_pixels(data, max_bytes=max_bytes, max_pixels=max_pixels))
 
 
-def upright_pixels(data: bytes, *, max_bytes: int = MAX_PHOTO_BYTES, max_pixels: int = MAX_PHOTO_PIXELS) -> Pixels:
+def upright_pixels(data: bytes, *, max_bytes: int = MAX_PHOTO_BYTES, max_pixels: int = MAX_PHOTO_PIXELS, least_side_px: int = INPUT_SIZE_PX) -> Pixels:
     """The whole image, upright, on white where it is transparent; decoded once, for every use.
 
     Returns:
-        (height, width, 3) uint8, RGB. A JPEG comes at the smallest DCT scale whose shorter side is still INPUT_SIZE_PX.
+        (height, width, 3) uint8, RGB. A JPEG comes at the smallest DCT scale whose shorter side is still least_side_px.
 
     Raises:
         UnreadableImageError: `frame_type` for other formats, `frame_too_large` above a limit, `frame_unreadable` for damaged bytes.
@@ -69,7 +69,7 @@ def upright_pixels(data: bytes, *, max_bytes: int = MAX_PHOTO_BYTES, max_pixels:
     kind = image_type(data)
     try:
         if kind == "jpeg" and jpeg_colours(data) not in ("CMYK", "YCCK"):
-            return _oriented(_scaled_jpeg(data), exif_orientation(jpeg_exif(data)))
+            return _oriented(_scaled_jpeg(data, least_side_px), exif_orientation(jpeg_exif(data)))
         if kind == "png":
             require_all_png_rows(data)
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as opened:
@@ -95,9 +95,8 @@ def thumbnail(pixels: Pixels, size_px: int = 320) -> bytes:
     return encoded
 
 
-def _scaled_jpeg(data: bytes) -> Pixels:
+def _scaled_jpeg(data: bytes, size: int) -> Pixels:
     """Cut-off files are refused; what libjpeg merely warns of (stray bytes, odd markers) is not."""
-    size = INPUT_SIZE_PX
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", min_height=size, min_width=size, strict=True)
     except ValueError as error:
