@@ -4,12 +4,15 @@ import importlib.util
 import io
 
 import numpy as np
+import polars as pl
 import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from guidelens.data.images.packaging_text import TextReader
 from guidelens.errors import ConfigError
 from guidelens.inference.packaging_text import PackageWords, TextWeights, with_text
+from serve.frame_texts import FrameTexts
+from serve.messages import RecognizeReply
 
 BRANDS = [["Bravo"], ["Bravo"], ["Arla Ko"], []]
 TITLES = [["Bravo Äpple Juice", "Bravo 苹果汁"], ["Bravo Orange Juice", "Bravo 橙汁"], ["Arla Standard Milk", "Arla 全脂牛奶"], ["Leek", "韭葱"]]
@@ -43,7 +46,7 @@ def test_words_are_found_in_both_languages_without_spaces_and_with_slips(texts: 
 
 
 def test_a_text_that_names_nothing_changes_nothing() -> None:
-    assert not PackageWords(BRANDS, TITLES).features(["2 for 30", "LEK", "www"]).any()
+    assert not PackageWords(BRANDS, TITLES).features(["2 for 30", "LE", "www"]).any()
 
 
 def test_a_product_beyond_the_images_first_is_reached_by_its_words() -> None:
@@ -51,6 +54,17 @@ def test_a_product_beyond_the_images_first_is_reached_by_its_words() -> None:
         np.array([3, 2], np.int32), np.array([0.4, 0.35], np.float32), PackageWords(BRANDS, TITLES).features(["Bravo", "Orange"]), TextWeights()
     )
     assert rows[0] == 1
+
+
+def test_a_frame_is_read_where_the_time_that_is_left_allows() -> None:
+    items = pl.DataFrame({"brand": ["Bravo", "Arla Ko"], "title": ["Bravo Apple Juice", "Arla Standard Milk"], "title_zh": ["Bravo 苹果汁", None]})
+    seen = RecognizeReply(np.zeros(4, np.float32), True, np.array([1, 0], np.int32), np.array([0.45, 0.4], np.float32))
+    texts, frame = FrameTexts(items), package("BRAVO", "apple")
+    assert texts.read(seen, frame, budget_s=0.0) is seen
+    read = texts.read(seen, frame, budget_s=np.inf)
+    assert (read.rows[0], read.evidence, read.texts) == (0, ("image", "text"), ("BRAVO", "apple"))
+    other = texts.read(seen, package("SUMMER"), budget_s=np.inf)
+    assert (other.rows.tolist(), other.evidence, other.texts) == ([1, 0], ("image",), ("SUMMER",))
 
 
 def test_without_the_package_the_error_names_setting_and_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
