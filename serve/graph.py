@@ -349,6 +349,7 @@ class Graph:
             evidence=() if seen is None or seen.in_catalogue is None else seen.evidence,
             barcodes=() if seen is None else seen.codes,
             regions=self._regions(seen, fields.locale),
+            texts=() if seen is None else seen.texts,
         )
 
     def _missing(self, ranked: Ranked, seen: RecognizeReply | None) -> tuple[str, ...]:

@@ -48,8 +48,8 @@ class RecognizeReply:
 
     in_catalogue: None where this release has no recognizer. family_row: a product of the likeliest category, -1 where none is known.
     lacks_photo: the release would have told more from a frame than from the embedding that was sent. margin: evidence above what `in_catalogue` needs.
-    codes: GTINs read in the frame, known or not. evidence: what the answer rests on. regions: of a frame with several products, whose first one `rows`
-    answers for; None where they were not looked for.
+    codes: GTINs read in the frame, known or not. texts: lines read in it. evidence: what the answer rests on. regions: of a frame with several products,
+    whose first one `rows` answers for; None where they were not looked for.
     """
 
     embedding: Floats
@@ -61,6 +61,7 @@ class RecognizeReply:
     lacks_photo: bool = False
     margin: float = 0.0
     codes: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
     evidence: tuple[Evidence, ...] = ("image",)
     regions: tuple[RegionFound, ...] | None = None
 

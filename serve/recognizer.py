@@ -25,6 +25,7 @@ from guidelens.models.released_recognizer import ReleasedRecognizer
 from guidelens.models.turned import NUM_TURNS, is_unsure, together, turns
 from guidelens.schemas.guide import MAX_FRAME_BYTES, MAX_FRAME_PIXELS
 from guidelens.schemas.tables import IMAGE_DIM
+from serve.frame_texts import FrameTexts
 from serve.messages import Floats, FrameProblem, RecognizeCall, RecognizeReply, RegionFound, ReleaseMismatchError, with_family_of_first
 from serve.release import open_bundle
 
@@ -44,7 +45,9 @@ class Recognizer:
     def __init__(self, home: Home, release: str, config: ServeConfig | None = None) -> None:
         bundle, _manifest = open_bundle(home, release)
         self._release, self._config = release, config or ServeConfig()
-        self._barcodes = BarcodeIndex.of_items(load_items(bundle)[0]) if self._config.read_barcodes else BarcodeIndex(())
+        items = load_items(bundle)[0]
+        self._barcodes = BarcodeIndex.of_items(items) if self._config.read_barcodes else BarcodeIndex(())
+        self._texts = FrameTexts(items) if self._config.read_text == "unsure" else None
         if self._barcodes.unusable:
             log.warning("release %s: %d products have bar codes that are no GTIN, which are not matched", release, len(self._barcodes.unusable))
         self._encoder = load_image_backbone(encoders_of(bundle).image, cache_dir=home.root / "cache")
@@ -93,7 +96,10 @@ class Recognizer:
         has_room = spent_s * (1 + NUM_TURNS) * _SLOWER + regions_s <= call.budget_s
         if look is not None and self._config.turn_unsure_frames and is_unsure(look) and has_room:
             look = together([look, *(self._fitted.see(turns(pixels), top=_TOP).recognized or ())])
-        return replace(_reply(embedding, look), codes=codes, regions=None if apart is None else ())
+        seen = replace(_reply(embedding, look), codes=codes, regions=None if apart is None else ())
+        if self._texts is None or look is None or not is_unsure(look):
+            return seen
+        return self._texts.read(seen, call.frame, call.budget_s - (time.perf_counter() - begun))
 
     def _regions(self, frame: bytes, whole: Recognition) -> tuple[Region, ...]:
         """The frame is decoded again, so large that its quarters are not enlarged."""

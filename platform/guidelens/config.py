@@ -461,6 +461,7 @@ class ServeConfig(Frozen):
     turn_unsure_frames: one that the recognizer is not sure of is looked at again, turned by quarters, where the deadline allows.
     brighten_dark_frames: those taken in the dark are looked at as bright as photos are.
     find_regions: several products in a frame are told apart for requests that ask for it, where the deadline allows.
+    read_text: "unsure" reads the texts in a frame that the recognizer is not sure of, where the deadline allows; it needs `guidelens[ocr]`.
     """
 
     num_candidates: Annotated[int, Field(ge=1)] = 100
@@ -473,6 +474,7 @@ class ServeConfig(Frozen):
     turn_unsure_frames: bool = True
     brighten_dark_frames: bool = True
     find_regions: bool = True
+    read_text: Literal["off", "unsure"] = "off"
     review: ReviewConfig = ReviewConfig()
     rerank: RerankConfig = RerankConfig()
     search: SearchConfig = SearchConfig()

@@ -14,7 +14,7 @@ MAX_FRAME_PIXELS = 24_000_000
 MAX_EVENTS_PER_CALL = 500
 MAX_TEXT_CHARS = 2000
 
-Evidence = Literal["image", "earlier_frames", "barcode"]
+Evidence = Literal["image", "earlier_frames", "barcode", "text"]
 Chance = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -137,6 +137,7 @@ class GuideReply(Frozen):
 
     `evidence`: what `in_catalogue` and `recognized` rest on; earlier frames are those of the session that show the same view. `barcodes`: GTINs (14 digits)
     read in the frame, of the catalogue or not; none are looked for where no product has one.
+    `texts`: the lines read on packages, where they were looked for, whether they name a product or not.
 
     `regions`: the products of a frame that surely shows more than one, the first of which is the one that `recognized` and all else answer for; empty
     where one answer is all there is. Null where they were not looked for: not asked, no frame or recognizer, a bar code answered, or no time left."""
@@ -156,6 +157,7 @@ class GuideReply(Frozen):
     evidence: tuple[Evidence, ...] = ()
     barcodes: tuple[str, ...] = ()
     regions: tuple[ProductRegion, ...] | None = None
+    texts: tuple[str, ...] = ()
 
 
 class ErrorBody(Frozen):
