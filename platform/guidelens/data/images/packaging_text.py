@@ -14,7 +14,7 @@ from guidelens.data.images.decoding import Pixels, upright_pixels
 from guidelens.errors import ConfigError, UnreadableImageError
 
 LONGER_SIDE_PX = 640
-"""Photos are read at this size, smaller ones enlarged: at 416 px half the words are lost, at 736 few more are found (ADR 0207)."""
+"""Photos are read at this size, smaller ones enlarged (ADR 0207)."""
 _LEAST_READ = 0.5
 """Lines read less surely are left out."""
 _MOST_LINES = 24
