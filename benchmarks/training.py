@@ -1,12 +1,12 @@
 """What does Ray Train cost over a bare loop, what does a second worker bring, and where does a step's time go?
 
-    python -m benchmarks.training [--home HOME] [--run RUN] [--repeats 3] [--epochs 4] [--batches 256,1024] [--out benchmarks/results]
+    python -m benchmarks.training [--home HOME] [--run RUN] [--times 4] [--repeats 3] [--epochs 3] [--batches 256,1024] [--out benchmarks/results]
 
-On a finished run's rows, at each batch: the joint model's training steps in this process, then under Ray Train with one worker, with two at the
+On a finished run's rows, laid `--times` end to end so that an epoch is long beside its edges, at each batch: the joint model's training steps in this process, then under Ray Train with one worker, with two at the
 same global batch (strong scaling) and with two at the same batch a worker (weak scaling), in turn, with one torch thread a worker; and two
 workers that own the rows of the products' tables. Two bare loops at once, which share nothing, show what the machine can give to two workers
-of that batch each. Compared are steady epochs of steps (the first one of each is left out); a checkpoint, validation and start-up are not in
-them. A second worker gets a core of its own only where two are free.
+of that batch each. Compared are steady epochs of steps (the first one of each is left out); validation and start-up are not in them, nor is what a checkpoint
+keeps the loop waiting for: it is uploaded during the epoch that follows. A second worker gets a core of its own only where two are free.
 """
 
 import os
@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import click
 import polars as pl
+import pyarrow as pa
 
 from benchmarks._results import keep, machine, today
 from benchmarks.ablation import champion_run
@@ -73,12 +74,13 @@ class Scaling(Frozen):
 
 
 class Measured(Frozen):
-    """load: processes that were running or waiting, on average over the minute before the first and the last round."""
+    """rows: of an epoch, `times` those of the run. load: processes that were running or waiting, on average over the minute before the first and the last round."""
 
     machine: str
     date: str
     command: str
     rows: int
+    times: int
     load: tuple[float, float]
     ways: tuple[Way, ...]
     cost_of_ray_train: dict[int, float]
@@ -95,6 +97,11 @@ class Key(NamedTuple):
 
 
 Epochs = list[tuple[float, dict[str, float]]]
+
+
+def end_to_end(examples: Examples, times: int) -> Examples:
+    """The same rows `times` over, one after another."""
+    return Examples.of_table(pa.concat_tables([examples.table()] * times), examples.frames, examples.queries)
 
 
 def bare(examples: Examples, catalogue: Catalogue, config: Config, job: FitJob) -> Epochs:
@@ -184,7 +191,7 @@ def as_markdown(found: Measured) -> str:
     lines = [
         "# Training steps",
         "",
-        f"`{found.command}`, {found.machine}, {found.date}. {found.rows:,} training rows; one torch thread a worker; "
+        f"`{found.command}`, {found.machine}, {found.date}. {found.rows:,} training rows ({found.times} times those of the run); one torch thread a worker; "
         f"load {found.load[0]:.1f} before the first round, {found.load[1]:.1f} at the end of the last.",
         "",
         "| way | rows of a step | median step, ms | least, ms | rows per second | " + " | ".join(PARTS) + " | the rest |",
@@ -214,17 +221,19 @@ def as_markdown(found: Measured) -> str:
 @click.command()
 @click.option("--home", default=Path(".guidelens"), show_default=True, type=click.Path(file_okay=False, path_type=Path), help="A home with a finished run.")
 @click.option("--run", "run_id", default=None, help="A finished training run of that home.  [default: the champion's]")
+@click.option("--times", default=4, show_default=True, type=click.IntRange(min=1), help="How often an epoch goes over the run's rows.")
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(min=1))
-@click.option("--epochs", default=4, show_default=True, type=click.IntRange(min=2), help="Of each way in each round; the first one is not counted.")
+@click.option("--epochs", default=3, show_default=True, type=click.IntRange(min=2), help="Of each way in each round; the first one is not counted.")
 @click.option("--batches", default="256,1024", show_default=True, help="Rows of a step, over all workers.")
 @click.option("--out", default=Path("benchmarks/results"), type=click.Path(file_okay=False, path_type=Path))
-def command(home: Path, run_id: str | None, repeats: int, epochs: int, batches: str, out: Path) -> None:
+def command(home: Path, run_id: str | None, times: int, repeats: int, epochs: int, batches: str, out: Path) -> None:
     """Time training steps bare and under Ray Train, and write benchmarks/results/training.{json,md}."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     opened = open_home(home)
     with open_run(opened, run_id or champion_run(opened)) as files:
         examples, catalogue = files.examples(), Catalogue.of_table(pl.read_parquet(files.fit / ITEMS))
         config = files.record.config
+    examples = end_to_end(examples, times)
     config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs, "patience": 0, "telemetry": True})})
     sizes, rows, load = [int(size) for size in batches.split(",")], len(examples.of("train")), os.getloadavg()[0]
     ways = tuple(summed_up(way, found, rows) for way, found in measure(examples, catalogue, config, ways_of(sizes), repeats).items())
@@ -232,8 +241,9 @@ def command(home: Path, run_id: str | None, repeats: int, epochs: int, batches: 
     found = Measured(
         machine=machine(),
         date=today(),
-        command=f"python -m benchmarks.training --repeats {repeats} --epochs {epochs} --batches {batches}",
+        command=f"python -m benchmarks.training --times {times} --repeats {repeats} --epochs {epochs} --batches {batches}",
         rows=rows,
+        times=times,
         load=(load, os.getloadavg()[0]),
         ways=ways,
         cost_of_ray_train={size: median[ONE, size] / median[BARE, size] for size in sizes},

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray.util
 import torch
 from model_samples import sample_catalogue, sample_config, sample_examples
 from safetensors.torch import load_file
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 NUM_ROWS = 240
 
 
-def config_of(num_workers: int, epochs: int = 3) -> Config:
+def config_of(num_workers: int, epochs: int = 6) -> Config:
     config = sample_config()
     return config.model_copy(update={"train": config.train.model_copy(update={"num_workers": num_workers, "epochs": epochs})})
 
@@ -80,12 +81,19 @@ def test_an_interrupt_ends_training_as_any_other_program_and_its_handler_stays(t
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_an_interrupt_ends_a_study(tmp_path: Path) -> None:
+def test_an_interrupt_ends_a_study_and_frees_what_it_held(tmp_path: Path) -> None:
+    before = placement_groups()
     config = config_of(1)
     job = FitJob(name="guide", lambdas=dict.fromkeys(TASKS, 1.0), model=config.train.model)
     trials = [Trial(name=f"seed {seed}", job=job, train=config.train, seed=seed) for seed in range(6)]
     with pytest.raises(KeyboardInterrupt):
         run_trials(sample_examples(NUM_ROWS), sample_catalogue(), trials, tmp_path, lambda _result: os.kill(os.getpid(), signal.SIGINT))
+    assert placement_groups() == before
+
+
+def placement_groups() -> set[str]:
+    """Those that hold, or wait for, something."""
+    return {one for one, state in ray.util.placement_group_table().items() if state["state"] != "REMOVED"}
 
 
 def test_a_killed_worker_is_replaced_and_the_result_is_the_undisturbed_one(undisturbed: Fitted, tmp_path: Path) -> None:
@@ -144,17 +152,26 @@ def killing(folder: Path) -> Iterator[list[int]]:
 
 
 def _kill_a_worker(folder: Path, killed: list[int], done: threading.Event) -> None:
-    while not done.is_set() and not killed:
-        if any(folder.glob("train/checkpoint*/progress.json")):
-            for process in psutil.Process(os.getpid()).children(recursive=True):
-                try:
-                    if "RayTrainWorker" in " ".join(process.cmdline()):
-                        os.kill(process.pid, signal.SIGKILL)
-                        killed.append(process.pid)
-                        return
-                except psutil.Error:
-                    continue
+    """Looks for workers all the time, as that takes as long as a few epochs do; not for those that an interrupted training may not have ended yet."""
+    earlier = _workers()
+    while not done.is_set():
+        workers = sorted(_workers() - earlier)
+        if workers and any(folder.glob("train/checkpoint*/progress.json")):
+            os.kill(workers[0], signal.SIGKILL)
+            killed.append(workers[0])
+            return
         time.sleep(0.02)
+
+
+def _workers() -> set[int]:
+    return {process.pid for process in psutil.Process(os.getpid()).children(recursive=True) if _is_worker(process)}
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return "RayTrainWorker" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
 
 
 def test_workers_placed_on_gpus_can_compute_on_the_cpu_and_stop_early(undisturbed: Fitted, tmp_path: Path) -> None:

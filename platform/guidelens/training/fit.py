@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ray
-import ray.data
 import ray.train
 from ray.train.torch import TorchConfig
 
@@ -19,7 +18,7 @@ from guidelens.models.items import Catalogue
 from guidelens.training.data import FitJob
 from guidelens.training.device import backend
 from guidelens.training.following import Trainer, following
-from guidelens.training.loop import DATASET, EpochLosses, WorkerTask, read_progress, worker
+from guidelens.training.loop import EpochLosses, WorkerTask, read_progress, worker
 from guidelens.training.warm_start import WarmStart
 
 STORAGE = "train"
@@ -58,15 +57,17 @@ def fit_guide(
         DivergedError: a model's losses are no numbers any more.
         GuideLensError: training ended without finishing; the folder still holds the last checkpoint.
     """
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    embeddings = ray.put((examples.frames, examples.queries))
-    task = WorkerTask(config=config, jobs=tuple(jobs), catalogue=ray.put(catalogue), embeddings=embeddings, starts=ray.put(dict(starts or {})))
+    task = WorkerTask(
+        config=config,
+        jobs=tuple(jobs),
+        catalogue=ray.put(catalogue),
+        examples=ray.put((examples.table(), examples.frames, examples.queries)),
+        starts=ray.put(dict(starts or {})),
+    )
     num_workers = config.train.num_workers
     trainer = Trainer(
         worker,
         train_loop_config={"task": task},
-        datasets={DATASET: ray.data.from_arrow(examples.table())},
-        dataset_config=ray.train.DataConfig(datasets_to_split=[]),
         torch_config=TorchConfig(backend=backend(config.train)),
         scaling_config=ray.train.ScalingConfig(
             num_workers=num_workers if config.train.min_workers in (None, num_workers) else (config.train.min_workers, num_workers),

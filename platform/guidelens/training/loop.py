@@ -1,7 +1,7 @@
 """The Ray Train worker loop: fits a list of models one after another on one set of data, with a checkpoint an epoch.
 
-Every worker reads all rows through its Ray Data shard (the data is not split: a global batch is sliced by index, which is
-what makes any number of workers take the same steps) and starts from the last reported checkpoint, if there is one.
+Every worker maps all rows from the object store, where a host has them once (the data is not split: a global batch is sliced by index, which is
+what makes any number of workers take the same steps), and starts from the last reported checkpoint, if there is one.
 """
 
 import json
@@ -33,8 +33,6 @@ from guidelens.training.following import PROGRESS
 from guidelens.training.learner import Learner, new_model
 from guidelens.training.warm_start import WarmStart, warm
 
-DATASET = "examples"
-
 
 class EpochLosses(Frozen):
     """Mean of each term of one model after one epoch. signals: what `Learner.signals` measured, by name."""
@@ -62,12 +60,12 @@ class Progress(Frozen, ser_json_inf_nan="constants"):
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """Everything a worker gets; the refs hold a Catalogue, the (frames, queries) embeddings, and by model name what it goes on from."""
+    """Everything a worker gets; the refs hold a Catalogue, the examples' (table, frames, queries), and by model name what it goes on from."""
 
     config: Config
     jobs: tuple[FitJob, ...]
     catalogue: "ray.ObjectRef[Catalogue]"
-    embeddings: "ray.ObjectRef[tuple[NDArray[np.float32], NDArray[np.float32]]]"
+    examples: "ray.ObjectRef[tuple[pa.Table, NDArray[np.float32], NDArray[np.float32]]]"
     starts: "ray.ObjectRef[dict[str, WarmStart]]"
 
 
@@ -88,10 +86,7 @@ def worker(loop_config: dict[str, WorkerTask]) -> None:
 
 
 def _read(task: WorkerTask) -> FitData:
-    shard = ray.train.get_dataset_shard(DATASET)
-    tables = list(shard.iter_batches(batch_size=None, batch_format="pyarrow"))
-    table = pa.concat_tables(tables).sort_by([("ts_us", "ascending"), ("request_id", "ascending")])
-    frames, queries = ray.get(task.embeddings)
+    table, frames, queries = ray.get(task.examples)
     examples = Examples.of_table(table, np.array(frames), np.array(queries))
     data = FitData.of(examples, ray.get(task.catalogue), task.config.train.model.num_profile_buckets)
     return data.to(worker_device(task.config.train))
@@ -152,7 +147,7 @@ def _after(progress: Progress, losses: EpochLosses, config: TrainConfig) -> Prog
 def _report(learner: Learner, progress: Progress, metrics: dict[str, str | float], place: Place, state: Path) -> None:
     save_learner(learner, state)
     if place.rank != 0:
-        ray.train.report(metrics)
+        ray.train.report(metrics, checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC)  # else it waits until the controller polls
         return
     (state / PROGRESS).write_text(progress.model_dump_json())
     snapshot = tempfile.mkdtemp(prefix="gl-checkpoint-")

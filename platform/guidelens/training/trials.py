@@ -1,6 +1,7 @@
 """Many models fitted to the same rows, each in a Ray Tune trial of its own: what a study of choices is made of."""
 
 import contextlib
+import gc
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -65,13 +66,20 @@ def run_trials(
         run_config=tune.RunConfig(name="trials", storage_path=str(folder.absolute()), verbose=0, callbacks=[_Teller(tell)]),
     )
     found: dict[int, TrialResult] = {}
-    with contextlib.redirect_stdout(sys.stderr):  # Tune tells people where its files lie; stdout is for results
-        results = tuner.fit()
+    results = _results(tuner)
     for result in results:
         if result.error is not None:
             raise GuideLensError(f"a trial of the study failed: {result.error}; its log lies in {result.path}")
         found[int(result.metrics["number"])] = TrialResult.model_validate_json(result.metrics["result"])
     return [found[number] for number in range(len(trials))]
+
+
+def _results(tuner: tune.Tuner) -> tune.ResultGrid:
+    """Runs the trials. Interrupted, their CPUs are free again when it raises: Tune gives them back where its controller is collected, and a traceback would keep it."""
+    with contextlib.suppress(KeyboardInterrupt), contextlib.redirect_stdout(sys.stderr):  # Tune tells people where its files lie; stdout is for results
+        return tuner.fit()
+    gc.collect()
+    raise KeyboardInterrupt
 
 
 class _Teller(tune.Callback):  # type: ignore[misc]  # Ray has no types
