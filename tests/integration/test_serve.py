@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import polars as pl
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from served_shop import ReleasedShop, ServedShop, serving
 
 from guidelens.config import FeatureConfig, ServeConfig
@@ -112,6 +112,31 @@ def test_regions_are_looked_for_only_where_asked_allowed_and_in_time(released_sh
     assert found(ServeConfig()) is None
     assert found(ServeConfig(), regions=True, budget_s=0.001) is None
     assert found(ServeConfig(find_regions=False), regions=True) is None
+
+
+def printed(*lines: str) -> bytes:
+    """A wall with words on it: what it looks like tells of no product."""
+    image = Image.open(io.BytesIO(wall())).resize((960, 720))
+    for place, line in enumerate(lines):
+        ImageDraw.Draw(image).text((60, 120 + 160 * place), line, fill=(250, 250, 245), font=ImageFont.load_default(size=80))
+    sink = io.BytesIO()
+    image.save(sink, "JPEG", quality=92)
+    return sink.getvalue()
+
+
+def test_words_on_an_unsure_frame_name_the_product_where_reading_is_on(released_shop: ReleasedShop) -> None:
+    items = pl.read_parquet(released_shop.home.releases / "1" / "items.parquet", columns=["product_id", "title"])
+    title = items["title"][3]
+
+    def seen(config: ServeConfig, **call: Any) -> RecognizeReply:
+        answer = asyncio.run(Recognizer(released_shop.home, "1", config).handle(RecognizeCall("1", printed(*title.split(maxsplit=1)), None, **call)))
+        assert isinstance(answer, RecognizeReply)
+        return answer
+
+    read = seen(ServeConfig(read_text="unsure"))
+    assert items["title"][int(read.rows[0])] == title
+    assert read.evidence == ("image", "text")
+    assert seen(ServeConfig()).texts == seen(ServeConfig(read_text="unsure"), budget_s=0.001).texts == ()
 
 
 def test_something_else_is_not_in_the_catalogue_and_still_answered(served: ServedShop) -> None:
