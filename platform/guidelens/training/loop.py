@@ -77,7 +77,7 @@ def worker(loop_config: dict[str, WorkerTask]) -> None:
     context = ray.train.get_context()
     place = Place(rank=context.get_world_rank(), num_workers=context.get_world_size())
     data = _read(task)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:  # a folder of the Ray session, with which it goes even where this process is killed
         state = Path(folder)
         progress = _restore(state)
         for job in task.jobs:
@@ -150,7 +150,7 @@ def _report(learner: Learner, progress: Progress, metrics: dict[str, str | float
         ray.train.report(metrics, checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC)  # else it waits until the controller polls
         return
     (state / PROGRESS).write_text(progress.model_dump_json())
-    snapshot = tempfile.mkdtemp(prefix="gl-checkpoint-")
+    snapshot = tempfile.mkdtemp(prefix="checkpoint-", dir=Path.cwd())
     shutil.copytree(state, snapshot, dirs_exist_ok=True)
     ray.train.report(
         metrics,

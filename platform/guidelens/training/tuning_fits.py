@@ -250,7 +250,7 @@ def _worker(loop_config: dict[str, _WorkerTask]) -> None:
             progress = progress.model_copy(update={"history": (*progress.history, tuning.epoch()), "is_done": tuning.is_done})
         except DivergedError as error:
             progress = progress.model_copy(update={"diverged": str(error)})
-        with tempfile.TemporaryDirectory() as scratch:
+        with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch:
             folder = Path(scratch)
             if progress.is_done:
                 _write_outcome(tuning, maps, task.seed, folder)
