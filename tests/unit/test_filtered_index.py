@@ -22,9 +22,10 @@ def vectors() -> Floats:
     return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
 
 
-@pytest.fixture
-def walking(vectors: Floats, monkeypatch: pytest.MonkeyPatch) -> FilteredIndex:
+@pytest.fixture(params=[100_000, 1500], ids=["one segment", "four segments"])
+def walking(vectors: Floats, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FilteredIndex:
     monkeypatch.setattr(filtered, "SCAN_BELOW", 400)
+    monkeypatch.setattr(filtered, "SEGMENT_ROWS", request.param)
     return FilteredIndex.build(vectors)
 
 
@@ -72,14 +73,26 @@ def test_what_comes_is_found_and_what_goes_is_not(walking: FilteredIndex, vector
     assert walking.search(-new, 1)[0].tolist() != [gone[0]], "a row that is given anew is where it is now"
 
 
+def test_all_that_is_wanted_may_have_come_last(walking: FilteredIndex, vectors: Floats) -> None:
+    """New rows share a segment, whatever is near them: it is asked for more than its share."""
+    rng = np.random.default_rng(7)
+    kind = vectors[0] + 0.15 * rng.normal(size=(300, WIDTH)).astype(np.float32)
+    kind /= np.linalg.norm(kind, axis=1, keepdims=True)
+    for start in range(0, 300, 100):
+        walking.add(np.arange(NUM + start, NUM + start + 100), kind[start : start + 100])
+    every = np.concatenate([vectors, kind])
+    shares = [len(np.intersect1d(walking.search(query, TOP)[0], np.argsort(-(every @ query))[:TOP])) / TOP for query in kind[:20]]
+    assert np.mean(shares) >= 0.99
+
+
 def test_a_saved_index_answers_alike_and_a_damaged_one_says_so(walking: FilteredIndex, vectors: Floats, tmp_path: Path) -> None:
     walking.remove(np.arange(50))
     walking.save(tmp_path / "v.safetensors")
     loaded = FilteredIndex.load(tmp_path / "v.safetensors")
     for query in vectors[:10]:
         assert loaded.search(query, 20)[0].tolist() == walking.search(query, 20)[0].tolist()
-    (tmp_path / "v.usearch").unlink()
-    with pytest.raises(BundleError, match="must hold the graph of an index"):
+    (tmp_path / "v.0.usearch").unlink()
+    with pytest.raises(BundleError, match="must hold a graph of an index"):
         FilteredIndex.load(tmp_path / "v.safetensors")
 
 

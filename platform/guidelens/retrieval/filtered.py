@@ -2,13 +2,17 @@
 
 A walk knows nothing of the filter: it is asked for as many more as the filter lets through fewer, and what it misses is compared one by one.
 So a filter that leaves a few of a million costs a few comparisons, and one that leaves nearly all costs a walk.
+
+A graph that outgrows the processor's caches costs more a vector to build, so rows are dealt out to segments, each with a graph of its own: a search walks them all, each
+for its share of what is asked, and one further where all that it gave is among the best.
 """
 
-# Letters: N = rows, D = width, K = wanted.
+# Letters: N = rows, D = width, K = wanted, S = segments.
 
 import json
 import threading
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,20 +27,29 @@ from guidelens.schemas.base import Frozen
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Segments = NDArray[np.int16]
 SCAN_BELOW = 50_000
 """Vectors up to which every one that is left is compared, filtered or not."""
 MAX_WALK = 512
 """Neighbours that a walk is asked for at most; a filter that would need more leaves few enough to compare them all."""
+SEGMENT_ROWS = 100_000
+"""Rows of a segment; a graph of so many is built at the same time a vector as a smaller one."""
 _SPARE, _EXPANSION = 1.4, 2
-_MIN_EXPANSION = 256
+_EXPANSION_OF_ALL, _MIN_EXPANSION = 256, 64
+"""Candidates that a walk keeps at least: over all segments, and in one of them."""
+_MIN_SHARE = 16
+"""Asked of a segment at least, and beyond its even share."""
+_NOWHERE = -1
 _CONNECTIVITY, _EXPANSION_ADD = 16, 96
 _TINY = 1e-12
 
 
 class _Facts(Frozen):
-    schema_version: int = 1
+    """segments: graphs beside the vectors; none where every row is compared."""
+
+    schema_version: Literal[2] = 2
     width: int
-    walks: bool
+    segments: int
 
 
 class FilteredIndex:
@@ -46,7 +59,8 @@ class FilteredIndex:
         self.width = width
         self._vectors: Floats = np.zeros((0, width), np.float32)
         self._live: Bools = np.zeros(0, np.bool_)
-        self._graph: Index | None = None
+        self._segment_of: Segments = np.zeros(0, np.int16)
+        self._segments: list[Index] = []
         self._walking = threading.Lock()  # how far a walk looks is the graph's, not the search's
 
     @classmethod
@@ -72,25 +86,41 @@ class FilteredIndex:
         if not len(rows):
             return
         self._grow(int(rows.max()) + 1)
-        replaced = rows[self._live[rows]]
+        self._unlink(rows[self._live[rows]])
         self._vectors[rows] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _TINY)
         self._live[rows] = True
-        if self._graph is not None:
-            if len(replaced):
-                self._graph.remove(replaced.astype(np.uint64), threads=1)
-            self._graph.add(rows.astype(np.uint64), self._vectors[rows], threads=1)
+        if self._segments:
+            self._link(rows)
         elif len(self) > SCAN_BELOW:
-            self._graph = _new_graph(self.width)
-            live = np.flatnonzero(self._live)
-            self._graph.add(live.astype(np.uint64), self._vectors[live], threads=1)
+            self._link(np.flatnonzero(self._live))
+
+    def _link(self, rows: Rows) -> None:
+        """Into the last segment as far as it has room, the rest dealt out evenly to new ones: each of them holds some of every kind, however the rows are sorted."""
+        room = max(0, SEGMENT_ROWS - len(self._segments[-1])) if self._segments else 0
+        if room:
+            self._put(len(self._segments) - 1, rows[:room])
+        rest = rows[room:]
+        num_new = -(-len(rest) // SEGMENT_ROWS)
+        for start in range(num_new):
+            self._segments.append(_new_graph(self.width))
+            self._put(len(self._segments) - 1, rest[start::num_new])
+
+    def _put(self, segment: int, rows: Rows) -> None:
+        self._segments[segment].add(rows.astype(np.uint64), self._vectors[rows], threads=1)
+        self._segment_of[rows] = segment
+
+    def _unlink(self, rows: Rows) -> None:
+        for segment in np.unique(self._segment_of[rows]):
+            if segment != _NOWHERE:
+                self._segments[segment].remove(rows[self._segment_of[rows] == segment].astype(np.uint64), threads=1)
+        self._segment_of[rows] = _NOWHERE
 
     def remove(self, rows: Rows) -> None:
         """Rows that are not there are no mistake."""
         known = np.unique(rows[(rows >= 0) & (rows < len(self._live))])
         known = known[self._live[known]]
         self._live[known] = False
-        if self._graph is not None and len(known):
-            self._graph.remove(known.astype(np.uint64), threads=1)
+        self._unlink(known)
 
     def search(self, query: Floats, k: int, allowed_N: Bools | None = None) -> tuple[Rows, Floats]:
         """The `k` rows of highest cosine among those allowed, best first, and their cosines; fewer only where fewer are there.
@@ -106,7 +136,7 @@ class FilteredIndex:
         wanted = min(k, num)
         if wanted <= 0:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        if self._graph is None or num <= SCAN_BELOW:
+        if not self._segments or num <= SCAN_BELOW:
             return self._scan(unit, wanted, left_N, num)
         asked = int(np.ceil(_SPARE * wanted * len(self) / num))
         while asked <= MAX_WALK:
@@ -130,55 +160,83 @@ class FilteredIndex:
         return rows[best].astype(np.int64), cosines[best].astype(np.float32)
 
     def _walk(self, unit: Floats, asked: int, left_N: Bools, wanted: int) -> tuple[Rows, Floats]:
-        assert self._graph is not None
+        """Of the `asked` nearest in all segments, those that are left."""
         with self._walking:
-            self._graph.expansion_search = max(_MIN_EXPANSION, _EXPANSION * asked)
-            rows = np.asarray(self._graph.search(unit, asked, threads=1).keys, np.int64)
-        rows = rows[left_N[rows]]
-        cosines = self._vectors[rows] @ unit
+            rows, cosines = self._nearest(unit, asked)
+        passed = left_N[rows]
+        rows, cosines = rows[passed], cosines[passed]
         order = np.lexsort((rows, -cosines))[:wanted]
-        return rows[order], cosines[order].astype(np.float32)
+        return rows[order], cosines[order]
+
+    def _nearest(self, unit: Floats, asked: int) -> tuple[Rows, Floats]:
+        """The `asked` rows of highest cosine, in no order. A segment whose every answer is one of them may hold more, and is asked for twice as many."""
+        found: dict[int, tuple[Rows, Floats]] = {}
+        shares = {number: min(asked, _MIN_SHARE + -(-asked // len(self._segments))) for number in range(len(self._segments))}
+        while shares:
+            for number, share in shares.items():
+                rows = self._of_segment(number, unit, share)
+                found[number] = rows, (self._vectors[rows] @ unit).astype(np.float32)
+            every = np.concatenate([cosines for _, cosines in found.values()])
+            least = np.partition(every, len(every) - asked)[len(every) - asked] if len(every) > asked else -np.inf
+            shares = {
+                number: min(asked, 2 * share)
+                for number, share in shares.items()
+                if share < asked and len(found[number][0]) == share and found[number][1].min(initial=np.inf) >= least
+            }
+        return np.concatenate([rows for rows, _ in found.values()]), np.concatenate([cosines for _, cosines in found.values()])
+
+    def _of_segment(self, number: int, unit: Floats, asked: int) -> Rows:
+        graph = self._segments[number]
+        if not len(graph):
+            return np.zeros(0, np.int64)
+        graph.expansion_search = max(_EXPANSION_OF_ALL // len(self._segments), _MIN_EXPANSION, _EXPANSION * asked)
+        return np.asarray(graph.search(unit, min(asked, len(graph)), threads=1).keys, np.int64)
 
     def _grow(self, size: int) -> None:
         if size <= len(self._live):
             return
         capacity = max(size, len(self._live) + len(self._live) // 2) if len(self._live) else size
-        vectors, live = np.zeros((capacity, self.width), np.float32), np.zeros(capacity, np.bool_)
-        vectors[: len(self._live)], live[: len(self._live)] = self._vectors, self._live
-        self._vectors, self._live = vectors, live
+        vectors, live, segment_of = np.zeros((capacity, self.width), np.float32), np.zeros(capacity, np.bool_), np.full(capacity, _NOWHERE, np.int16)
+        old = slice(len(self._live))
+        vectors[old], live[old], segment_of[old] = self._vectors, self._live, self._segment_of
+        self._vectors, self._live, self._segment_of = vectors, live, segment_of
 
     @property
     def num_bytes(self) -> int:
-        """Of vectors and graph in memory."""
-        return self._vectors.nbytes + self._live.nbytes + (0 if self._graph is None else int(self._graph.memory_usage))
+        """Of vectors and graphs in memory."""
+        return self._vectors.nbytes + self._live.nbytes + self._segment_of.nbytes + sum(int(graph.memory_usage) for graph in self._segments)
 
     def save(self, path: Path) -> None:
-        """Writes `path` (.safetensors) and beside it .json and, where there is one, the graph (.usearch)."""
+        """Writes `path` (.safetensors) and beside it .json and a graph a segment (.0.usearch, ...)."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"vectors": self._vectors, "live": self._live}, path)
-        path.with_suffix(".json").write_text(json.dumps(_Facts(width=self.width, walks=self._graph is not None).model_dump()) + "\n")
-        if self._graph is not None:
-            self._graph.save(str(path.with_suffix(".usearch")))
+        save_file({"vectors": self._vectors, "live": self._live, "segment_of": self._segment_of}, path)
+        path.with_suffix(".json").write_text(json.dumps(_Facts(width=self.width, segments=len(self._segments)).model_dump()) + "\n")
+        for number, graph in enumerate(self._segments):
+            graph.save(str(_graph_file(path, number)))
 
     @classmethod
     def load(cls, path: Path) -> "FilteredIndex":
         """What `save` wrote.
 
         Raises:
-            BundleError: a file is missing or damaged.
+            BundleError: a file is missing or damaged, or of an earlier form.
         """
         try:
             facts, tensors = _Facts.model_validate_json(path.with_suffix(".json").read_bytes()), load_file(path)
             found = cls(facts.width)
-            found._vectors, found._live = tensors["vectors"], tensors["live"]
+            found._vectors, found._live, found._segment_of = tensors["vectors"], tensors["live"], tensors["segment_of"]
         except (OSError, ValidationError, SafetensorError, KeyError) as error:
             raise BundleError(f"{path} must hold an index of vectors, got {error}; release again") from error
-        if facts.walks:
-            graph = path.with_suffix(".usearch")
-            found._graph = Index.restore(str(graph)) if graph.is_file() else None
-            if found._graph is None:
-                raise BundleError(f"{graph} must hold the graph of an index, got none; release again")
+        for graph in (_graph_file(path, number) for number in range(facts.segments)):
+            restored = Index.restore(str(graph)) if graph.is_file() else None
+            if restored is None:
+                raise BundleError(f"{graph} must hold a graph of an index, got none; release again")
+            found._segments.append(restored)
         return found
+
+
+def _graph_file(path: Path, number: int) -> Path:
+    return path.with_suffix(f".{number}.usearch")
 
 
 def _new_graph(width: int) -> Index:
