@@ -138,7 +138,7 @@ class FitParts:
             return GuideDone(reason, reason)
         done = self.fit_examples(examples, medians, catalogue)
         keep_complements(examples, catalogue, items, self.config.seed, self.fit_dir)
-        keep_fallback(examples, catalogue, self.config.train.fallback, self.fit_dir)
+        keep_fallback(examples, catalogue, self.config.train.fallback, self.fit_dir, self.config.seed)
         return done
 
     def _why_no_guide(self) -> str | None:

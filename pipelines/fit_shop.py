@@ -24,6 +24,8 @@ from guidelens.models.items import Catalogue
 from guidelens.schemas.ids import sub_seed
 from pipelines.entry import progress
 
+FALLBACK_SHOPPERS = 20_000
+"""Histories that a release's user-kNN holds at most."""
 _MAX_CELLS = 50_000_000
 """Of requests times products: what choosing a fallback's settings may hold at once."""
 
@@ -59,7 +61,7 @@ def keep_complements(examples: Examples, catalogue: Catalogue, items: pl.DataFra
     progress(f"train: partners of {(partners.rows_NK[:, 0] >= 0).sum()} products from {header.train_pairs:,} pairs")
 
 
-def keep_fallback(examples: Examples, catalogue: Catalogue, config: FallbackConfig, fit_dir: Path) -> None:
+def keep_fallback(examples: Examples, catalogue: Catalogue, config: FallbackConfig, fit_dir: Path, seed: int) -> None:
     """fallback.*: the baseline that the config names, fitted on the training rows, with the settings that rank the validation rows best."""
     if config.baseline == "none":
         return
@@ -67,7 +69,7 @@ def keep_fallback(examples: Examples, catalogue: Catalogue, config: FallbackConf
     if config.baseline == "content" and len(ids) > EASE_UP_TO:
         progress(f"train: the fallback content is left out: it compares all products with all, up to {EASE_UP_TO:,} of them, got {len(ids):,}")
         return
-    fitted = fit_fallback(Classics(train, ids), config.baseline, config.num_neighbours, val, catalogue)
+    fitted = fit_fallback(Classics(train, ids), config.baseline, config.num_neighbours, val, catalogue, seed)
     if fitted is None:
         progress(f"train: the fallback {config.baseline} is left out: the validation part holds no click to weigh its parts by")
         return
@@ -85,8 +87,8 @@ def some_clicked(val: Examples, num_products: int) -> Examples:
     return val.take(clicked[np.linspace(0, len(clicked) - 1, num).astype(np.int64)] if num else clicked)
 
 
-def fit_fallback(classics: Classics, baseline: Baseline, num_neighbours: int, val: Examples, catalogue: Catalogue) -> Fallback | None:
-    """Cut to neighbours before its settings are chosen, so that what is chosen is what is served. None: a hybrid without validation clicks."""
+def fit_fallback(classics: Classics, baseline: Baseline, num_neighbours: int, val: Examples, catalogue: Catalogue, seed: int) -> Fallback | None:
+    """Cut to neighbours, or to some shoppers, before its settings are chosen, so that what is chosen is what is served. None: a hybrid without validation clicks."""
 
     def best(candidates: list[OnRequests]) -> OnRequests:
         return best_on([_cut(one, num_neighbours) for one in candidates], val)
@@ -96,6 +98,9 @@ def fit_fallback(classics: Classics, baseline: Baseline, num_neighbours: int, va
         **parted,
         "item_knn_pearson": classics.item_knn_pearson,
         "content": lambda: classics.content(unit(content_of(catalogue))),
+        "user_knn": lambda: classics.of_some_shoppers(FALLBACK_SHOPPERS, seed).user_knn(),
+        "als": lambda: classics.als(seed),
+        "ncf": lambda: classics.ncf(seed),
     }
     if baseline != "hybrid":
         scorer: OnRequests | None = best(named[baseline]())
@@ -110,5 +115,5 @@ def fit_fallback(classics: Classics, baseline: Baseline, num_neighbours: int, va
 
 
 def _cut(one: OnRequests, num_neighbours: int) -> OnRequests:
-    assert isinstance(one.recommender, ItemToItem), "every classic one of requests is of this kind"
-    return dataclasses.replace(one, recommender=one.recommender.neighbours(num_neighbours))
+    found = one.recommender
+    return dataclasses.replace(one, recommender=found.neighbours(num_neighbours)) if isinstance(found, ItemToItem) else one

@@ -318,13 +318,13 @@ class PlanLearning(Frozen):
     advantage_temperature: Annotated[float, Field(gt=0)] = 0.25
 
 
-Baseline = Literal["item_knn", "item_knn_pearson", "transitions", "ease", "content", "hybrid"]
+Baseline = Literal["item_knn", "item_knn_pearson", "transitions", "ease", "content", "hybrid", "user_knn", "als", "ncf"]
 
 
 class FallbackConfig(Frozen):
     """What answers where the model gives no answer in time (docs/serving.md): a classic recommender, fitted with the run, in its release.
 
-    baseline: `none` leaves popularity alone to answer. num_neighbours: products that each product speaks for, 8 bytes each.
+    baseline: `none` leaves popularity alone to answer. num_neighbours: products that each product speaks for, 8 bytes each (not of `user_knn`, `als`, `ncf`).
     """
 
     baseline: Baseline | Literal["none"] = "transitions"

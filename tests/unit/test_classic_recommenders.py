@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 from guidelens.errors import BundleError, InputError, ShapeError
 from guidelens.models.baselines import linear
 from guidelens.models.baselines.hybrid import Hybrid, log_shares
-from guidelens.models.baselines.linear import Als, ease, inverted, solved
+from guidelens.models.baselines.linear import Als, common_of, ease, inverted, solved
 from guidelens.models.baselines.neighbours import UserKnn, content, item_knn, largest_in_rows
 from guidelens.models.baselines.neural import Ncf
 from guidelens.models.baselines.popularity import Popularity
@@ -106,7 +106,7 @@ def test_ease_meets_the_conditions_of_its_optimum() -> None:
 def test_als_solves_each_rows_weighted_ridge_regression() -> None:
     rng = np.random.default_rng(0)
     taken, others, alpha, l2 = (rng.random((7, 6)) < 0.4).astype(np.float64), rng.normal(size=(6, 3)), 4.0, 0.7
-    found = solved(csr_matrix(taken), others, alpha, l2)
+    found = solved(csr_matrix(taken), others, alpha, common_of(others, l2))
     for x, p in zip(found, taken, strict=True):
         gradient = -((1 + alpha * p) * (p - others @ x)) @ others + l2 * x
         assert np.abs(gradient).max() < 1e-9
@@ -118,7 +118,7 @@ def test_als_lowers_its_objective_from_sweep_to_sweep() -> None:
 
     def objective(sweeps: int) -> float:
         model = Als.fit(of, num_factors=3, alpha=2.0, l2=0.5, sweeps=sweeps)
-        shoppers = solved(of.matrix(), model.products_ND, 2.0, 0.5)
+        shoppers = solved(of.matrix(), model.products_ND, 2.0, common_of(model.products_ND, 0.5))
         errors = (1 + 2.0 * p) * (p - shoppers @ model.products_ND.T) ** 2
         return float(errors.sum() + 0.5 * ((shoppers**2).sum() + (model.products_ND**2).sum()))
 

@@ -62,7 +62,7 @@ def with_rows(folder: Path, rows_P: Rows, items: pl.DataFrame, others: frozenset
     _media(folder / _MEDIA, rows_P)
 
 
-def _taken(values: NDArray[Any], rows_P: Rows, new: float) -> NDArray[Any]:
+def _taken(values: NDArray[Any], rows_P: Rows, new: float | NDArray[Any]) -> NDArray[Any]:
     """The values of each product, `new` for new ones."""
     taken = values[rows_P]
     taken[rows_P < 0] = new
@@ -99,7 +99,7 @@ def _partners(path: Path, rows_P: Rows) -> None:
 
 
 def _fallback(path: Path, rows_P: Rows) -> None:
-    """Neighbours that left become product 0 at weight 0, as the end of a short list is."""
+    """Neighbours that left become product 0 at weight 0, as the end of a short list is. What is learned of no new product is that of an average one, or nothing."""
     if not path.exists():
         return
     found = load_file(path)
@@ -108,7 +108,13 @@ def _fallback(path: Path, rows_P: Rows) -> None:
         products_PK = _renumbered(_taken(found[f"{name}.products"], rows_P, 0), rows_P, num_before)
         weights_PK = np.where(products_PK >= 0, _taken(found[f"{name}.weights"], rows_P, 0), 0)
         found |= {f"{name}.products": np.maximum(products_PK, 0), f"{name}.weights": weights_PK.astype(np.float32)}
-    found |= {name: _taken(found[name], rows_P, 0) for name in ("popularity", "counts") if name in found}
+    found |= {name: _taken(found[name], rows_P, 0) for name in ("popularity", "counts", "als.vectors", "ncf.taken") if name in found}
+    if "ncf.offered" in found:
+        found["ncf.offered"] = _taken(found["ncf.offered"], rows_P, found["ncf.offered"].mean(axis=0))
+    if "user_knn.columns" in found:
+        columns = _renumbered(found["user_knn.columns"], rows_P, num_before)
+        found |= {f"user_knn.{name}": found[f"user_knn.{name}"][columns >= 0] for name in ("rows", "weights")}
+        found |= {"user_knn.columns": columns[columns >= 0], "user_knn.rarity": _taken(found["user_knn.rarity"], rows_P, 1)}
     save_file({name: np.ascontiguousarray(tensor) for name, tensor in found.items()}, path)
 
 

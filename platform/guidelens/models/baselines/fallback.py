@@ -5,7 +5,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,13 @@ from guidelens.config import Baseline
 from guidelens.data.examples import Examples
 from guidelens.errors import BundleError
 from guidelens.models.baselines.hybrid import Hybrid
+from guidelens.models.baselines.linear import Als
+from guidelens.models.baselines.neighbours import UserKnn
+from guidelens.models.baselines.neural import Ncf
 from guidelens.models.baselines.popularity import Popularity
 from guidelens.models.baselines.recommender import Neighbours, Recommender
 from guidelens.models.baselines.requests import OnRequests, RequestReader
+from guidelens.models.histories import Histories
 from guidelens.schemas.base import Frozen
 
 FALLBACK_SCHEMA_VERSION = 1
@@ -51,18 +55,31 @@ class Spoken(NamedTuple):
     by_visits: NDArray[np.bool_]
 
 
+@runtime_checkable
+class Kept(Recommender, Protocol):
+    """A recommender that a file can hold."""
+
+    def tensors(self) -> dict[str, NDArray[np.generic]]:
+        """What the file keeps."""
+        ...
+
+
+_WHOLE: dict[str, type[UserKnn] | type[Als] | type[Ncf]] = {"user_knn": UserKnn, "als": Als, "ncf": Ncf}
+
+
 @dataclass(frozen=True)
 class Fallback:
-    """A fitted baseline over one catalogue, cut to a few neighbours a product."""
+    """A fitted baseline over one catalogue; those of products by products are cut to a few neighbours each."""
 
     header: FallbackHeader
     scorer: OnRequests
 
     @property
-    def _neighbours(self) -> dict[str, Neighbours]:
+    def _parts(self) -> dict[str, Kept]:
+        """What speaks of products, by name; popularity says the same to everybody."""
         found = self.scorer.recommender
         parts: Mapping[str, Recommender] = found.parts if isinstance(found, Hybrid) else {self.header.baseline: found}
-        return {name: part for name, part in parts.items() if isinstance(part, Neighbours)}
+        return {name: part for name, part in parts.items() if isinstance(part, Kept)}
 
     def answer(self, request: Examples) -> Spoken | None:
         """Scores of one request; None where nothing is known of it, or nothing that any product is known to go with."""
@@ -76,16 +93,27 @@ class Fallback:
 
     def _spoken_of(self, products: Sequence[int]) -> NDArray[np.bool_]:
         spoken_N = np.zeros(len(self.scorer.popularity_N), dtype=np.bool_)
-        for part in self._neighbours.values():
-            rows_HK = part.products_NK[products]
-            spoken_N[rows_HK[part.weights_NK[products] > 0]] = True
+        for part in self._parts.values():
+            if isinstance(part, Neighbours):
+                rows_HK = part.products_NK[products]
+                spoken_N[rows_HK[part.weights_NK[products] > 0]] = True
+            else:
+                spoken_N |= self._raised_by(part, products)
         return spoken_N
+
+    def _raised_by(self, part: Recommender, products: Sequence[int]) -> NDArray[np.bool_]:
+        """Products that score higher for these products than for nothing. One that nobody took in training says nothing: its weights are as they were drawn."""
+        known = [product for product in products if self.scorer.popularity_N[product] > 0]
+        asked, nothing = part.scores(Histories.of_lists([known, []], len(self.scorer.popularity_N)))
+        raised_N: NDArray[np.bool_] = (asked > nothing) & (self.scorer.popularity_N > 0)
+        raised_N[known] = False
+        return raised_N
 
     def save(self, folder: Path) -> None:
         """Writes fallback.json and fallback.safetensors."""
         found = self.scorer.recommender
         tensors: dict[str, NDArray[Any]] = {"popularity": self.scorer.popularity_N.astype(np.float32)}
-        for name, part in self._neighbours.items():
+        for name, part in self._parts.items():
             tensors |= {f"{name}.{key}": value for key, value in part.tensors().items()}
         if isinstance(found, Hybrid):
             tensors |= {"weights": found.weights_S, "slopes": found.slopes_S, "counts": np.asarray(_counts(found), dtype=np.float32)}
@@ -126,6 +154,9 @@ def _recommender(header: FallbackHeader, tensors: Mapping[str, NDArray[Any]], nu
     def neighbours(name: str) -> Neighbours:
         return Neighbours.of_tensors({key: tensors[f"{name}.{key}"] for key in ("products", "weights", "decay")}, num_products, TENSORS)
 
+    if header.baseline in _WHOLE:
+        prefix = f"{header.baseline}."
+        return _WHOLE[header.baseline].of_tensors({name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)})
     if header.baseline != "hybrid":
         return neighbours(header.baseline)
     parts: dict[str, Recommender] = {name: Popularity(tensors["counts"]) if name == _POPULARITY else neighbours(name) for name in header.parts}

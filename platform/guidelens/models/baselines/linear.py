@@ -2,7 +2,9 @@
 
 # Letters: M = shoppers fitted on, R = histories asked for, N = products, D = factors.
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -70,21 +72,43 @@ class Als:
         rng = np.random.Generator(np.random.Philox(key=seed))
         products_ND = rng.normal(0, 0.1, (histories.num_products, num_factors))
         for _ in range(sweeps):
-            shoppers_MD = solved(taken_MN, products_ND, alpha, l2)
-            products_ND = solved(by_product_NM, shoppers_MD, alpha, l2)
+            shoppers_MD = solved(taken_MN, products_ND, alpha, common_of(products_ND, l2))
+            products_ND = solved(by_product_NM, shoppers_MD, alpha, common_of(shoppers_MD, l2))
         return cls(products_ND, alpha, l2)
 
+    @cached_property
+    def _common(self) -> NDArray[np.float64]:
+        return common_of(self.products_ND, self.l2)
+
     def scores(self, histories: Histories) -> Scores:
+        """Costs a history one linear system of the factors, and its product with every product's vector."""
         taken_RN = histories.matrix()
         taken_RN.data[:] = 1.0
-        return (solved(taken_RN, self.products_ND, self.alpha, self.l2) @ self.products_ND.T).astype(np.float32)
+        return (solved(taken_RN, self.products_ND, self.alpha, self._common) @ self.products_ND.T).astype(np.float32)
+
+    def tensors(self) -> dict[str, NDArray[np.generic]]:
+        """What a file keeps of it."""
+        return {"vectors": self.products_ND.astype(np.float32), "settings": np.array([self.alpha, self.l2])}
+
+    @classmethod
+    def of_tensors(cls, found: Mapping[str, NDArray[np.generic]]) -> Self:
+        """From what `tensors` gave."""
+        return cls(np.asarray(found["vectors"], dtype=np.float64), *map(float, found["settings"]))
 
 
-def solved(taken: csr_matrix, others: NDArray[np.float64], alpha: float, l2: float) -> NDArray[np.float64]:
-    """Each row's vector x that minimizes sum_j c_j (p_j - x.y_j)^2 + l2 |x|^2, with p = 1, c = 1 + alpha where taken, else p = 0, c = 1."""
-    width = others.shape[1]
-    common = others.T @ others + l2 * np.eye(width)
-    found = np.zeros((taken.shape[0], width))
+def common_of(others: NDArray[np.float64], l2: float) -> NDArray[np.float64]:
+    """What the systems of all rows have in common: the weights of absence, and the ridge."""
+    found: NDArray[np.float64] = others.T @ others + l2 * np.eye(others.shape[1])
+    return found
+
+
+def solved(taken: csr_matrix, others: NDArray[np.float64], alpha: float, common: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each row's vector x that minimizes sum_j c_j (p_j - x.y_j)^2 + l2 |x|^2, with p = 1, c = 1 + alpha where taken, else p = 0, c = 1.
+
+    Args:
+        common: as of `common_of`.
+    """
+    found = np.zeros((taken.shape[0], others.shape[1]))
     for row in np.flatnonzero(np.diff(taken.indptr)):
         mine = others[taken.indices[taken.indptr[row] : taken.indptr[row + 1]]]
         found[row] = np.linalg.solve(common + alpha * mine.T @ mine, (1 + alpha) * mine.sum(axis=0))

@@ -2,6 +2,7 @@
 
 # Letters: M = shoppers fitted on, R = histories asked for, N = products, F = features of a product, K = neighbours kept.
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -85,13 +86,13 @@ class UserKnn:
 
     Attributes:
         taken_MN: the shoppers it was fitted on, each event decayed by its age.
-        profiles_MN: the same with rows of length 1.
+        profiles_NM: the same with shoppers of length 1, by product.
         num_neighbours: the most similar shoppers that speak.
         rarity_N: weight of a shared product in likeness.
     """
 
     taken_MN: csr_matrix
-    profiles_MN: csr_matrix
+    profiles_NM: csr_matrix
     rarity_N: NDArray[np.float32]
     num_neighbours: int
     decay: float
@@ -102,13 +103,38 @@ class UserKnn:
         counts_N = np.maximum(1, np.bincount(histories.products, minlength=histories.num_products))
         rarity_N = np.power(counts_N, -rarity).astype(np.float32)
         taken_MN = histories.matrix(decay, np.float32)
-        return cls(taken_MN, _unit_rows(taken_MN @ diags(rarity_N)), rarity_N, num_neighbours, decay)
+        return cls.of_taken(taken_MN, rarity_N, num_neighbours, decay)
+
+    @classmethod
+    def of_taken(cls, taken_MN: csr_matrix, rarity_N: NDArray[np.float32], num_neighbours: int, decay: float) -> Self:
+        """Of shoppers' decayed events."""
+        return cls(taken_MN, _unit_rows(taken_MN @ diags(rarity_N)).T.tocsr(), rarity_N, num_neighbours, decay)
 
     def scores(self, histories: Histories) -> Scores:
         """A history that was fitted on is its own neighbour, which speaks for nothing that it has not taken."""
         asked_RN = _unit_rows(histories.matrix(self.decay, np.float32) @ diags(self.rarity_N))
-        near_RM = largest_in_rows((asked_RN @ self.profiles_MN.T).tocsr(), self.num_neighbours)
+        near_RM = largest_in_rows((asked_RN @ self.profiles_NM).tocsr(), self.num_neighbours)
         return np.asarray((near_RM @ self.taken_MN).todense(), dtype=np.float32)
+
+    def tensors(self) -> dict[str, NDArray[np.generic]]:
+        """What a file keeps of it: entry by entry which shopper took which product, shoppers being numbers that mean nothing else."""
+        taken = self.taken_MN.tocoo()
+        return {
+            "rows": taken.row.astype(np.int32),
+            "columns": taken.col.astype(np.int32),
+            "weights": taken.data.astype(np.float32),
+            "rarity": self.rarity_N,
+            "settings": np.array([self.taken_MN.shape[0], self.num_neighbours, self.decay]),
+        }
+
+    @classmethod
+    def of_tensors(cls, found: Mapping[str, NDArray[np.generic]]) -> Self:
+        """From what `tensors` gave."""
+        num_shoppers, num_neighbours, decay = map(float, found["settings"])
+        rarity_N = np.asarray(found["rarity"], dtype=np.float32)
+        cells = (np.asarray(found["rows"]), np.asarray(found["columns"]))
+        taken_MN = csr_matrix((np.asarray(found["weights"], dtype=np.float32), cells), shape=(int(num_shoppers), len(rarity_N)))
+        return cls.of_taken(taken_MN, rarity_N, int(num_neighbours), decay)
 
 
 def content(features_NF: csr_matrix | NDArray[np.floating], *, rare_counts_more: bool = False, decay: float = 1.0) -> ItemToItem:

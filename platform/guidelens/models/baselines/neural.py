@@ -1,88 +1,68 @@
-"""Neural collaborative filtering (NeuMF, arXiv:1708.05031) on histories: a shopper is the mean of what was taken, so that new ones are scored too."""
+"""Neural collaborative filtering (NeuMF, arXiv:1708.05031) on histories: a shopper is the mean of what was taken, so that new ones are scored too.
 
-# Letters: R = histories, N = products, D = width, T = events, B = events of a batch, S = products drawn for an event.
+Asked without torch; `neural_fit` learns it.
+"""
 
+# Letters: R = histories, N = products, D = width of a path.
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as fn
+from numpy.typing import NDArray
 
 from guidelens.models.baselines.recommender import Scores
 from guidelens.models.histories import Histories
 
-_BATCH_EVENTS = 1024
-_SCORE_ROWS = 64
+_SCORE_CELLS = 1 << 24
+Floats = NDArray[np.float32]
 
 
-class _NeuMf(nn.Module):
-    """The product of two vectors, weighed, plus a layer on both, as in the paper; each path has vectors of its own."""
-
-    def __init__(self, num_products: int, width: int) -> None:
-        super().__init__()
-        self.taken, self.offered = nn.Embedding(num_products, 2 * width), nn.Embedding(num_products, 2 * width)
-        for table in (self.taken, self.offered):
-            nn.init.normal_(table.weight, std=0.1)
-        self.product = nn.Linear(width, 1)
-        self.from_shopper, self.from_product = nn.Linear(width, width), nn.Linear(width, width, bias=False)
-        self.layer = nn.Linear(width, 1, bias=False)
-
-    def forward(self, shoppers_RD: Tensor, offered: Tensor) -> Tensor:
-        """Logits of (R, S, 2 D) or (N, 2 D) product vectors for (R, 2 D) shoppers."""
-        one, two = shoppers_RD[:, None].chunk(2, dim=2)
-        product_one, product_two = (offered if offered.dim() == 3 else offered[None]).chunk(2, dim=2)
-        hidden = fn.relu(self.from_shopper(two) + self.from_product(product_two))
-        found: Tensor = (self.product(one * product_one) + self.layer(hidden)).squeeze(2)
-        return found
-
-
+@dataclass(frozen=True)
 class Ncf:
-    """A fitted NeuMF; scores are logits."""
+    """A fitted NeuMF: the product of two vectors, weighed, plus a layer on both; each path has vectors of its own. Scores are logits.
 
-    def __init__(self, model: _NeuMf) -> None:
-        self.model = model.eval()
+    Attributes:
+        weights: `taken` and `offered` (N, 2 D), `product` (D), `bias` (1), `shopper` (D, D), `shopper_bias` (D), `offer` (D, D), `layer` (D).
+    """
+
+    weights: Mapping[str, Floats]
 
     @classmethod
     def fit(
         cls, histories: Histories, *, width: int = 16, epochs: int = 10, num_drawn: int = 4, learning_rate: float = 5e-3, l2: float = 1e-5, seed: int = 0
     ) -> Self:
         """Each event against `num_drawn` others drawn evenly, by binary cross-entropy; the event itself is taken out of its shopper's mean."""
-        torch.manual_seed(seed)
-        model = _NeuMf(histories.num_products, width)
-        optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, weight_decay=l2)
-        rows_T, products_T = torch.from_numpy(histories.rows), torch.from_numpy(histories.products)
-        length_R1 = torch.from_numpy(histories.lengths)[:, None].float()
-        for _ in range(epochs):
-            for events in torch.split(torch.randperm(len(products_T)), _BATCH_EVENTS):
-                distinct, at_B = torch.unique(rows_T[events], return_inverse=True)
-                sums = _sums(model.taken, histories.take(distinct.numpy()))
-                mine_BD = model.taken(products_T[events])
-                shoppers_BD = (sums[at_B] - mine_BD) / (length_R1[rows_T[events]] - 1).clamp_min(1)
-                drawn = torch.randint(histories.num_products, (len(events), num_drawn))
-                offered = torch.cat([products_T[events][:, None], drawn], dim=1)
-                logits = model(shoppers_BD, model.offered(offered))
-                labels = torch.zeros_like(logits)
-                labels[:, 0] = 1
-                optimizer.zero_grad(set_to_none=True)
-                torch.autograd.backward(fn.binary_cross_entropy_with_logits(logits, labels))
-                optimizer.step()
-        return cls(model)
+        from guidelens.models.baselines.neural_fit import fitted
 
-    @torch.no_grad()
+        return cls(fitted(histories, width=width, epochs=epochs, num_drawn=num_drawn, learning_rate=learning_rate, l2=l2, seed=seed))
+
+    @cached_property
+    def _of_offers(self) -> tuple[Floats, Floats]:
+        """(N, D) each: what a product brings to the weighed product, and to the layer."""
+        one_ND, two_ND = np.split(self.weights["offered"], 2, axis=1)
+        return one_ND * self.weights["product"], two_ND @ self.weights["offer"].T
+
     def scores(self, histories: Histories) -> Scores:
-        offered_ND = self.model.offered.weight
-        found = np.empty((len(histories), histories.num_products), dtype=np.float32)
-        for start in range(0, len(histories), _SCORE_ROWS):
-            rows = np.arange(start, min(start + _SCORE_ROWS, len(histories)))
-            part = histories.take(rows)
-            shoppers = _sums(self.model.taken, part) / torch.from_numpy(part.lengths)[:, None].clamp_min(1)
-            found[rows] = self.model(shoppers, offered_ND).numpy()
-        return found
+        """Costs a history 2 D multiplications a product."""
+        weighed_ND, hidden_ND = self._of_offers
+        means_R = histories.matrix(dtype=np.float32) @ self.weights["taken"] / np.maximum(histories.lengths, 1)[:, None].astype(np.float32)
+        one_RD, two_RD = np.split(means_R, 2, axis=1)
+        from_shopper_RD = two_RD @ self.weights["shopper"].T + self.weights["shopper_bias"]
+        found = one_RD @ weighed_ND.T + self.weights["bias"]
+        size = max(1, _SCORE_CELLS // hidden_ND.size)
+        for start in range(0, len(histories), size):
+            part = slice(start, start + size)
+            found[part] += np.maximum(from_shopper_RD[part, None] + hidden_ND, 0) @ self.weights["layer"]
+        return np.asarray(found, dtype=np.float32)
 
+    def tensors(self) -> dict[str, NDArray[np.generic]]:
+        """What a file keeps of it."""
+        return dict(self.weights)
 
-def _sums(table: nn.Embedding, histories: Histories) -> Tensor:
-    """(R, 2 D) sum of each history's vectors; zeros for an empty one."""
-    products, starts = torch.from_numpy(histories.products), torch.from_numpy(histories.offsets[:-1])
-    found: Tensor = fn.embedding_bag(products, table.weight, starts, mode="sum")
-    return found
+    @classmethod
+    def of_tensors(cls, found: Mapping[str, NDArray[np.generic]]) -> Self:
+        """From what `tensors` gave."""
+        return cls({name: np.asarray(tensor, dtype=np.float32) for name, tensor in found.items()})

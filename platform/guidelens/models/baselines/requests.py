@@ -9,6 +9,7 @@ baseline is a straw man.
 
 import itertools
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Self
 
@@ -23,7 +24,7 @@ from guidelens.models.baselines.popularity import Popularity
 from guidelens.models.baselines.recommender import Recommender
 from guidelens.models.baselines.transitions import transitions
 from guidelens.models.histories import Histories
-from guidelens.schemas.ids import stable_hash
+from guidelens.schemas.ids import stable_hash, sub_seed
 from guidelens.schemas.packed import RECENT_VALUES, decode
 
 DAY_US = 86_400_000_000
@@ -120,6 +121,13 @@ class Classics:
         self.clicks = clicked_histories(train, len(item_ids))
         counts_N = Popularity.fit(self.clicks).counts_N
         self.popularity_N = counts_N / max(1.0, float(counts_N.max(initial=0)))
+
+    def of_some_shoppers(self, num: int, seed: int) -> "Classics":
+        """The same, knowing at most `num` shoppers, drawn evenly and in the order drawn, of those who took two products or more: one product speaks for no other."""
+        found = copy(self)
+        many = np.flatnonzero(self.clicks.lengths > 1)
+        found.clicks = self.clicks.take(np.random.default_rng(sub_seed(seed, "some shoppers")).permutation(many)[:num])
+        return found
 
     def item_knn(self) -> list[OnRequests]:
         """The cosine with a small grid of shrinkages, with and without visits that had no click, and more or less focus."""
