@@ -130,7 +130,7 @@ def test_onnx_runtime_answers_as_the_networks_do(tmp_path: Path) -> None:
 
 def test_the_encoder_for_devices_gives_both_embeddings_in_half_the_bytes(tmp_path: Path) -> None:
     recognizer, images = tuned(tmp_path)[0], unseen()[0]
-    small, whole = recognizer.graph(half=True, heads=False), recognizer.graph(heads=False)
+    small, whole = recognizer.graph(half=True), recognizer.graph()
     session, seen = OnnxSession(small), recognizer.recognize(images)
     assert (session.outputs, len(small) < 0.51 * len(whole)) == (("embedding", "tuned_embedding"), True)
     for embeddings, exact in zip(session(images), (seen.encoder_BD, seen.tuned_BD), strict=True):

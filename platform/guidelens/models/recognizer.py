@@ -26,8 +26,7 @@ Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 RECOGNIZER_SCHEMA_VERSION = 4
 _READABLE_VERSIONS = (1, 2, 3, 4)
-EVIDENCE = ("prototype", "lead", "background", "usual")
-"""Recognizers of versions before 4 weigh the first three."""
+EVIDENCE = ("prototype", "lead", "background")
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ class Gallery:
         prototypes_PD: unit vectors in the whitened space; zeros for a product that cannot be recognised.
         backgrounds_ND: drawn images without a product, whitened.
         from_catalogue_P: bool; the prototype rests on catalogue images alone.
-        usual_P: `usual_cosines`; zeros where nothing weighs them.
+        usual_P: `usual_cosines`; zeros in recognizers of versions before 4, whose evidence is the cosine itself.
         catalogue_scale, catalogue_shift: applied to the cosines of these.
     """
 
@@ -150,20 +149,20 @@ class Gallery:
         return np.asarray(cosines_BP, np.float32)
 
     def evidence(self, queries_BD: Floats, unseen_rows_B: Rows | None = None, kind_of_B: Rows | None = None, kind_of_N: Rows | None = None) -> Floats:
-        """(B, E) in EVIDENCE's order: cosine to the nearest prototype, its lead over the second, cosine to the nearest background, and the cosine that
-        photos of that nearest product usually have: .4 is little for one whose photos are all alike, and much for one of many looks.
+        """(B, E) in EVIDENCE's order: how far the cosine to a prototype is above what that product's photos usually have, at most; its lead over the
+        second; cosine to the nearest background. .4 is little for a product whose photos are all alike, and much for one of many looks.
 
         `unseen_rows_B` leaves a product out for its own query; `kind_of_*` leaves a background's own kind out.
         """
-        cosines_BP = self.cosines(queries_BD, unseen_rows_B)
-        ranked = -np.sort(-cosines_BP, axis=1)
-        best = np.maximum(ranked[:, 0], -1)
-        second = np.maximum(ranked[:, 1], -1) if ranked.shape[1] > 1 else np.full_like(best, -1)
+        above_BP = self.cosines(queries_BD, unseen_rows_B) - self.usual_P
+        ranked = -np.sort(-above_BP, axis=1)
+        lowest = -1 - self.usual_P.max(initial=0)
+        best = np.maximum(ranked[:, 0], lowest)
+        second = np.maximum(ranked[:, 1], lowest) if ranked.shape[1] > 1 else np.full_like(best, lowest)
         backgrounds_BN = queries_BD @ self.backgrounds_ND.T
         if kind_of_B is not None and kind_of_N is not None:
             backgrounds_BN[kind_of_B[:, None] == kind_of_N[None]] = -1
-        usual = self.usual_P[cosines_BP.argmax(axis=1)]
-        return np.stack([best, best - second, backgrounds_BN.max(1, initial=-1), usual], axis=1).astype(np.float32)
+        return np.stack([best, best - second, backgrounds_BN.max(1, initial=-1)], axis=1).astype(np.float32)
 
     def without(self, left_out_P: NDArray[np.bool_]) -> "Gallery":
         """The same, some products taken out of it."""
@@ -204,18 +203,25 @@ class Recognizer:
         Raises:
             ShapeError: embeddings of another width.
         """
-        width = len(self._whitening.mean_D)
-        if embeddings_BD.ndim != 2 or embeddings_BD.shape[1] != width:
-            raise ShapeError(f"embeddings must be (B, {width}), got {embeddings_BD.shape}; use the encoder the recognizer was fitted with")
-        queries_BD = self._whitening(embeddings_BD)
+        queries_BD = self._whitened(embeddings_BD)
         cosines_BP = self._gallery.cosines(queries_BD)
         chances_BP = softmax(cosines_BP / self.facts.temperature)
-        margin_B = self._gallery.evidence(queries_BD)[:, : len(self.evidence_weights_E)] @ self.evidence_weights_E - np.float32(self.facts.min_evidence)
+        margin_B = self._gallery.evidence(queries_BD) @ self.evidence_weights_E - np.float32(self.facts.min_evidence)
         order_BK = np.argsort(-cosines_BP, axis=1, kind="stable")[:, : min(top, self._num_recognisable)]
         chances_BK = np.take_along_axis(chances_BP, order_BK, axis=1)
         families_B, sure_B = self._families(cosines_BP, chances_BP)
         columns = ((margin_B >= 0).tolist(), order_BK, chances_BK, families_B.tolist(), sure_B.tolist(), margin_B.tolist())
         return [Recognition(*one) for one in zip(*columns, strict=True)]
+
+    def evidence(self, embeddings_BD: NDArray[np.floating]) -> Floats:
+        """(B, E) what `in_catalogue` is decided by, in EVIDENCE's order. Raises like `recognize`."""
+        return self._gallery.evidence(self._whitened(embeddings_BD))
+
+    def _whitened(self, embeddings_BD: NDArray[np.floating]) -> Floats:
+        width = len(self._whitening.mean_D)
+        if embeddings_BD.ndim != 2 or embeddings_BD.shape[1] != width:
+            raise ShapeError(f"embeddings must be (B, {width}), got {embeddings_BD.shape}; use the encoder the recognizer was fitted with")
+        return self._whitening(embeddings_BD)
 
     def _families(self, cosines_BP: Floats, chances_BP: Floats) -> tuple[Rows, Floats]:
         """(B,) the likeliest product of the likeliest family, and that family's probability."""

@@ -32,8 +32,6 @@ _MIN_SCALE_PHOTOS, _MAX_SCALE_CELLS = 100, 500_000
 _SAME_SCALE = (1.0, 0.0)
 _PRODUCT_PARTS = 5
 """Parts of the products of which each is judged by weights of evidence that the others gave."""
-_EVIDENCE_C = 0.03
-"""Inverse strength of the ridge on these weights: photos are many, but of few products."""
 _TOP = 5
 _CATALOGUE_SHARE = 0.5
 """Weight of a catalogue image beside the photos of its product, which show it as cameras see it."""
@@ -444,7 +442,7 @@ def _evidence_weights(held: _HeldBack) -> tuple[Floats, float]:
     scale_E = np.maximum(evidence.std(0), 1e-6)
     labels = np.concatenate([np.full(len(sort), number == 0) for number, sort in enumerate(sorts)])
     weights = np.concatenate([np.full(len(sort), (2.0 if number == 0 else 1.0) / len(sort)) for number, sort in enumerate(sorts)])
-    model = LogisticRegression(C=_EVIDENCE_C, max_iter=1000).fit(evidence / scale_E, labels, sample_weight=weights / weights.mean())
+    model = LogisticRegression(C=1.0, max_iter=1000).fit(evidence / scale_E, labels, sample_weight=weights / weights.mean())
     return np.asarray(model.coef_[0] / scale_E, np.float32), float(model.intercept_[0])
 
 

@@ -74,7 +74,7 @@ class ReleasedRecognizer:
         """An ONNX model for a shopper's device, weights in half precision: `embedding`, and `tuned_embedding` where the release has tuned blocks.
         None of an encoder that is not ours to write down."""
         if self._tuned is not None:
-            return self._tuned[0].graph(half=True, heads=False)
+            return self._tuned[0].graph(half=True)
         return self._encoder.graph(half=True) if isinstance(self._encoder, ImageEncoder) else None
 
     def recognize(self, embeddings_BD: NDArray[np.floating], top: int = 5) -> list[Recognition] | None:
