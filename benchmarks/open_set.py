@@ -41,7 +41,7 @@ _NUM_BOOTSTRAP = 1000
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float32]
-FROZEN, NEAREST, RULE = "encoder as it is, its rule", "tuned, cosine to the nearest product", "tuned, the release's rule"
+FROZEN, ABOVE, RULE = "encoder as it is, its rule", "tuned, how far above what is usual for a product", "tuned, the release's rule"
 
 
 class OpenSetStudy(Frozen):
@@ -118,7 +118,7 @@ def studied(shop: Shop, fits: int, seeds: Sequence[int], processes: int, config:
         products_left_out=len(np.unique(np.concatenate([part.rows[~part.is_known] for part in parts]))),
         known_photos=sum(int(mask.sum()) for mask in known),
         unknown_photos=sum(int(mask.sum()) for mask in unknown),
-        auroc={name: _auroc(parts, name) for name in (FROZEN, NEAREST, RULE)},
+        auroc={name: _auroc(parts, name) for name in (FROZEN, ABOVE, RULE)},
         by_fit=tuple(_area(part, RULE) for part in parts),
         unknown_share=share([~part.is_accepted for part in parts], known),
         false_accepts=share([part.is_accepted for part in parts], unknown),
@@ -166,7 +166,7 @@ def judged(task: Task) -> Judged:
         is_accepted=np.array([answer.in_catalogue for answer in answers]),
         scores={
             FROZEN: np.array([answer.margin for answer in frozen], np.float32),
-            NEAREST: recognizer.evidence(tuned_MD[asked_M])[:, 0],
+            ABOVE: recognizer.evidence(tuned_MD[asked_M])[:, 0],
             RULE: np.array([answer.margin for answer in answers], np.float32),
         },
     )

@@ -106,8 +106,8 @@ class TunedRecognizer:
         self._tuned = tuned.eval().requires_grad_(False)
         self._absent_P = torch.tensor([not known for known in facts.known])
 
-    def recognize(self, images: NDArray[np.uint8]) -> TunedAnswers:
-        """(B, 224, 224, 3) uint8 RGB, as data.images.decode_image yields them, to an answer each.
+    def embed(self, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        """(B, 224, 224, 3) uint8 RGB, as data.images.decode_image yields them, to TunedAnswers' encoder_BD and tuned_BD.
 
         Raises:
             ShapeError: another shape or type.
@@ -116,11 +116,15 @@ class TunedRecognizer:
             raise ShapeError(f"images must be (B, {INPUT_SIZE_PX}, {INPUT_SIZE_PX}, 3) uint8, got {images.shape} {images.dtype}; use data.images.decode_image")
         if self._runtime == "onnxruntime":
             encoder_BD, tuned_BD = self._session(images)
-            with torch.inference_mode():
-                return TunedAnswers(encoder_BD, tuned_BD, *self._chances(*self._tuned.heads(torch.from_numpy(tuned_BD))))
+            return encoder_BD, tuned_BD
         with torch.inference_mode():
-            parts = [self._answers(self._shared(network_input(images[start : start + _CHUNK]))) for start in range(0, len(images), _CHUNK)]
-        return TunedAnswers(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+            parts = [self._embedded(self._shared(network_input(images[start : start + _CHUNK]))) for start in range(0, len(images), _CHUNK)]
+        encoder_BD, tuned_BD = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return encoder_BD, tuned_BD
+
+    def recognize(self, images: NDArray[np.uint8]) -> TunedAnswers:
+        """`embed`, and what the heads say. Raises like it."""
+        return self._answers(*self.embed(images))
 
     def graph(self, half: bool = False) -> bytes:
         """An ONNX model of both networks, for images as `recognize` takes them, to both embeddings.
@@ -141,12 +145,16 @@ class TunedRecognizer:
         """The same from the shared blocks' maps as training/tuning.py keeps them."""
         with torch.inference_mode():
             chunks = (maps_BHWC[start : start + _CHUNK].astype(np.float32) for start in range(0, len(maps_BHWC), _CHUNK))
-            parts = [self._answers(torch.from_numpy(chunk).permute(0, 3, 1, 2)) for chunk in chunks]
-        return TunedAnswers(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+            parts = [self._embedded(torch.from_numpy(chunk).permute(0, 3, 1, 2)) for chunk in chunks]
+        encoder_BD, tuned_BD = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return self._answers(encoder_BD, tuned_BD)
 
-    def _answers(self, maps_BCHW: Tensor) -> tuple[Floats, Floats, Floats, Floats]:
-        encoder_BD, tuned_BD = self._rest(maps_BCHW).mean((2, 3)), self._tuned.embed(maps_BCHW)
-        return encoder_BD.numpy(), tuned_BD.numpy(), *self._chances(*self._tuned.heads(tuned_BD))
+    def _embedded(self, maps_BCHW: Tensor) -> tuple[Floats, Floats]:
+        return self._rest(maps_BCHW).mean((2, 3)).numpy(), self._tuned.embed(maps_BCHW).numpy()
+
+    def _answers(self, encoder_BD: Floats, tuned_BD: Floats) -> TunedAnswers:
+        with torch.inference_mode():
+            return TunedAnswers(encoder_BD, tuned_BD, *self._chances(*self._tuned.heads(torch.from_numpy(tuned_BD))))
 
     def _chances(self, products_BP: Tensor, families_BF: Tensor) -> tuple[Floats, Floats]:
         """Probabilities of logits; none of a product that training never saw."""
