@@ -74,6 +74,7 @@ NEEDS_rough_photos = $(NEEDS_frames)
 NEEDS_regions = $(NEEDS_frames)
 NEEDS_packaging_text = $(NEEDS_frames)
 NEEDS_recognition = $(if $(GROCERIES),--data $(GROCERIES),GROCERIES=DIR)
+NEEDS_open_set = $(NEEDS_recognition)
 NEEDS_encoders = $(if $(PHOTOS),--photos $(PHOTOS),PHOTOS=DIR)
 BENCHMARKS = $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py))
 

@@ -184,6 +184,7 @@ class TuningConfig(Frozen):
 
     num_shared_blocks: of the encoder's 16, stay frozen. num_views: random views of each photo, beside the plain one. family_weight: of the
     family head's loss beside the product head's. mixup: both parameters of the Beta distribution blends are drawn from; 0 blends nothing.
+    head_scale: of the cosines that the heads' logits are while tuning; None for linear heads.
     averaging: share of the running average of weights that one step keeps. max_views: photos shown over all epochs, about; a shop with
     more gets fewer epochs. num_cross_fits: further fits, each without a quarter of the photos, on which confidences are calibrated;
     num_workers: fits that run at once.
@@ -204,6 +205,7 @@ class TuningConfig(Frozen):
     mixup: Weight = 0.3
     family_weight: Weight = 0.5
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    head_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 16.0
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.99
 
 

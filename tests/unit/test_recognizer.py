@@ -10,8 +10,19 @@ from safetensors.numpy import load_file, save_file
 
 from guidelens.config import RecognizerConfig
 from guidelens.errors import BundleError, ContractError, ShapeError
-from guidelens.models.recognizer import Recognizer
-from guidelens.models.recognizer_fit import NUM_FOLDS, Backgrounds, CrossFit, _shrinkage, fit_and_answer, fit_recognizer, folds
+from guidelens.models.recognizer import Gallery, Recognizer, Whitening, unit, usual_cosines
+from guidelens.models.recognizer_fit import (
+    NUM_FOLDS,
+    Backgrounds,
+    CrossFit,
+    _evidence_weights,
+    _HeldBack,
+    _judged_by_others,
+    _shrinkage,
+    fit_and_answer,
+    fit_recognizer,
+    folds,
+)
 from guidelens.models.recognizer_rows import ProductImages, with_rows
 
 WIDTH = 48
@@ -173,11 +184,17 @@ def test_a_recognizer_of_the_version_before_is_read_and_answers_as_it_did(tmp_pa
     (tmp_path / "recognizer.json").write_text(json.dumps(kept))
     tensors = load_file(tmp_path / "recognizer.safetensors")
     del tensors["from_catalogue"]
+    del tensors["usual"]
     save_file(tensors, tmp_path / "recognizer.safetensors")
     before = Recognizer.load(tmp_path)
+    cosines = Whitening(tensors["mean"], tensors["projection"])(asked) @ np.concatenate([tensors["prototypes"], tensors["backgrounds"]]).T
+    ranked = -np.sort(-cosines[:, :NUM_PRODUCTS], axis=1)
+    plain = np.stack([ranked[:, 0], ranked[:, 0] - ranked[:, 1], cosines[:, NUM_PRODUCTS:].max(1)], axis=1)
+    margins = plain @ tensors["evidence_weights"] - before.facts.min_evidence
+    assert [answer.margin for answer in before.recognize(asked)] == pytest.approx(margins, abs=1e-3), "its evidence is the cosine itself"
     assert [answer.confidences.tolist() for answer in before.recognize(asked)] == [answer.confidences.tolist() for answer in recognizer.recognize(asked)]
-    (tmp_path / "recognizer.json").write_text(json.dumps(kept | {"schema_version": 4}))
-    with pytest.raises(BundleError, match="1 or 2 or 3"):
+    (tmp_path / "recognizer.json").write_text(json.dumps(kept | {"schema_version": 5}))
+    with pytest.raises(BundleError, match="1 or 2 or 3 or 4"):
         Recognizer.load(tmp_path)
 
 
@@ -300,3 +317,58 @@ def test_what_calibrates_is_what_an_encoder_that_has_not_seen_the_photos_makes_o
     assert answers is not None and sorted(answers.photos_H.tolist()) == np.flatnonzero(held).tolist()
     assert (plain.facts.novel_products, flattered.facts.novel_products) == (1, 0)
     assert plain.facts.held_back_top1 == (answers.product_rows_HK[:, 0] == rows[answers.photos_H]).mean() < 1
+
+
+def test_what_is_usual_for_a_product_is_how_its_photos_lie_to_its_other_photos() -> None:
+    points = unit(np.array([[1, 0], [1, 1], [0, 1], [3, 4]]))
+    usual = usual_cosines(points, np.array([0, 0, 0, 2]), 3)
+    pairs = [points[each] @ unit(points[[other for other in range(3) if other != each]].sum(0, keepdims=True))[0] for each in range(3)]
+    assert usual[0] == pytest.approx(np.mean(pairs))
+    assert np.isnan(usual[1:]).all()
+
+
+def test_one_cosine_is_more_evidence_for_a_product_of_many_looks_than_for_one_whose_photos_are_alike() -> None:
+    gallery = Gallery(np.eye(2, 3, dtype=np.float32), np.zeros((0, 3), np.float32), np.zeros(2, bool), np.array([0.9, 0.4], np.float32))
+    alike, many = gallery.evidence(unit(np.array([[0.6, 0, 0.8], [0, 0.6, 0.8]])))
+    assert many[0] - alike[0] == pytest.approx(0.5, abs=1e-6)
+
+
+def test_a_product_that_joins_by_photos_brings_what_is_usual_for_it_and_one_by_its_catalogue_image_gets_the_middle(tmp_path: Path) -> None:
+    shop = Shop()
+    fitted(shop).save(tmp_path)
+    before = load_file(tmp_path / "recognizer.safetensors")["usual"]
+    photos = shop.photos(np.full(6, NUM_PRODUCTS), NOISE)
+    joined = {NUM_PRODUCTS: ProductImages(photos, np.zeros(6, bool)), NUM_PRODUCTS + 1: ProductImages(photos[:1], np.array([True]))}
+    with_rows(tmp_path, np.array([*range(NUM_PRODUCTS), -1, -1]), joined, [""] * (NUM_PRODUCTS + 2))
+    tensors = load_file(tmp_path / "recognizer.safetensors")
+    own = usual_cosines(Whitening(tensors["mean"], tensors["projection"])(photos), np.zeros(6, np.int64), 1)[0]
+    assert tensors["usual"][:NUM_PRODUCTS].tolist() == before.tolist()
+    assert tensors["usual"][NUM_PRODUCTS:] == pytest.approx([own, np.median([*before, own])])
+
+
+def test_evidence_that_tells_nothing_of_other_products_earns_no_auroc() -> None:
+    """Few products with chance evidence of their own: weights found on all of them tell these apart, and no others."""
+    rows, areas = np.arange(12), []
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        evidence = random.normal(size=(24, 3))[np.concatenate([rows, rows + 12])].astype(np.float32)
+        nothing = random.normal(size=(30, 3)).astype(np.float32)
+        held = _HeldBack(np.arange(12), np.zeros((12, 24), np.float32), rows, evidence[:12], evidence[12:], rows + 12, nothing, 12)
+        flattering = _evidence_weights(held)[0]
+        pairs = (_judged_by_others(held), (held.evidence_HE @ flattering, held.unseen_evidence_HE @ flattering))
+        areas.append([(known[:, None] > unseen[None]).mean() for known, unseen in pairs])
+    honest, flattered = np.mean(areas, axis=0)
+    assert honest < 0.55
+    assert flattered > honest + 0.1
+
+
+def test_products_that_stand_for_what_is_not_sold_are_not_told_by_one_another() -> None:
+    """Two that look alike: each would be taken for the other if that were in the gallery."""
+    shop, rows = Shop(), np.repeat(np.arange(NUM_PRODUCTS), 10)
+    shop.patterns[1] = shop.patterns[0]
+    held = (np.arange(len(rows)) % 4 == 0) & (rows > 1)
+    embeddings, drawn = shop.photos(rows), shop.backgrounds()
+    crossed = [CrossFit(held, rows < 2, embeddings, drawn.embeddings)]
+    facts = fit_and_answer(embeddings, rows, np.zeros(len(rows), bool), NUM_PRODUCTS, CONFIG, 0, drawn, cross_fits=crossed)[0].facts
+    assert facts.novel_products == 2
+    assert facts.unseen_product_auroc is not None and facts.unseen_product_auroc > 0.95

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from guidelens.config import TuningConfig
 from guidelens.data.images.decoding import encoder_input
@@ -119,6 +120,18 @@ def test_what_is_saved_answers_alike_when_loaded(tmp_path: Path) -> None:
     assert (loaded.recognize(images).products_BP == recognizer.recognize(images).products_BP).all()
 
 
+def test_blocks_tuned_before_heads_were_cosines_answer_by_linear_ones(tmp_path: Path) -> None:
+    recognizer, images = tuned(tmp_path, config=TINY.model_copy(update={"head_scale": None, "epochs": 1}))[0], unseen()[0]
+    recognizer.save(tmp_path / "kept")
+    facts = json.loads((tmp_path / "kept" / "tuned.json").read_text())
+    del facts["head_scale"]
+    (tmp_path / "kept" / "tuned.json").write_text(json.dumps(facts))
+    answers = TunedRecognizer.load(tmp_path / "kept", encoder()).recognize(images)
+    weights = load_file(tmp_path / "kept" / "tuned.safetensors")
+    logits = answers.tuned_BD @ weights["family.weight"].T + weights["family.bias"]
+    assert np.log(answers.families_BF) == pytest.approx(logits - np.log(np.exp(logits).sum(1, keepdims=True)), abs=1e-4)
+
+
 def test_onnx_runtime_answers_as_the_networks_do(tmp_path: Path) -> None:
     recognizer, images = tuned(tmp_path)[0], unseen()[0]
     recognizer.save(tmp_path / "saved")
@@ -130,7 +143,7 @@ def test_onnx_runtime_answers_as_the_networks_do(tmp_path: Path) -> None:
 
 def test_the_encoder_for_devices_gives_both_embeddings_in_half_the_bytes(tmp_path: Path) -> None:
     recognizer, images = tuned(tmp_path)[0], unseen()[0]
-    small, whole = recognizer.graph(half=True, heads=False), recognizer.graph(heads=False)
+    small, whole = recognizer.graph(half=True), recognizer.graph()
     session, seen = OnnxSession(small), recognizer.recognize(images)
     assert (session.outputs, len(small) < 0.51 * len(whole)) == (("embedding", "tuned_embedding"), True)
     for embeddings, exact in zip(session(images), (seen.encoder_BD, seen.tuned_BD), strict=True):

@@ -61,9 +61,6 @@ class GraphWriter:
         """(n, C, H, W) to (n, C), the mean over places."""
         return self.op("ReduceMean", value, axes=[2, 3], keepdims=0)
 
-    def linear(self, layer: nn.Linear, value: str) -> str:
-        return self.op("Gemm", value, self.weight(layer.weight), self.weight(layer.bias), transB=1)
-
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         name = f"v{len(self._nodes)}"
         self._nodes.append(helper.make_node(kind, inputs, [name], **attributes))

@@ -8,7 +8,7 @@ seconds. How sure it may be, and what is not in the catalogue, is calibrated on 
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,8 @@ from guidelens.schemas.base import Frozen
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
-RECOGNIZER_SCHEMA_VERSION = 3
-_READABLE_VERSIONS = (1, 2, 3)
+RECOGNIZER_SCHEMA_VERSION = 4
+_READABLE_VERSIONS = (1, 2, 3, 4)
 EVIDENCE = ("prototype", "lead", "background")
 
 
@@ -65,7 +65,8 @@ class RecognizerFacts(Frozen):
         novel_products: products of these photos that the encoder had never learned; 0 where it had, from other photos, or learned from none.
         family_of: of each product; families are numbered from 0, -1 for a product without a category. Empty where none are known.
         encoder_top1: share of the same photos that is right by the encoder as it is, where these embeddings are of a tuned one.
-        unseen_product_auroc: how well evidence tells photos of a product in the catalogue from photos of one left out of it.
+        unseen_product_auroc: how well evidence tells photos of a product in the catalogue from photos of one left out of it, each product judged by
+            weights that were found on others (of versions before 4: by weights found on all).
         background_unknown_share: of drawn images without a product, by a recognizer that never saw their kind.
     """
 
@@ -121,12 +122,14 @@ class Gallery:
         prototypes_PD: unit vectors in the whitened space; zeros for a product that cannot be recognised.
         backgrounds_ND: drawn images without a product, whitened.
         from_catalogue_P: bool; the prototype rests on catalogue images alone.
+        usual_P: `usual_cosines`; zeros in recognizers of versions before 4, whose evidence is the cosine itself.
         catalogue_scale, catalogue_shift: applied to the cosines of these.
     """
 
     prototypes_PD: Floats
     backgrounds_ND: Floats
     from_catalogue_P: NDArray[np.bool_]
+    usual_P: Floats
     catalogue_scale: float = 1.0
     catalogue_shift: float = 0.0
 
@@ -146,17 +149,40 @@ class Gallery:
         return np.asarray(cosines_BP, np.float32)
 
     def evidence(self, queries_BD: Floats, unseen_rows_B: Rows | None = None, kind_of_B: Rows | None = None, kind_of_N: Rows | None = None) -> Floats:
-        """(B, E) in EVIDENCE's order: cosine to the nearest prototype, its lead over the second, cosine to the nearest background.
+        """(B, E) in EVIDENCE's order: how far the cosine to a prototype is above what that product's photos usually have, at most; its lead over the
+        second; cosine to the nearest background. .4 is little for a product whose photos are all alike, and much for one of many looks.
 
         `unseen_rows_B` leaves a product out for its own query; `kind_of_*` leaves a background's own kind out.
         """
-        ranked = -np.sort(-self.cosines(queries_BD, unseen_rows_B), axis=1)
-        best = np.maximum(ranked[:, 0], -1)
-        second = np.maximum(ranked[:, 1], -1) if ranked.shape[1] > 1 else np.full_like(best, -1)
+        above_BP = self.cosines(queries_BD, unseen_rows_B) - self.usual_P
+        ranked = -np.sort(-above_BP, axis=1)
+        lowest = -1 - self.usual_P.max(initial=0)
+        best = np.maximum(ranked[:, 0], lowest)
+        second = np.maximum(ranked[:, 1], lowest) if ranked.shape[1] > 1 else np.full_like(best, lowest)
         backgrounds_BN = queries_BD @ self.backgrounds_ND.T
         if kind_of_B is not None and kind_of_N is not None:
             backgrounds_BN[kind_of_B[:, None] == kind_of_N[None]] = -1
         return np.stack([best, best - second, backgrounds_BN.max(1, initial=-1)], axis=1).astype(np.float32)
+
+    def without(self, left_out_P: NDArray[np.bool_]) -> "Gallery":
+        """The same, some products taken out of it."""
+        return replace(self, prototypes_PD=np.where(left_out_P[:, None], np.float32(0), self.prototypes_PD))
+
+
+def usual_cosines(points_MD: Floats, rows_M: Rows, num_products: int) -> Floats:
+    """(P,) mean cosine of a product's photos (M whitened unit vectors) to the direction of its other photos; NaN where it has no two."""
+    sums_PD = np.zeros((num_products, points_MD.shape[1]), np.float32)
+    np.add.at(sums_PD, rows_M, points_MD)
+    cosines_M = (points_MD * unit(sums_PD[rows_M] - points_MD)).sum(1)
+    counts_P = np.bincount(rows_M, minlength=num_products)
+    means_P = np.bincount(rows_M, cosines_M, num_products) / np.maximum(counts_P, 1)
+    return np.where(counts_P > 1, means_P, np.nan).astype(np.float32)
+
+
+def middling(usual_P: Floats) -> Floats:
+    """Products whose own is unknown get the median of the others; 0 where none is known."""
+    known = np.isfinite(usual_P)
+    return np.where(known, usual_P, np.median(usual_P[known]) if known.any() else 0).astype(np.float32)
 
 
 class Recognizer:
@@ -177,10 +203,7 @@ class Recognizer:
         Raises:
             ShapeError: embeddings of another width.
         """
-        width = len(self._whitening.mean_D)
-        if embeddings_BD.ndim != 2 or embeddings_BD.shape[1] != width:
-            raise ShapeError(f"embeddings must be (B, {width}), got {embeddings_BD.shape}; use the encoder the recognizer was fitted with")
-        queries_BD = self._whitening(embeddings_BD)
+        queries_BD = self._whitened(embeddings_BD)
         cosines_BP = self._gallery.cosines(queries_BD)
         chances_BP = softmax(cosines_BP / self.facts.temperature)
         margin_B = self._gallery.evidence(queries_BD) @ self.evidence_weights_E - np.float32(self.facts.min_evidence)
@@ -189,6 +212,16 @@ class Recognizer:
         families_B, sure_B = self._families(cosines_BP, chances_BP)
         columns = ((margin_B >= 0).tolist(), order_BK, chances_BK, families_B.tolist(), sure_B.tolist(), margin_B.tolist())
         return [Recognition(*one) for one in zip(*columns, strict=True)]
+
+    def evidence(self, embeddings_BD: NDArray[np.floating]) -> Floats:
+        """(B, E) what `in_catalogue` is decided by, in EVIDENCE's order. Raises like `recognize`."""
+        return self._gallery.evidence(self._whitened(embeddings_BD))
+
+    def _whitened(self, embeddings_BD: NDArray[np.floating]) -> Floats:
+        width = len(self._whitening.mean_D)
+        if embeddings_BD.ndim != 2 or embeddings_BD.shape[1] != width:
+            raise ShapeError(f"embeddings must be (B, {width}), got {embeddings_BD.shape}; use the encoder the recognizer was fitted with")
+        return self._whitening(embeddings_BD)
 
     def _families(self, cosines_BP: Floats, chances_BP: Floats) -> tuple[Rows, Floats]:
         """(B,) the likeliest product of the likeliest family, and that family's probability."""
@@ -211,6 +244,7 @@ class Recognizer:
             "backgrounds": self._gallery.backgrounds_ND,
             "evidence_weights": self.evidence_weights_E,
             "from_catalogue": self._gallery.from_catalogue_P,
+            "usual": self._gallery.usual_P,
         }
         save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, folder / "recognizer.safetensors")
         (folder / "recognizer.json").write_text(json.dumps(self.facts.model_dump(mode="json"), indent=2) + "\n")
@@ -226,7 +260,8 @@ class Recognizer:
             facts = RecognizerFacts.model_validate_json((folder / "recognizer.json").read_bytes())
             tensors = load_file(folder / "recognizer.safetensors")
             from_catalogue = tensors.get("from_catalogue", np.zeros(len(tensors["prototypes"]), bool))
-            gallery = Gallery(tensors["prototypes"], tensors["backgrounds"], from_catalogue, facts.catalogue_scale, facts.catalogue_shift)
+            usual = tensors.get("usual", np.zeros(len(tensors["prototypes"]), np.float32))
+            gallery = Gallery(tensors["prototypes"], tensors["backgrounds"], from_catalogue, usual, facts.catalogue_scale, facts.catalogue_shift)
             whitening, weights = Whitening(tensors["mean"], tensors["projection"]), tensors["evidence_weights"]
         except (OSError, ValidationError, SafetensorError, KeyError) as error:
             raise BundleError(f"{folder} must hold a recognizer's two files, got {error}; fit and release again") from error

@@ -17,7 +17,7 @@ from guidelens.config import RecognizerConfig
 from guidelens.encoders.backbones import load_image_backbone
 from guidelens.errors import ContractError, ShapeError
 from guidelens.models.backgrounds import background_embeddings
-from guidelens.models.recognizer import EVIDENCE, Floats, Gallery, Recognizer, RecognizerFacts, Rows, Whitening, rooted, softmax, unit
+from guidelens.models.recognizer import EVIDENCE, Floats, Gallery, Recognizer, RecognizerFacts, Rows, Whitening, middling, rooted, softmax, unit, usual_cosines
 
 # Letters as in recognizer.py; N = drawn backgrounds, H = photos held back by a fold.
 
@@ -30,6 +30,8 @@ _MIN_PRODUCTS_WITH_BOTH = 5
 _MIN_SCALE_PHOTOS, _MAX_SCALE_CELLS = 100, 500_000
 """In each fold the scale is found on this many photos at least, and on no more cosines than that: three numbers need few, and a large catalogue has many."""
 _SAME_SCALE = (1.0, 0.0)
+_PRODUCT_PARTS = 5
+"""Parts of the products of which each is judged by weights of evidence that the others gave."""
 _TOP = 5
 _CATALOGUE_SHARE = 0.5
 """Weight of a catalogue image beside the photos of its product, which show it as cameras see it."""
@@ -87,13 +89,14 @@ class _Shown:
 @dataclass(frozen=True)
 class _HeldBack:
     """Each photo as a recognizer saw it that was fitted without it: cosines (H, P), its product, and its evidence; the evidence of photos whose
-    product is left out of the catalogue; and how many products no such encoder had learned, where there are any."""
+    product is left out of the catalogue, and their products; and how many products no such encoder had learned, where there are any."""
 
     photos_H: Rows
     cosines_HP: Floats
     rows_H: Rows
     evidence_HE: Floats
     unseen_evidence_HE: Floats
+    unseen_rows_H: Rows
     background_evidence_NE: Floats
     num_novel: int
 
@@ -151,18 +154,18 @@ def fit_and_answer(
     if scale != _SAME_SCALE:
         gallery = replace(gallery, catalogue_scale=scale[0], catalogue_shift=scale[1])
         held = (_hold_back(shown, drawn, seed, crossed, scale) if gallery.from_catalogue_P.any() else None) or held
-    fitted = _calibrated(whitening, gallery, held, num_products, config, family_of)
-    return fitted, _answers(fitted, held, np.flatnonzero(known))
+    fitted, in_catalogue_H = _calibrated(whitening, gallery, held, num_products, config, family_of)
+    return fitted, _answers(fitted, held, in_catalogue_H, np.flatnonzero(known))
 
 
-def _answers(fitted: Recognizer, held: _HeldBack, places_M: Rows) -> HeldBackAnswers:
+def _answers(fitted: Recognizer, held: _HeldBack, in_catalogue_H: NDArray[np.bool_], places_M: Rows) -> HeldBackAnswers:
     chances_HP = softmax(held.cosines_HP / np.float32(fitted.facts.temperature))
     order_HK = np.argsort(-held.cosines_HP, axis=1, kind="stable")[:, :_TOP]
     return HeldBackAnswers(
         places_M[held.photos_H],
         order_HK,
         np.take_along_axis(chances_HP, order_HK, axis=1),
-        held.evidence_HE @ fitted.evidence_weights_E >= fitted.facts.min_evidence,
+        in_catalogue_H,
     )
 
 
@@ -240,7 +243,12 @@ def _gallery(whitening: Whitening, shown: _Shown, drawn: Backgrounds, scale: tup
     by_photo_P = np.zeros(shown.num_products, bool)
     by_photo_P[shown.rows[~shown.is_catalogue]] = True
     prototypes_PD = _prototypes(whitening, shown)
-    return Gallery(prototypes_PD, whitening(drawn.embeddings), ~by_photo_P, *scale)
+    return Gallery(prototypes_PD, whitening(drawn.embeddings), ~by_photo_P, _usual(whitening, shown), *scale)
+
+
+def _usual(whitening: Whitening, shown: _Shown) -> Floats:
+    photos = shown.where(~shown.is_catalogue)
+    return middling(usual_cosines(whitening(photos.embeddings), photos.rows, shown.num_products))
 
 
 def _prototypes(whitening: Whitening, shown: _Shown) -> Floats:
@@ -261,11 +269,14 @@ def _hold_back(shown: _Shown, drawn: Backgrounds, seed: int, crossed: Sequence[C
         whitening = _whitening(*seen.where(~one.held_M & ~one.novel_M).points)
         gallery = _gallery(whitening, seen.where(~one.held_M), replace(drawn, embeddings=one.backgrounds), scale)
         queries = whitening(seen.embeddings[held])
-        unseen_M = one.novel_M & ~shown.is_catalogue if one.novel_M.any() else held
-        unseen = gallery.evidence(whitening(seen.embeddings[unseen_M]), shown.rows[unseen_M])
-        kinds = gallery.evidence(gallery.backgrounds_ND, kind_of_B=drawn.kinds, kind_of_N=drawn.kinds)
-        num_novel = len(np.unique(shown.rows[one.novel_M]))
-        parts.append(_HeldBack(np.flatnonzero(held), gallery.cosines(queries), shown.rows[held], gallery.evidence(queries), unseen, kinds, num_novel))
+        novel = np.unique(shown.rows[one.novel_M])
+        # A release's encoder has learned all of its catalogue: one of this fit's size is without the novel products.
+        learned = gallery.without(np.isin(np.arange(shown.num_products), novel))
+        unseen_M = one.novel_M & ~shown.is_catalogue if len(novel) else held
+        unseen = learned.evidence(whitening(seen.embeddings[unseen_M]), shown.rows[unseen_M])
+        kinds = learned.evidence(gallery.backgrounds_ND, kind_of_B=drawn.kinds, kind_of_N=drawn.kinds)
+        known = learned.evidence(queries)
+        parts.append(_HeldBack(np.flatnonzero(held), gallery.cosines(queries), shown.rows[held], known, unseen, shown.rows[unseen_M], kinds, len(novel)))
     if not parts:
         return None
     return _HeldBack(
@@ -274,6 +285,7 @@ def _hold_back(shown: _Shown, drawn: Backgrounds, seed: int, crossed: Sequence[C
         np.concatenate([part.rows_H for part in parts]),
         np.concatenate([part.evidence_HE for part in parts]),
         np.concatenate([part.unseen_evidence_HE for part in parts]),
+        np.concatenate([part.unseen_rows_H for part in parts]),
         np.concatenate([part.background_evidence_NE for part in parts]),
         sum(part.num_novel for part in parts),
     )
@@ -368,9 +380,13 @@ def _visits(points: Floats) -> Rows:
     return np.asarray(fcluster(linkage(points, "average"), VISITS, "maxclust") - 1, np.int64)
 
 
-def _calibrated(whitening: Whitening, gallery: Gallery, held: _HeldBack, num_products: int, config: RecognizerConfig, family_of: Sequence[int]) -> Recognizer:
-    weights_E = _evidence_weights(held)
-    known, unseen, nothing = held.evidence_HE @ weights_E, held.unseen_evidence_HE @ weights_E, held.background_evidence_NE @ weights_E
+def _calibrated(
+    whitening: Whitening, gallery: Gallery, held: _HeldBack, num_products: int, config: RecognizerConfig, family_of: Sequence[int]
+) -> tuple[Recognizer, NDArray[np.bool_]]:
+    """The recognizer, and which of the photos held back (H,) are taken for something of the catalogue."""
+    weights_E, offset = _evidence_weights(held)
+    nothing = held.background_evidence_NE @ weights_E
+    known, unseen = (scores - np.float32(offset) for scores in _judged_by_others(held))
     min_evidence = _threshold(known, np.concatenate([unseen, nothing]), config.false_unknown_share)
     if config.max_false_accepts is not None:
         min_evidence = max(_refusing(others, config.max_false_accepts) for others in (unseen, nothing))
@@ -392,7 +408,7 @@ def _calibrated(whitening: Whitening, gallery: Gallery, held: _HeldBack, num_pro
         unseen_product_auroc=float(roc_auc_score(np.r_[np.ones(len(known)), np.zeros(len(unseen))], np.r_[known, unseen])),
         background_unknown_share=float((nothing < min_evidence).mean()),
     )
-    return Recognizer(whitening, gallery, weights_E, facts)
+    return Recognizer(whitening, gallery, weights_E, facts), known >= min_evidence
 
 
 def _calibrated_on_backgrounds(whitening: Whitening, gallery: Gallery, num_products: int, family_of: Sequence[int]) -> Recognizer:
@@ -404,15 +420,30 @@ def _calibrated_on_backgrounds(whitening: Whitening, gallery: Gallery, num_produ
     return Recognizer(whitening, gallery, weights_E, facts)
 
 
-def _evidence_weights(held: _HeldBack) -> Floats:
-    """Logistic regression of "its product is in the catalogue" on evidence; the three sorts of examples weigh alike."""
+def _judged_by_others(held: _HeldBack) -> tuple[Floats, Floats]:
+    """(H,) logits of photos whose product is in the catalogue, and of those whose is not, each by weights that were found on other products: few
+    stand for all that a shop does not sell, and weights fitted to these few flatter."""
+    products = np.unique(np.concatenate([held.rows_H, held.unseen_rows_H]))
+    known, unseen = np.zeros(len(held.rows_H), np.float32), np.zeros(len(held.unseen_rows_H), np.float32)
+    for part in range(min(_PRODUCT_PARTS, len(products))):
+        judged = products[part::_PRODUCT_PARTS]
+        of_known, of_unseen = np.isin(held.rows_H, judged), np.isin(held.unseen_rows_H, judged)
+        others = replace(held, evidence_HE=held.evidence_HE[~of_known], unseen_evidence_HE=held.unseen_evidence_HE[~of_unseen])
+        weights_E, offset = _evidence_weights(others if len(others.evidence_HE) and len(others.unseen_evidence_HE) else held)
+        known[of_known] = held.evidence_HE[of_known] @ weights_E + np.float32(offset)
+        unseen[of_unseen] = held.unseen_evidence_HE[of_unseen] @ weights_E + np.float32(offset)
+    return known, unseen
+
+
+def _evidence_weights(held: _HeldBack) -> tuple[Floats, float]:
+    """Logistic regression of "its product is in the catalogue" on evidence, and what it adds to all; the three sorts of examples weigh alike."""
     sorts = (held.evidence_HE, held.unseen_evidence_HE, held.background_evidence_NE)
     evidence = np.concatenate(sorts).astype(np.float64)
     scale_E = np.maximum(evidence.std(0), 1e-6)
     labels = np.concatenate([np.full(len(sort), number == 0) for number, sort in enumerate(sorts)])
     weights = np.concatenate([np.full(len(sort), (2.0 if number == 0 else 1.0) / len(sort)) for number, sort in enumerate(sorts)])
     model = LogisticRegression(C=1.0, max_iter=1000).fit(evidence / scale_E, labels, sample_weight=weights / weights.mean())
-    return np.asarray(model.coef_[0] / scale_E, np.float32)
+    return np.asarray(model.coef_[0] / scale_E, np.float32), float(model.intercept_[0])
 
 
 def _threshold(known: Floats, others: Floats, false_unknown_share: float) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from guidelens.models.recognizer import Floats, Rows, Whitening, unit
+from guidelens.models.recognizer import Floats, Rows, Whitening, middling, unit, usual_cosines
 
 # Letters: P = products of the new set, M = images of one product, D = embedding width.
 
@@ -47,6 +47,9 @@ def with_rows(folder: Path, rows_P: Rows, added: Mapping[int, ProductImages], ca
         prototypes_PD[row] = _prototype(whitening, images)
         from_catalogue_P[row] = images.is_catalogue.all()
     tensors |= {"prototypes": prototypes_PD, "from_catalogue": from_catalogue_P}
+    if "usual" in tensors:
+        own = {row: _usual(whitening, images) for row, images in added.items()}
+        tensors["usual"] = middling(np.array([tensors["usual"][before] if before >= 0 else own.get(row, np.nan) for row, before in enumerate(rows_P)]))
     facts["num_products"] = len(rows_P)
     if facts.get("family_of"):
         facts["family_of"] = _families(facts["family_of"], rows_P, categories_P)
@@ -58,6 +61,11 @@ def _prototype(whitening: Whitening, images: ProductImages) -> Floats:
     weights_M = np.where(images.is_catalogue & ~images.is_catalogue.all(), CATALOGUE_SHARE, 1.0).astype(np.float32)
     prototype_D: Floats = unit((whitening(images.embeddings) * weights_M[:, None]).sum(0, keepdims=True))[0]
     return prototype_D
+
+
+def _usual(whitening: Whitening, images: ProductImages) -> float:
+    photos = whitening(images.embeddings[~images.is_catalogue])
+    return float(usual_cosines(photos, np.zeros(len(photos), np.int64), 1)[0])
 
 
 def _families(family_of: Sequence[int], rows_P: Rows, categories_P: Sequence[str]) -> list[int]:

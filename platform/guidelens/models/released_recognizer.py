@@ -67,14 +67,14 @@ class ReleasedRecognizer:
             embeddings_BD = self._encoder.embed(images)
             return Seen(embeddings_BD, self.recognize(embeddings_BD, top))
         blocks, recognizer = self._tuned
-        found = blocks.recognize(images)
-        return Seen(found.encoder_BD, recognizer.recognize(found.tuned_BD, top))
+        encoder_BD, tuned_BD = blocks.embed(images)
+        return Seen(encoder_BD, recognizer.recognize(tuned_BD, top))
 
     def device_graph(self) -> bytes | None:
         """An ONNX model for a shopper's device, weights in half precision: `embedding`, and `tuned_embedding` where the release has tuned blocks.
         None of an encoder that is not ours to write down."""
         if self._tuned is not None:
-            return self._tuned[0].graph(half=True, heads=False)
+            return self._tuned[0].graph(half=True)
         return self._encoder.graph(half=True) if isinstance(self._encoder, ImageEncoder) else None
 
     def recognize(self, embeddings_BD: NDArray[np.floating], top: int = 5) -> list[Recognition] | None:

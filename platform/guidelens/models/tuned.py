@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.functional import linear, normalize
 
 from guidelens.data.images.decoding import INPUT_SIZE_PX
 from guidelens.encoders.image import ImageEncoder, network_input
@@ -40,6 +41,7 @@ class TunedFacts(Frozen):
         encoder_id: of the encoder whose first `num_shared_blocks` blocks the weights go on from.
         family_of: of each product; families are numbered from 0.
         known: products that had a photo or catalogue image in training; the others are never answered.
+        head_scale: as in TunedBlocks; None of versions before there was one.
     """
 
     schema_version: int = TUNED_SCHEMA_VERSION
@@ -47,6 +49,7 @@ class TunedFacts(Frozen):
     num_shared_blocks: int
     family_of: tuple[int, ...]
     known: tuple[bool, ...]
+    head_scale: float | None = None
 
     @property
     def num_families(self) -> int:
@@ -65,10 +68,15 @@ class TunedAnswers:
 
 
 class TunedBlocks(nn.Module):
-    """(B, C, H, W) maps of the shared blocks to embeddings (B, D), and these to logits (B, P) and (B, F); starts as a copy of `rest`."""
+    """(B, C, H, W) maps of the shared blocks to embeddings (B, D), and these to logits (B, P) and (B, F); starts as a copy of `rest`.
 
-    def __init__(self, rest: nn.Module, num_products: int, num_families: int, dropout: float = 0.0) -> None:
+    With a head_scale logits are cosines times that scale: what is learned is the direction that the closed form compares, and a
+    photo cannot become surer by a longer embedding. Without, they are linear.
+    """
+
+    def __init__(self, rest: nn.Module, num_products: int, num_families: int, dropout: float = 0.0, head_scale: float | None = None) -> None:
         super().__init__()
+        self.head_scale = head_scale
         self.blocks = copy.deepcopy(rest).requires_grad_(True)
         self.dropout = nn.Dropout(dropout)
         self.product = _small(nn.Linear(EMBEDDING_DIM, num_products))
@@ -79,7 +87,10 @@ class TunedBlocks(nn.Module):
         return pooled_BD
 
     def heads(self, embeddings_BD: Tensor) -> tuple[Tensor, Tensor]:
-        return self.product(embeddings_BD), self.family(embeddings_BD)
+        if self.head_scale is None:
+            return self.product(embeddings_BD), self.family(embeddings_BD)
+        scaled_BD = self.head_scale * normalize(embeddings_BD, dim=1)
+        return linear(scaled_BD, normalize(self.product.weight, dim=1)), linear(scaled_BD, normalize(self.family.weight, dim=1))
 
     def forward(self, maps_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         return self.heads(self.dropout(self.embed(maps_BCHW)))
@@ -95,8 +106,8 @@ class TunedRecognizer:
         self._tuned = tuned.eval().requires_grad_(False)
         self._absent_P = torch.tensor([not known for known in facts.known])
 
-    def recognize(self, images: NDArray[np.uint8]) -> TunedAnswers:
-        """(B, 224, 224, 3) uint8 RGB, as data.images.decode_image yields them, to an answer each.
+    def embed(self, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        """(B, 224, 224, 3) uint8 RGB, as data.images.decode_image yields them, to TunedAnswers' encoder_BD and tuned_BD.
 
         Raises:
             ShapeError: another shape or type.
@@ -104,30 +115,27 @@ class TunedRecognizer:
         if images.ndim != 4 or images.shape[1:] != (INPUT_SIZE_PX, INPUT_SIZE_PX, 3) or images.dtype != np.uint8:
             raise ShapeError(f"images must be (B, {INPUT_SIZE_PX}, {INPUT_SIZE_PX}, 3) uint8, got {images.shape} {images.dtype}; use data.images.decode_image")
         if self._runtime == "onnxruntime":
-            encoder_BD, tuned_BD, products_BP, families_BF = (torch.from_numpy(output) for output in self._session(images))
-            return TunedAnswers(encoder_BD.numpy(), tuned_BD.numpy(), *self._chances(products_BP, families_BF))
+            encoder_BD, tuned_BD = self._session(images)
+            return encoder_BD, tuned_BD
         with torch.inference_mode():
-            parts = [self._answers(self._shared(network_input(images[start : start + _CHUNK]))) for start in range(0, len(images), _CHUNK)]
-        return TunedAnswers(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+            parts = [self._embedded(self._shared(network_input(images[start : start + _CHUNK]))) for start in range(0, len(images), _CHUNK)]
+        encoder_BD, tuned_BD = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return encoder_BD, tuned_BD
 
-    def graph(self, half: bool = False, heads: bool = True) -> bytes:
-        """An ONNX model of both networks, for images as `recognize` takes them; logits are before the softmax, products never seen included.
+    def recognize(self, images: NDArray[np.uint8]) -> TunedAnswers:
+        """`embed`, and what the heads say. Raises like it."""
+        return self._answers(*self.embed(images))
+
+    def graph(self, half: bool = False) -> bytes:
+        """An ONNX model of both networks, for images as `recognize` takes them, to both embeddings.
 
         Args:
             half: weights are kept in half precision, for half the bytes.
-            heads: logits of products and families are among the outputs, after the two embeddings.
         """
         graph = GraphWriter(half)
         shared = graph.through(self._shared, graph.pixels())
         tuned = graph.pooled(graph.through(self._tuned.blocks, shared))
-        outputs = {
-            "embedding": (graph.pooled(graph.through(self._rest, shared)), EMBEDDING_DIM),
-            "tuned_embedding": (tuned, EMBEDDING_DIM),
-        }
-        if heads:
-            outputs["product_logits"] = graph.linear(self._tuned.product, tuned), self._tuned.product.out_features
-            outputs["family_logits"] = graph.linear(self._tuned.family, tuned), self._tuned.family.out_features
-        return graph.model(outputs)
+        return graph.model({"embedding": (graph.pooled(graph.through(self._rest, shared)), EMBEDDING_DIM), "tuned_embedding": (tuned, EMBEDDING_DIM)})
 
     @cached_property
     def _session(self) -> OnnxSession:
@@ -137,12 +145,16 @@ class TunedRecognizer:
         """The same from the shared blocks' maps as training/tuning.py keeps them."""
         with torch.inference_mode():
             chunks = (maps_BHWC[start : start + _CHUNK].astype(np.float32) for start in range(0, len(maps_BHWC), _CHUNK))
-            parts = [self._answers(torch.from_numpy(chunk).permute(0, 3, 1, 2)) for chunk in chunks]
-        return TunedAnswers(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+            parts = [self._embedded(torch.from_numpy(chunk).permute(0, 3, 1, 2)) for chunk in chunks]
+        encoder_BD, tuned_BD = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return self._answers(encoder_BD, tuned_BD)
 
-    def _answers(self, maps_BCHW: Tensor) -> tuple[Floats, Floats, Floats, Floats]:
-        encoder_BD, tuned_BD = self._rest(maps_BCHW).mean((2, 3)), self._tuned.embed(maps_BCHW)
-        return encoder_BD.numpy(), tuned_BD.numpy(), *self._chances(*self._tuned.heads(tuned_BD))
+    def _embedded(self, maps_BCHW: Tensor) -> tuple[Floats, Floats]:
+        return self._rest(maps_BCHW).mean((2, 3)).numpy(), self._tuned.embed(maps_BCHW).numpy()
+
+    def _answers(self, encoder_BD: Floats, tuned_BD: Floats) -> TunedAnswers:
+        with torch.inference_mode():
+            return TunedAnswers(encoder_BD, tuned_BD, *self._chances(*self._tuned.heads(torch.from_numpy(tuned_BD))))
 
     def _chances(self, products_BP: Tensor, families_BF: Tensor) -> tuple[Floats, Floats]:
         """Probabilities of logits; none of a product that training never saw."""
@@ -171,7 +183,7 @@ class TunedRecognizer:
                 f"tuned.json must have schema version {TUNED_SCHEMA_VERSION} and encoder {encoder.encoder_id}, got {facts.schema_version} and "
                 f"{facts.encoder_id}; fit again with this code and encoder"
             )
-        tuned = TunedBlocks(encoder.split(facts.num_shared_blocks)[1], len(facts.family_of), facts.num_families)
+        tuned = TunedBlocks(encoder.split(facts.num_shared_blocks)[1], len(facts.family_of), facts.num_families, head_scale=facts.head_scale)
         try:
             tuned.load_state_dict(tensors)
         except RuntimeError as error:

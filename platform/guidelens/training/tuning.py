@@ -112,11 +112,15 @@ class Tuning:
         self._encoder, self._maps, self._config, self._device = encoder, maps, config, device or torch.device("cpu")
         known = np.isin(np.arange(len(family_of)), self._rows)
         self._facts = TunedFacts(
-            encoder_id=encoder.encoder_id, num_shared_blocks=config.num_shared_blocks, family_of=tuple(family_of), known=tuple(known.tolist())
+            encoder_id=encoder.encoder_id,
+            num_shared_blocks=config.num_shared_blocks,
+            family_of=tuple(family_of),
+            known=tuple(known.tolist()),
+            head_scale=config.head_scale,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(sub_seed(seed, "tuning"))
-            tuned = TunedBlocks(encoder.split(config.num_shared_blocks)[1], len(family_of), self._facts.num_families, config.dropout)
+            tuned = TunedBlocks(encoder.split(config.num_shared_blocks)[1], len(family_of), self._facts.num_families, config.dropout, config.head_scale)
             self._torch_random = torch.get_rng_state()
         self._tuned: TunedBlocks = tuned.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._averaged = copy.deepcopy(self._tuned).requires_grad_(False)
