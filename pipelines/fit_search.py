@@ -57,7 +57,7 @@ def learn_search(home: Home, encoder: str, seed: int, examples: Examples | None,
     scorer = GuideScorer.load(fit_dir) if has_guide(fit_dir) else None
     engine = engine_of(fit_dir, Content.load(fit_dir, catalogue), load_text_backbone(encoder), scorer)
     lexicon, rng = Lexicon.load(home.root / HOME_LEXICON), np.random.default_rng(sub_seed(seed, "search"))
-    recognize = _recognizer(fit_dir)
+    recognize = recognizer_of(fit_dir)
     judged = [*catalogue_rows(engine, items, lexicon, rng), *photo_rows(engine, items, lexicon, rng)]
     logged = {part: log_rows(engine, examples.of(part), queries, recognize) for part in ("val", "test")} if examples is not None else {"val": [], "test": []}
     reported = [*logged["test"], *photo_rows(engine, items, lexicon, np.random.default_rng(sub_seed(seed, "search/reported")))]
@@ -74,7 +74,7 @@ def learn_search(home: Home, encoder: str, seed: int, examples: Examples | None,
     return {**metrics, "search.threshold": found.answering.threshold}
 
 
-def _recognizer(fit_dir: Path) -> "Recognize | None":
+def recognizer_of(fit_dir: Path) -> "Recognize | None":
     """On the log's embeddings as they are: its photos are not kept, so tuned blocks cannot look at them."""
     from guidelens.models.recognizer import Recognizer
     from guidelens.training.search_rows import Seen

@@ -21,6 +21,7 @@ from guidelens.models.released_recognizer import ReleasedRecognizer
 from guidelens.registry import CHAMPION, Registry
 from guidelens.schemas.ids import sub_seed
 from guidelens.schemas.tables import IMAGE_DIM
+from pipelines.gate_search import recorded_of_both, searched_by_both
 from pipelines.release_copy import local_copy
 from pipelines.run_files import RunFiles
 
@@ -74,10 +75,16 @@ def champion_beside(files: RunFiles, registry: Registry, version: str) -> Champi
         return None
     bundle, manifest = local_copy(registry, registry.version(champion))
     why = _why_not_paired(files, bundle, manifest)
-    if why:
-        return Champion(champion, manifest.metrics, None, why, manifest.missing, both_held_back(files.fit, bundle))
-    paired = _paired(files, GuideScorer.load(bundle), files.examples().of("test"))
-    return Champion(champion, manifest.metrics, paired, missing=manifest.missing, recognized_H2=both_held_back(files.fit, bundle))
+    return Champion(
+        champion,
+        manifest.metrics,
+        None if why else _paired(files, GuideScorer.load(bundle), files.examples().of("test")),
+        why,
+        manifest.missing,
+        both_held_back(files.fit, bundle),
+        searched_by_both(files, bundle),
+        recorded_of_both(files.fit, bundle),
+    )
 
 
 def _why_not_paired(files: RunFiles, bundle: Path, manifest: BundleManifest) -> str:

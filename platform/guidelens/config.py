@@ -415,6 +415,7 @@ class GateConfig(Frozen):
     max_slice_ndcg_drop: Annotated[float, Field(ge=0)] = 0.03
     max_interest_rise: Annotated[float, Field(ge=0)] = 0.05
     max_recognition_drop: Annotated[float, Field(ge=0)] = 0.03
+    max_search_drop: Annotated[float, Field(ge=0)] = 0.03
     max_parity_error: Annotated[float, Field(gt=0)] = 1e-4
 
 

@@ -18,7 +18,10 @@ from guidelens.data.examples import Examples, empty, temporal_split
 from guidelens.data.images.decoding import thumbnail
 from guidelens.data.lake.lake import Lake
 from guidelens.data.visits import InterestMedians
+from guidelens.encoders.text import load_text_encoder
 from guidelens.inference.guide_files import GuideHeader, save_guide
+from guidelens.inference.search.files import write_search
+from guidelens.inference.search.lexicon import Lexicon
 from guidelens.inference.search_texts import build_text_index
 from guidelens.models.guide import GuideModel, GuideSpec
 from guidelens.models.items import Catalogue
@@ -156,6 +159,7 @@ def finish_run(home: Home, *, events: bool = True, plans: bool = True, photos: b
     items.write_parquet(fit_dir / "items.parquet")
     (fit_dir / "popularity.json").write_text('{"popularity": ' + str([1.0] * NUM_PRODUCTS) + "}")
     build_text_index(items).save(fit_dir / "text_index")
+    write_search(fit_dir, items, np.ones(NUM_PRODUCTS, np.float32), Lexicon.load(), load_text_encoder().embed)
     if photos:
         save_recognizer(lake, fit_dir, config)
     catalogue = Catalogue.of_table(items)

@@ -81,7 +81,19 @@ def test_measuring_again_gives_the_same_figures(home: Home, run_id: str, measure
 
 def test_a_first_release_passes_with_its_skipped_checks_named(home: Home, first: release.ReleaseResult) -> None:
     checks = {check.name: check for check in first.gate}
-    named = {"files", "parity", "completeness", "recognition", "ranking", "slice: new shoppers", "interest", "calibration", "legal_plans", "off_policy"}
+    named = {
+        "files",
+        "parity",
+        "completeness",
+        "recognition",
+        "ranking",
+        "slice: new shoppers",
+        "interest",
+        "calibration",
+        "legal_plans",
+        "off_policy",
+        "search",
+    }
     assert set(checks) == named
     assert checks["parity"].passed and checks["files"].passed and checks["legal_plans"].passed
     assert checks["slice: new shoppers"].passed is None and "no champion" in checks["slice: new shoppers"].why
@@ -164,6 +176,8 @@ def test_a_second_release_of_a_run_is_judged_beside_the_champion_on_the_same_req
     ranking = next(check for check in release.status(home).gate if check.name == "ranking")
     assert f"champion {old}" in ranking.why and "the same" in ranking.why
     assert "+0.0000" in ranking.why
+    search = next(check for check in release.status(home).gate if check.name == "search")
+    assert search.passed and f"champion {old}" in search.why and "the same" in search.why
     assert release.status(home).newest == new
 
 

@@ -152,6 +152,20 @@ def test_without_events_every_check_on_the_guide_is_skipped_with_the_reason() ->
     bare = Report(source="shop", seed=0, absent=dict.fromkeys(("ranking", "interest", "plan", "recognition"), "the lake holds no events"))
     checks = beside(None, bare)
     assert {check.passed for check in checks.values()} == {None}
-    assert checks.pop("completeness").why == "no champion to compare with"
+    assert {checks.pop(name).why for name in ("completeness", "search")} == {"no champion to compare with"}
     assert {check.why for check in checks.values()} == {"the lake holds no events"}
     assert passed(tuple(checks.values()))
+
+
+@pytest.mark.parametrize(("ours", "allowed"), [(0.79, True), (0.74, False)])
+def test_search_may_not_find_less_than_the_champion_s_on_the_same_searches(ours: float, allowed: bool) -> None:
+    searched = np.tile([[ours, 0.8]], (50, 1))
+    check = beside(Champion("3", {}, None, searched_R2=searched, recorded_search=(0.1, 0.9)))["search"]
+    assert check.passed is allowed and "same 50 searches" in check.why
+
+
+def test_search_over_another_catalogue_is_judged_by_what_training_measured() -> None:
+    assert beside(Champion("3", {}, None, recorded_search=(0.7, 0.72)))["search"].passed
+    assert beside(Champion("3", {}, None, recorded_search=(0.7, 0.74)))["search"].passed is False
+    assert beside(Champion("3", {}, None))["search"].passed is None
+    assert beside(None)["search"].passed is None

@@ -37,7 +37,9 @@ class Paired:
 @dataclass(frozen=True)
 class Champion:
     """What is known of the champion. `paired` is None where it cannot score the release's test requests; `why` says so. missing: what it
-    was made without (a task, photos, events). recognized_H2: right or wrong, the release's and its own, on photos that both held back."""
+    was made without (a task, photos, events). recognized_H2: right or wrong, the release's and its own, on photos that both held back. searched_R2:
+    reciprocal ranks of the same searches, the release's and its own; empty where they cannot be asked the same. recorded_search: what each
+    one's training measured."""
 
     version: str
     metrics: Mapping[str, float]
@@ -45,6 +47,8 @@ class Champion:
     why: str = ""
     missing: tuple[str, ...] = ()
     recognized_H2: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
+    searched_R2: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
+    recorded_search: tuple[float, float] | None = None
 
 
 def judge(report: Report, champion: Champion | None, config: GateConfig, draws: Draws) -> Iterator[GateCheck]:
@@ -57,6 +61,7 @@ def judge(report: Report, champion: Champion | None, config: GateConfig, draws: 
     yield _calibration(report, config)
     yield _legality(report)
     yield _off_policy(report, champion)
+    yield _search(champion, config)
 
 
 def passed(checks: tuple[GateCheck, ...]) -> bool:
@@ -199,3 +204,20 @@ def _off_policy(report: Report, champion: Champion | None) -> GateCheck:
             name, f"the log overlaps too little with the new plans to tell (at least {MIN_EFFECTIVE_SESSIONS:.0f} effective sessions are needed): {why}"
         )
     return GateCheck(name=name, passed=ours.high >= limit, why=why)
+
+
+def _search(champion: Champion | None, config: GateConfig) -> GateCheck:
+    """Mean reciprocal rank on the same searches, else what each one's training measured on its own."""
+    name = "search"
+    if champion is None:
+        return skipped(name, "no champion to compare with")
+    if len(champion.searched_R2):
+        ours, theirs = champion.searched_R2.mean(axis=0).tolist()
+        where = f"on the same {len(champion.searched_R2)} searches"
+    elif champion.recorded_search is not None:
+        (ours, theirs), where = champion.recorded_search, "each on its own test queries, as the catalogues differ"
+    else:
+        return skipped(name, "not measured for both releases")
+    limit = theirs - config.max_search_drop
+    why = f"mean reciprocal rank {ours:.3f}, champion {champion.version} {theirs:.3f} {where}; at least {limit:.3f}"
+    return GateCheck(name=name, passed=ours >= limit, why=why)

@@ -58,20 +58,42 @@ class Seen:
 Recognize = Callable[[Floats], Seen]
 
 
+class Question(NamedTuple):
+    """A search and the product rows that answer it; `shown_K`: rows of the slate that it was clicked on, best place first, None where all products count."""
+
+    source: Source
+    asked: SearchInput
+    wanted: frozenset[int]
+    shown_K: NDArray[np.int32] | None = None
+
+
 def log_rows(engine: SearchEngine, examples: Examples, queries: Sequence[str], recognize: Recognize | None, num: int = MAX_LOG) -> list[JudgedQuery]:
     """Slates that a text or a photo asked for and on which something, but not everything, was clicked; evenly over time, `num` at most.
 
     Args:
         queries: texts of the examples' query rows.
     """
+    return [_log_row(engine, examples, int(row), queries, recognize) for row in _clicked_rows(examples, num)]
+
+
+def log_questions(examples: Examples, queries: Sequence[str], recognize: Recognize | None, num: int) -> list[Question]:
+    """The same slates, as any engine can be asked."""
+    found = []
+    for row in _clicked_rows(examples, num).tolist():
+        shown_K = examples.slate_rows[row][examples.slate_rows[row] >= 0]
+        clicked = examples.slate_rows[row][(examples.slate_rows[row] >= 0) & (examples.click[row] > 0)]
+        found.append(Question("log", _asked_of(examples, row, queries, recognize), frozenset(clicked.tolist()), shown_K.astype(np.int32)))
+    return found
+
+
+def _clicked_rows(examples: Examples, num: int) -> NDArray[np.int64]:
     shown = examples.slate_rows >= 0
     clicks = ((examples.click > 0) & shown).sum(axis=1)
     rows = np.flatnonzero(((examples.query_row >= 0) | (examples.frame_row >= 0)) & (clicks > 0) & (clicks < shown.sum(axis=1)))
-    rows = rows[np.linspace(0, len(rows) - 1, min(num, len(rows))).astype(np.int64)] if len(rows) else rows
-    return [_log_row(engine, examples, int(row), queries, recognize) for row in rows]
+    return rows[np.linspace(0, len(rows) - 1, min(num, len(rows))).astype(np.int64)] if len(rows) else rows
 
 
-def _log_row(engine: SearchEngine, examples: Examples, row: int, queries: Sequence[str], recognize: Recognize | None) -> JudgedQuery:
+def _asked_of(examples: Examples, row: int, queries: Sequence[str], recognize: Recognize | None) -> SearchInput:
     frame = examples.frames[examples.frame_row[row]] if examples.frame_row[row] >= 0 else None
     seen = recognize(frame) if frame is not None and recognize is not None else None
     asked = SearchInput(
@@ -86,8 +108,11 @@ def _log_row(engine: SearchEngine, examples: Examples, row: int, queries: Sequen
         channel=str(examples.channel[row]),
         now_us=int(examples.ts_us[row]),
     )
-    if seen is not None:
-        asked = dataclasses.replace(asked, recognized_rows=seen.rows, recognized_confidences=seen.confidences)
+    return asked if seen is None else dataclasses.replace(asked, recognized_rows=seen.rows, recognized_confidences=seen.confidences)
+
+
+def _log_row(engine: SearchEngine, examples: Examples, row: int, queries: Sequence[str], recognize: Recognize | None) -> JudgedQuery:
+    asked = _asked_of(examples, row, queries, recognize)
     places = np.flatnonzero(examples.slate_rows[row] >= 0)
     known = engine.evidence(asked)
     wanted_K = (examples.click[row][places] > 0).astype(np.float32)
@@ -97,13 +122,16 @@ def _log_row(engine: SearchEngine, examples: Examples, row: int, queries: Sequen
 
 def catalogue_rows(engine: SearchEngine, items: pl.DataFrame, lexicon: Lexicon, rng: np.random.Generator, num: int = MAX_CATALOGUE) -> list[JudgedQuery]:
     """Queries made of what products are called; every product that they name as fully answers them too."""
+    return [_judged(engine, question, rng) for question in catalogue_questions(items, lexicon, rng, num)]
+
+
+def catalogue_questions(items: pl.DataFrame, lexicon: Lexicon, rng: np.random.Generator, num: int) -> Iterator[Question]:
+    """Each with the one product that it was made of."""
     products = product_texts(items)
-    found = []
     for row in rng.permutation(len(products))[:num].tolist():
         text = _said_of(products[row].titles, products[row].names, lexicon, rng)
         if text is not None:
-            found.append(_judged(engine, "catalogue", SearchInput(text, _NO_FILTERS, 1, 0), {row}, rng))
-    return found
+            yield Question("catalogue", SearchInput(text, _NO_FILTERS, 1, 0), frozenset((row,)))
 
 
 def _said_of(titles: Sequence[str], names: Sequence[str], lexicon: Lexicon, rng: np.random.Generator) -> str | None:
@@ -123,6 +151,11 @@ def _said_of(titles: Sequence[str], names: Sequence[str], lexicon: Lexicon, rng:
 
 def photo_rows(engine: SearchEngine, items: pl.DataFrame, lexicon: Lexicon, rng: np.random.Generator, num: int = MAX_PHOTO) -> list[JudgedQuery]:
     """ "This, but red": a product's picture with another colour in words; wanted are products of its category in that colour."""
+    return [_judged(engine, question, rng, more=False) for question in photo_questions(items, lexicon, rng, num)]
+
+
+def photo_questions(items: pl.DataFrame, lexicon: Lexicon, rng: np.random.Generator, num: int) -> Iterator[Question]:
+    """The same, as any engine can be asked."""
     colours = [json.loads(text or "{}").get("colour") for text in items["attributes_json"].to_list()] if "attributes_json" in items.columns else []
     pictures = items["image_embedding"].to_list() if "image_embedding" in items.columns else []
     categories = items["category"].to_list()
@@ -130,10 +163,10 @@ def photo_rows(engine: SearchEngine, items: pl.DataFrame, lexicon: Lexicon, rng:
     for row, colour in enumerate(colours):
         if isinstance(colour, str):
             of.setdefault((categories[row], colour), set()).add(row)
-    found = list[JudgedQuery]()
+    found = 0
     for row in rng.permutation(len(colours)).tolist():
         others = sorted(colour for category, colour in of if category == categories[row] and colour != colours[row])
-        if len(found) >= num or not pictures or pictures[row] is None or not others:
+        if found >= num or not pictures or pictures[row] is None or not others:
             continue
         colour = others[int(rng.integers(len(others)))]
         said = [colour, *lexicon.others(colour)]
@@ -141,11 +174,12 @@ def photo_rows(engine: SearchEngine, items: pl.DataFrame, lexicon: Lexicon, rng:
             said[int(rng.integers(len(said)))], _NO_FILTERS, 1, 0, np.asarray(pictures[row], np.float32), True,
             np.array([row], np.int32), np.array([_RECOGNIZED], np.float32),
         )  # fmt: skip
-        found.append(_judged(engine, "photo", asked, of[(categories[row], colour)], rng, more=False))
-    return found
+        found += 1
+        yield Question("photo", asked, frozenset(of[(categories[row], colour)]))
 
 
-def _judged(engine: SearchEngine, source: Source, asked: SearchInput, wanted: set[int], rng: np.random.Generator, more: bool = True) -> JudgedQuery:
+def _judged(engine: SearchEngine, question: Question, rng: np.random.Generator, more: bool = True) -> JudgedQuery:
+    source, asked, wanted, _ = question
     known = engine.evidence(asked)
     if more:
         titled_N = known.features_NF[:, FEATURES.index("titled")]

@@ -67,7 +67,7 @@ class SearchEngine:
         """One page of results."""
         known = self.evidence(asked)
         allowed_N = self.filters.mask(asked.filters, asked.sold_out, asked.excluded)
-        if not self._answers(asked, known.features_NF):
+        if not self.answers(asked, known):
             return self._nothing(asked, known.corrected)
         scores_N = self.weighing.scores(known.features_NF, known.context_C)
         rows = np.flatnonzero(allowed_N)
@@ -127,8 +127,9 @@ class SearchEngine:
         answering = self.weighing.header.answering
         return bool(asked.text) and answer_chance(answering, features_NF) >= answering.threshold
 
-    def _answers(self, asked: SearchInput, features_NF: Floats) -> bool:
-        """Words that mean nothing here are no reason for silence where the photo shows a product: "how much is this?"."""
+    def answers(self, asked: SearchInput, known: Evidence) -> bool:
+        """Whether there is anything to show. Words that mean nothing here are no reason for silence where the photo shows a product: "how much is this?"."""
+        features_NF = known.features_NF
         if self._words_hold(asked, features_NF) or asked.in_catalogue:
             return True
         if asked.text or asked.frame_embedding is None:
