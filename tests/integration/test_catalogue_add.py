@@ -136,7 +136,7 @@ def test_neighbours_and_pictures_follow_their_products_when_one_in_the_middle_le
     pairs = []
     for fallback, names in zip(spoken, (ids, left), strict=True):
         assert fallback is not None
-        (part,) = fallback._neighbours.values()
+        (part,) = fallback._parts.values()
         cells = ((row, name) for row, name in enumerate(names) if name != gone)
         pairs.append({(name, names[to]) for row, name in cells for to, weight in zip(part.products_NK[row], part.weights_NK[row], strict=True) if weight > 0})
     assert {pair for pair in pairs[0] if gone not in pair} == pairs[1] != set()
